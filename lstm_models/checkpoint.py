@@ -1,0 +1,95 @@
+"""What a checkpoint holds, and how it is written and read back.
+
+A checkpoint is Lightning's (weights, optimizer, epoch and step counts) with what it takes to go on as if nothing had
+happened: the random state, and the network's configuration. It holds tensors and primitives only, so that it loads with
+weights_only=True.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from lstm_models.config import BuiltIn, HandBuilt
+from lstm_models.network import Network, build_network
+
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint can't be read; the message names the file and the cause."""
+
+
+class Continuity(L.Callback):
+    """Puts the network's description and the random state into each checkpoint, and takes the state up on resuming."""
+
+    def __init__(self, network: HandBuilt | BuiltIn, input_size: int) -> None:
+        self.description = {"network": network.model_dump(mode="json"), "input_size": input_size}
+        self._restored: dict[str, Any] | None = None
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["lstm_flows"] = {
+            "format_version": FORMAT_VERSION,
+            **self.description,
+            "random_state": random_state(),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._restored = checkpoint["lstm_flows"]["random_state"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Not in on_load_checkpoint: what Lightning does between the two draws random numbers.
+        if self._restored is not None:
+            set_random_state(self._restored)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and torch's global generators, as primitives and tensors."""
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the global generators to what `random_state` returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def load_network(path: Path) -> Network:
+    """The network of a checkpoint, built from its own description, with its weights, in evaluation mode.
+
+    Raises:
+        CheckpointError: if the file is no checkpoint of this program and format version.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        ours = checkpoint["lstm_flows"]
+        version = ours["format_version"]
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a checkpoint of lstm-flows ({type(error).__name__}: {error})") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; train anew")
+    config: HandBuilt | BuiltIn = TypeAdapter(HandBuilt | BuiltIn).validate_python(ours["network"])
+    network = build_network(config, ours["input_size"])
+    prefix = "network."
+    network.load_state_dict({key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items()})
+    return network.eval()

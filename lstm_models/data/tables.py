@@ -1,0 +1,62 @@
+"""Sequences as a table: what its content is called, and how it becomes tensors. B batch, T time, D features."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+
+class Columns(NamedTuple):
+    """Which columns of a table hold what: one sequence a row, one time step a column of `inputs`."""
+
+    inputs: tuple[str, ...]
+    target: str
+
+
+class Sequences(NamedTuple):
+    """Sequences and what is to be predicted for each: x (B, T, D) and y (B), float32."""
+
+    x_BTD: Tensor
+    y_B: Tensor
+
+
+class TableError(ValueError):
+    """A table can't be used. The message is one line: the column, the row and what is wrong."""
+
+
+def digest(table: pd.DataFrame) -> str:
+    """A name for a table's content: the same for the same columns, types and values in the same order.
+
+    It does not depend on the file format or its writer's version, as the bytes of a Parquet file do.
+    """
+    content = hashlib.sha256()
+    content.update(repr([(str(name), str(dtype)) for name, dtype in table.dtypes.items()]).encode())
+    content.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    return content.hexdigest()[:32]
+
+
+def inputs(table: pd.DataFrame, columns: tuple[str, ...]) -> Tensor:
+    """The input columns as x (B, T, 1), float32.
+
+    Raises:
+        TableError: if a column is missing, or a value in one is missing, infinite or no number.
+    """
+    if missing := [name for name in columns if name not in table.columns]:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise TableError(f"column {missing[0]} is missing; needed: {', '.join(columns)}; found: {found}")
+    if table.empty:
+        raise TableError("the table has no rows")
+    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32)
+    if not np.isfinite(numbers).all():
+        row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(numbers)))
+        value = table[columns[column]].iloc[row]
+        raise TableError(f"column {columns[column]}, row {row + 1}: {value!r} is not a finite number")
+    return torch.from_numpy(numbers).unsqueeze(-1)
+
+
+def to_sequences(table: pd.DataFrame, columns: Columns) -> Sequences:
+    """A table's rows as sequences with their targets; errors as `inputs`."""
+    return Sequences(inputs(table, columns.inputs), inputs(table, (columns.target,)).reshape(-1))

@@ -1,0 +1,103 @@
+"""Fit a network, and go on from a checkpoint."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.warnings import PossibleUserWarning
+
+from lstm_models.checkpoint import Continuity
+from lstm_models.config import Contender
+from lstm_models.data.loader import SequenceLoader
+from lstm_models.data.tables import Sequences
+from lstm_models.module import SequenceModule
+from lstm_models.network import Network, build_network
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training did: epochs and steps counted from the very beginning, the last epoch's mean loss, seconds."""
+
+    epochs: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+def new_network(contender: Contender, sequences: Sequences, seed: int) -> Network:
+    """The contender's untrained network: what it is depends on the contender and the seed alone."""
+    L.seed_everything(seed, verbose=False)
+    return build_network(contender.model, input_size=sequences.x_BTD.size(-1))
+
+
+def fit(
+    contender: Contender,
+    sequences: Sequences,
+    *,
+    seed: int,
+    save_to: Path,
+    resume_from: Path | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[L.Callback] = (),
+) -> Fit:
+    """Train a contender, from its seed or on from a checkpoint, and write the checkpoint of its last epoch.
+
+    Resuming takes up weights, optimizer, epoch, and random state, so N epochs and N more are bit-identical to 2N.
+
+    Args:
+        contender: what to train and how. From a seed it trains to training.max_epochs, from a checkpoint on to
+            fine_tuning.max_epochs.
+        sequences: what to train on.
+        seed: of the initial weights, of dropout, and of the order of sequences.
+        save_to: the checkpoint file to write.
+        resume_from: the checkpoint file to go on from.
+
+    Raises:
+        NonFiniteLoss: if the loss becomes NaN or infinite; no checkpoint is written then.
+        KeyboardInterrupt: on Ctrl-C.
+    """
+    training = contender.training
+    module = SequenceModule(new_network(contender, sequences, seed), training)
+    loader = SequenceLoader(sequences, batch_size=training.batch_size, shuffle=training.shuffle, seed=seed)
+    with _quiet_lightning():
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs,
+            log_every_n_steps=training.log_every_n_steps,
+            logger=list(loggers),
+            callbacks=[Continuity(contender.model, sequences.x_BTD.size(-1)), *callbacks],
+            enable_checkpointing=False,  # a file is written once, at the end, not at every epoch
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        began = time.perf_counter()
+        try:
+            trainer.fit(module, train_dataloaders=loader, ckpt_path=resume_from, weights_only=True)
+        except SystemExit:
+            if trainer.interrupted:  # Lightning turns Ctrl-C into an exit with status 1
+                raise KeyboardInterrupt from None
+            raise
+        seconds = time.perf_counter() - began
+        trainer.save_checkpoint(save_to)
+    return Fit(trainer.current_epoch, trainer.global_step, module.epoch_loss, seconds)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advice for newcomers to Lightning from newcomers to this program."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # "fewer batches in an epoch than log_every_n_steps": the steps are counted across epochs here
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            yield
+    finally:
+        logger.setLevel(level)

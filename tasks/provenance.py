@@ -1,0 +1,56 @@
+"""Where a result comes from: the code, the packages, the commit, the process."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+OUR_PACKAGES = ("flows", "lstm_models", "tasks")
+PACKAGES = ("torch", "lightning", "prefect", "mlflow", "pandas", "numpy")
+NUMERIC_PACKAGES = ("torch", "lightning", "numpy")
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """The installed version of each package."""
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+def code_digest() -> str:
+    """A name for the program's code as it is now: this package's source files, and the packages that do arithmetic."""
+    content = hashlib.sha256(repr(versions(NUMERIC_PACKAGES)).encode())
+    for package in OUR_PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            content.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()
+
+
+def git_commit() -> str | None:
+    """The commit of the code, or None where it lies in no git repository, or git is not there."""
+    try:
+        command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def this_process() -> dict[str, str]:
+    """What tells this process from any other, also from a later one with the same number."""
+    process = psutil.Process()
+    return {"host": platform.node(), "pid": str(os.getpid()), "started": f"{process.create_time():.2f}"}
+
+
+def is_gone(process: dict[str, str]) -> bool:
+    """Whether a process of this host has ended; False where that can't be known."""
+    if process.get("host") != platform.node() or "pid" not in process:
+        return False
+    try:
+        running = psutil.Process(int(process["pid"]))
+        return f"{running.create_time():.2f}" != process.get("started")
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,169 @@
+"""Models and versions: from a checkpoint to a registered model that a bare MLflow serves; aliases; loading."""
+
+import os
+from functools import lru_cache
+
+import mlflow.pytorch
+import numpy as np
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from torch import nn
+
+from lstm_models import comparison
+from lstm_models.checkpoint import load_network
+from lstm_models.config import CompareConfig
+from tasks import provenance, tracking
+from tasks.data import load_sequences
+from tasks.references import CheckpointRef, DatasetRef, Holder, Result
+
+
+class ModelError(ValueError):
+    """A model can't be used; the message is one line that names it and the cause."""
+
+
+@task(task_run_name="register {checkpoint.contender}, {checkpoint.phase}", cache_policy=NO_CACHE)
+def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, dataset: DatasetRef) -> Result:
+    """Export a checkpoint's network as pt2 and make it a version of the experiment's registered model.
+
+    The version carries its contender, phase, metrics and data as tags; a fine-tuned one becomes its contender's newest,
+    under the alias of the contender's name. With that the checkpoint's run is FINISHED.
+    """
+    client = tracking.client()
+    name = config.experiment
+    experiment_id = tracking.experiment_id(name)
+    tags = {
+        "contender": checkpoint.contender,
+        "phase": checkpoint.phase,
+        "dataset": dataset.digest,
+        **{key: repr(value) for key, value in result.metrics.items()},
+    }
+    # Model.log with a model made beforehand: the one way to log a model that needs no active run.
+    logged = client.create_logged_model(
+        experiment_id, name=f"{checkpoint.contender}-{checkpoint.phase}", source_run_id=checkpoint.run_id, tags=tags
+    )
+    x_BTD = load_sequences(dataset).x_BTD
+    example = x_BTD.numpy() if len(x_BTD) > 1 else np.repeat(x_BTD.numpy(), 2, axis=0)
+    info = Model.log(
+        artifact_path=None,
+        flavor=mlflow.pytorch,
+        registered_model_name=name,
+        model_id=logged.model_id,
+        run_id=checkpoint.run_id,
+        metadata={
+            "inputs": list(dataset.inputs),
+            "target": dataset.target,
+            "model": config.contenders[checkpoint.contender].model.model_dump(mode="json"),
+        },
+        pytorch_model=load_network(tracking.download(checkpoint.uri)),
+        serialization_format="pt2",
+        # two rows: an example of one would fix the batch size to one
+        input_example=example[:2],
+        signature=ModelSignature(
+            Schema([TensorSpec(np.dtype("float32"), (-1, *x_BTD.shape[1:]))]),
+            Schema([TensorSpec(np.dtype("float32"), (-1,))]),
+        ),
+        pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
+    )
+    tracking.log_metrics(
+        checkpoint.run_id,
+        result.metrics,
+        model_id=logged.model_id,
+        dataset_name=dataset.name,
+        dataset_digest=dataset.digest,
+    )
+    version = str(info.registered_model_version)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
+    client.update_model_version(name, version, f"{checkpoint.contender} after {checkpoint.epochs} epochs")
+    if checkpoint.phase == "fine_tuned":
+        client.set_registered_model_alias(name, checkpoint.contender, version)
+    client.set_terminated(checkpoint.run_id, "FINISHED")
+    return result.model_copy(update={"model_uri": f"models:/{name}/{version}"})
+
+
+@lru_cache
+def _requirements() -> dict[str, str]:
+    """What a bare MLflow needs to load a model, without the local part of a version (2.13.0+cpu)."""
+    found = provenance.versions(("mlflow", "torch", "numpy", "pandas"))
+    return {package: version.split("+")[0] for package, version in found.items()}
+
+
+@task(cache_policy=NO_CACHE)
+def choose_champion(config: CompareConfig, results: list[Result], dataset: DatasetRef) -> tuple[Holder, Holder | None]:
+    """Hold this comparison's best against the registry's champion, and set the alias that follows.
+
+    Returns:
+        The champion, and the challenger where this comparison's best did not become champion.
+    """
+    client, name = tracking.client(), config.experiment
+    best = comparison.best([result for result in results if result.model_uri])
+    assert best.model_uri is not None
+    version = best.model_uri.rsplit("/", 1)[-1]
+    incumbent = find_alias(client, name, "champion")
+    takes_over = comparison.takes_over(
+        best.metrics["mse"],
+        float(incumbent.tags["mse"]) if incumbent else None,
+        same_data=incumbent is not None and incumbent.tags["dataset"] == dataset.digest,
+    )
+    client.update_registered_model(
+        name,
+        f"Recurrent networks of the experiment {name}: takes float32 (batch, {len(dataset.inputs)} steps, 1 feature), "
+        f"returns {dataset.target}. The alias champion is the one to use.",
+    )
+    alias = "champion" if takes_over else "challenger"
+    client.set_registered_model_alias(name, alias, version)
+    candidate = Holder(contender=best.contender, phase=best.phase, model_uri=f"models:/{name}@{alias}")
+    if takes_over:
+        return candidate, None
+    assert incumbent is not None
+    champion = Holder.model_validate(
+        {
+            "contender": incumbent.tags["contender"],
+            "phase": incumbent.tags["phase"],
+            "model_uri": f"models:/{name}@champion",
+        }
+    )
+    return champion, candidate
+
+
+def find_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias points at, or None."""
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def load_model(uri: str) -> tuple[nn.Module, tuple[str, ...], str]:
+    """Load a registered model, its archive looked into first: one that carries a pickle is refused, nothing runs.
+
+    Returns:
+        The network, which takes (B, T, D) and returns (B); the columns that it reads; the column that it predicts.
+
+    Raises:
+        ModelError: if there is no such model, or it is not one of this program's, or it can't be trusted.
+    """
+    if not uri.startswith("models:/"):
+        raise ModelError(f"{uri}: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION")
+    # MLflow then checks every record of a pt2 archive before it loads it. Never unset: no model that this process
+    # loads is worth unpickling.
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    tracking.client()
+    try:
+        directory = tracking.download(uri)
+        metadata = yaml.safe_load((directory / "MLmodel").read_text())["metadata"]
+        columns, target = tuple(metadata["inputs"]), metadata["target"]
+        network: nn.Module = mlflow.pytorch.load_model(str(directory))
+    except MlflowException as error:
+        raise ModelError(f"{uri}: {error.message.splitlines()[0]}") from error
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
+    return network, columns, target

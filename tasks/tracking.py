@@ -1,0 +1,193 @@
+"""MLflow as plain functions: experiments, runs, curves, artifacts. No active run anywhere: run ids are passed."""
+
+import getpass
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from lightning.pytorch.loggers.logger import Logger
+from mlflow import MlflowClient
+from mlflow.data.pandas_dataset import PandasDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from tasks import provenance
+from tasks.references import ParentRun
+
+BATCH = 1000  # points that MLflow takes at once
+SECONDS_BETWEEN_FLUSHES = 5.0  # how far the curves in the UI are behind
+TAG = "lstm_flows."
+
+
+def client() -> MlflowClient:
+    """A client of the tracking server or database that MLFLOW_TRACKING_URI names; ./mlflow.db where it names none.
+
+    Two processes that create the same SQLite database at once break it for good, so that is done under a file lock.
+    """
+    uri = mlflow.get_tracking_uri()
+    database = Path(uri.removeprefix("sqlite:///").split("?")[0]) if uri.startswith("sqlite:///") else None
+    with FileLock(f"{database}.lock") if database else nullcontext():
+        connected = MlflowClient()
+        if database:
+            connected.search_experiments(max_results=1)
+    return connected
+
+
+def experiment_id(name: str) -> str:
+    """The id of the experiment with this name, which is created if there is none.
+
+    Raises:
+        MlflowException: if it was deleted in the UI and not restored.
+    """
+    found = client().get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client().create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client().get_experiment_by_name(name)  # created by another process since
+            assert found is not None
+    if found.lifecycle_stage != "active":
+        raise MlflowException(f"experiment {name} was deleted; restore it in the MLflow UI, or choose another name")
+    return str(found.experiment_id)
+
+
+def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Mapping[str, str], note: str) -> str:
+    """Create a run, RUNNING, and return its id. `experiment` is an id, `note` a sentence on what the run is."""
+    commit = provenance.git_commit()
+    run = client().create_run(
+        experiment,
+        run_name=name,
+        tags={
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": "lstm-flows",
+            "mlflow.note.content": note,
+            **({"mlflow.source.git.commit": commit} if commit else {}),
+            **({"mlflow.parentRunId": parent} if parent else {}),
+            **{TAG + key: value for key, value in {**tags, **provenance.this_process()}.items()},
+        },
+    )
+    return str(run.info.run_id)
+
+
+@contextmanager
+def family(parent: ParentRun) -> Iterator[ParentRun]:
+    """Hold a parent run open, and see to it that neither it nor a child of it ends with a status that is not true.
+
+    FINISHED if the block ends, FAILED on an error, KILLED on Ctrl-C or a signal; a child that the block did not finish
+    gets the same.
+    """
+    try:
+        yield parent
+    except BaseException as error:
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        client().set_tag(parent.run_id, TAG + "error", f"{type(error).__name__}: {error}"[:5000])
+        _end_family(parent.experiment_id, parent.run_id, status)
+        raise
+    _end_family(parent.experiment_id, parent.run_id, "FINISHED")
+
+
+def _end_family(experiment: str, parent: str, status: str) -> None:
+    children = client().search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
+    )
+    for child in children:
+        client().set_terminated(child.info.run_id, status)
+    client().set_terminated(parent, status)
+
+
+def close_abandoned_runs(experiment: str) -> None:
+    """Mark as KILLED what is RUNNING although the process on this host that ran it is gone."""
+    for run in client().search_runs([experiment], "attributes.status = 'RUNNING'"):
+        process = {key.removeprefix(TAG): value for key, value in run.data.tags.items() if key.startswith(TAG)}
+        if provenance.is_gone(process):
+            client().set_terminated(run.info.run_id, "KILLED")
+
+
+def log_params(run_id: str, params: Mapping[str, object]) -> None:
+    client().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+
+
+def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    client().log_batch(run_id, tags=[RunTag(TAG + key, value) for key, value in tags.items()])
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], **attribution: str) -> None:
+    """Log single figures, of the whole run; `attribution`: model_id, dataset_name and dataset_digest.
+
+    The time stamp is the run's start, so that the same figure logged again, for a model, is no second point.
+    """
+    moment = client().get_run(run_id).info.start_time
+    points = [Metric(key, value, moment, 0, **attribution) for key, value in metrics.items()]
+    client().log_batch(run_id, metrics=points)
+
+
+def log_dataset(run_id: str, dataset: PandasDataset, context: str) -> None:
+    """Note a dataset as the run's input; `context` says what for, such as "training"."""
+    tag = InputTag("mlflow.data.context", context)
+    client().log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), tags=[tag])])
+
+
+def download(uri: str) -> Path:
+    """The local path of an artifact, fetched if it lies elsewhere."""
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+
+
+def url(parent: ParentRun | None = None) -> str:
+    """The address of the MLflow UI: of the server, or where `lstm-flows ui` opens it on a local database."""
+    uri = mlflow.get_tracking_uri()
+    base = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return f"{base}/#/experiments/{parent.experiment_id}/runs/{parent.run_id}" if parent else base
+
+
+class Curves(Logger):
+    """A Lightning logger that sends points to one MLflow run in batches, and leaves the run's status alone.
+
+    A point's time stamp derives from the run's start and the step, so that a step logged twice is stored once.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self.run_id = run_id
+        self._client = client()
+        self._start = int(self._client.get_run(run_id).info.start_time)
+        self._points: list[Metric] = []
+        self._flushed = time.monotonic()
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return "mlflow"
+
+    @property
+    def version(self) -> str:
+        return self.run_id
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the task that starts the run logs its parameters."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        step = step or 0
+        for key, value in metrics.items():
+            if key != "epoch":  # which Lightning adds to every point
+                self._points.append(Metric(key, float(value), self._start + step, step))
+        if len(self._points) >= BATCH or time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
+            self.flush()
+
+    def flush(self) -> None:
+        with self._lock:
+            for first in range(0, len(self._points), BATCH):
+                self._client.log_batch(self.run_id, metrics=self._points[first : first + BATCH])
+            self._points.clear()
+            self._flushed = time.monotonic()
+
+    def finalize(self, status: str) -> None:
+        self.flush()
