@@ -16,8 +16,12 @@ ContenderName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", m
 RESERVED_NAMES = ("champion", "challenger", "latest")  # aliases that mean something else in the registry
 
 
-class ConfigError(ValueError):
-    """What a user wrote can't be used. The message is one line: the field, what was given and what is allowed."""
+class UserError(ValueError):
+    """What a user gave can't be used. The message is one line: the thing, what was given, and what to do."""
+
+
+class ConfigError(UserError):
+    """A configuration can't be used; the message names the field, the value and what is allowed."""
 
 
 class Config(BaseModel):

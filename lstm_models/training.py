@@ -1,6 +1,7 @@
 """Fit a network, and go on from a checkpoint."""
 
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -77,12 +78,8 @@ def fit(
             enable_model_summary=False,
         )
         began = time.perf_counter()
-        try:
+        with _ctrl_c_as_usual():
             trainer.fit(module, train_dataloaders=loader, ckpt_path=resume_from, weights_only=True)
-        except SystemExit:
-            if trainer.interrupted:  # Lightning turns Ctrl-C into an exit with status 1
-                raise KeyboardInterrupt from None
-            raise
         seconds = time.perf_counter() - began
         trainer.save_checkpoint(save_to)
     return Fit(trainer.current_epoch, trainer.global_step, module.epoch_loss, seconds)
@@ -91,13 +88,29 @@ def fit(
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Keep Lightning's advice for newcomers to Lightning from newcomers to this program."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             # "fewer batches in an epoch than log_every_n_steps": the steps are counted across epochs here
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _ctrl_c_as_usual() -> Iterator[None]:
+    """On Ctrl-C Lightning exits with status 1, and ignores Ctrl-C from then on: undo both."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None

@@ -1,6 +1,7 @@
 """The dataset: generated, stored as Parquet, named by the digest of its content."""
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import mlflow.data
@@ -56,6 +57,13 @@ def load_sequences(dataset: DatasetRef) -> tables.Sequences:
 
 def as_input(dataset: DatasetRef, table: pd.DataFrame) -> PandasDataset:
     """A dataset as MLflow notes it."""
-    return mlflow.data.from_pandas(
-        table, source=dataset.uri, targets=dataset.target, name=dataset.name, digest=dataset.digest
-    )
+    with warnings.catch_warnings():
+        # MLflow knows local files by two names, and says so
+        warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted in multiple ways")
+        return mlflow.data.from_pandas(
+            table,
+            source=tracking.location(dataset.uri),
+            targets=dataset.target,
+            name=dataset.name,
+            digest=dataset.digest,
+        )

@@ -50,6 +50,7 @@ class DatasetSummary(Reference):
     name: str
     digest: str
     sequences: int
+    names: list[str] | None = Field(None, description="of the sequences, where they are few")
 
 
 class Result(Reference):

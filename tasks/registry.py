@@ -1,6 +1,7 @@
 """Models and versions: from a checkpoint to a registered model that a bare MLflow serves; aliases; loading."""
 
 import os
+import warnings
 from functools import lru_cache
 
 import mlflow.pytorch
@@ -17,14 +18,14 @@ from torch import nn
 
 from lstm_models import comparison
 from lstm_models.checkpoint import load_network
-from lstm_models.config import CompareConfig
+from lstm_models.config import CompareConfig, UserError
 from tasks import provenance, tracking
 from tasks.data import load_sequences
 from tasks.references import CheckpointRef, DatasetRef, Holder, Result
 
 
-class ModelError(ValueError):
-    """A model can't be used; the message is one line that names it and the cause."""
+class ModelError(UserError):
+    """A model can't be used; the message names it and the cause."""
 
 
 @task(task_run_name="register {checkpoint.contender}, {checkpoint.phase}", cache_policy=NO_CACHE)
@@ -43,48 +44,62 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         "dataset": dataset.digest,
         **{key: repr(value) for key, value in result.metrics.items()},
     }
-    # Model.log with a model made beforehand: the one way to log a model that needs no active run.
+    # Model.log with a model made beforehand: the one way to log a model that needs no active run. It copies the run's
+    # metrics to the model, so that they show in the registry.
     logged = client.create_logged_model(
         experiment_id, name=f"{checkpoint.contender}-{checkpoint.phase}", source_run_id=checkpoint.run_id, tags=tags
     )
     x_BTD = load_sequences(dataset).x_BTD
     example = x_BTD.numpy() if len(x_BTD) > 1 else np.repeat(x_BTD.numpy(), 2, axis=0)
-    info = Model.log(
-        artifact_path=None,
-        flavor=mlflow.pytorch,
-        registered_model_name=name,
-        model_id=logged.model_id,
+    with warnings.catch_warnings():
+        # what torch.export says of nn.LSTM's own way to hold its weights
+        warnings.filterwarnings("ignore", message="The tensor attributes self.recurrent._flat_weights")
+        info = Model.log(
+            artifact_path=None,
+            flavor=mlflow.pytorch,
+            model_id=logged.model_id,
+            run_id=checkpoint.run_id,
+            metadata={
+                "inputs": list(dataset.inputs),
+                "target": dataset.target,
+                "model": config.contenders[checkpoint.contender].model.model_dump(mode="json"),
+            },
+            pytorch_model=load_network(tracking.download(checkpoint.uri)),
+            serialization_format="pt2",
+            # two rows: an example of one would fix the batch size to one
+            input_example=example[:2],
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype("float32"), (-1, *x_BTD.shape[1:]))]),
+                Schema([TensorSpec(np.dtype("float32"), (-1,))]),
+            ),
+            pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
+        )
+    version = client.create_model_version(
+        _registered_model(client, name, dataset),
+        source=info.model_uri,
         run_id=checkpoint.run_id,
-        metadata={
-            "inputs": list(dataset.inputs),
-            "target": dataset.target,
-            "model": config.contenders[checkpoint.contender].model.model_dump(mode="json"),
-        },
-        pytorch_model=load_network(tracking.download(checkpoint.uri)),
-        serialization_format="pt2",
-        # two rows: an example of one would fix the batch size to one
-        input_example=example[:2],
-        signature=ModelSignature(
-            Schema([TensorSpec(np.dtype("float32"), (-1, *x_BTD.shape[1:]))]),
-            Schema([TensorSpec(np.dtype("float32"), (-1,))]),
-        ),
-        pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
-    )
-    tracking.log_metrics(
-        checkpoint.run_id,
-        result.metrics,
         model_id=logged.model_id,
-        dataset_name=dataset.name,
-        dataset_digest=dataset.digest,
-    )
-    version = str(info.registered_model_version)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value)
-    client.update_model_version(name, version, f"{checkpoint.contender} after {checkpoint.epochs} epochs")
+        tags=tags,
+        description=f"{checkpoint.contender} after {checkpoint.epochs} epochs",
+    ).version
     if checkpoint.phase == "fine_tuned":
         client.set_registered_model_alias(name, checkpoint.contender, version)
     client.set_terminated(checkpoint.run_id, "FINISHED")
     return result.model_copy(update={"model_uri": f"models:/{name}/{version}"})
+
+
+def _registered_model(client: MlflowClient, name: str, dataset: DatasetRef) -> str:
+    """The name of the experiment's registered model, which is created if it is not there."""
+    description = (
+        f"Recurrent networks of the experiment {name}: they take float32 (batch, {len(dataset.inputs)} steps, "
+        f"1 feature) and return {dataset.target}. The alias champion is the one to use."
+    )
+    try:
+        client.create_registered_model(name, description=description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return name
 
 
 @lru_cache
@@ -110,11 +125,6 @@ def choose_champion(config: CompareConfig, results: list[Result], dataset: Datas
         best.metrics["mse"],
         float(incumbent.tags["mse"]) if incumbent else None,
         same_data=incumbent is not None and incumbent.tags["dataset"] == dataset.digest,
-    )
-    client.update_registered_model(
-        name,
-        f"Recurrent networks of the experiment {name}: takes float32 (batch, {len(dataset.inputs)} steps, 1 feature), "
-        f"returns {dataset.target}. The alias champion is the one to use.",
     )
     alias = "champion" if takes_over else "challenger"
     client.set_registered_model_alias(name, alias, version)

@@ -4,8 +4,8 @@ import getpass
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ def client() -> MlflowClient:
 
     Two processes that create the same SQLite database at once break it for good, so that is done under a file lock.
     """
-    uri = mlflow.get_tracking_uri()
-    database = Path(uri.removeprefix("sqlite:///").split("?")[0]) if uri.startswith("sqlite:///") else None
+    local = uri().startswith("sqlite:///")
+    database = Path(uri().removeprefix("sqlite:///").split("?")[0]) if local else None
     with FileLock(f"{database}.lock") if database else nullcontext():
         connected = MlflowClient()
         if database:
@@ -78,40 +78,6 @@ def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Ma
     return str(run.info.run_id)
 
 
-@contextmanager
-def family(parent: ParentRun) -> Iterator[ParentRun]:
-    """Hold a parent run open, and see to it that neither it nor a child of it ends with a status that is not true.
-
-    FINISHED if the block ends, FAILED on an error, KILLED on Ctrl-C or a signal; a child that the block did not finish
-    gets the same.
-    """
-    try:
-        yield parent
-    except BaseException as error:
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        client().set_tag(parent.run_id, TAG + "error", f"{type(error).__name__}: {error}"[:5000])
-        _end_family(parent.experiment_id, parent.run_id, status)
-        raise
-    _end_family(parent.experiment_id, parent.run_id, "FINISHED")
-
-
-def _end_family(experiment: str, parent: str, status: str) -> None:
-    children = client().search_runs(
-        [experiment], f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
-    )
-    for child in children:
-        client().set_terminated(child.info.run_id, status)
-    client().set_terminated(parent, status)
-
-
-def close_abandoned_runs(experiment: str) -> None:
-    """Mark as KILLED what is RUNNING although the process on this host that ran it is gone."""
-    for run in client().search_runs([experiment], "attributes.status = 'RUNNING'"):
-        process = {key.removeprefix(TAG): value for key, value in run.data.tags.items() if key.startswith(TAG)}
-        if provenance.is_gone(process):
-            client().set_terminated(run.info.run_id, "KILLED")
-
-
 def log_params(run_id: str, params: Mapping[str, object]) -> None:
     client().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
@@ -120,14 +86,14 @@ def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
     client().log_batch(run_id, tags=[RunTag(TAG + key, value) for key, value in tags.items()])
 
 
-def log_metrics(run_id: str, metrics: Mapping[str, float], **attribution: str) -> None:
-    """Log single figures, of the whole run; `attribution`: model_id, dataset_name and dataset_digest.
+def log_metrics(run_id: str, metrics: Mapping[str, float], *, dataset_name: str, dataset_digest: str) -> None:
+    """Log single figures, of the whole run, measured on a dataset.
 
-    The time stamp is the run's start, so that the same figure logged again, for a model, is no second point.
+    The time stamp is the run's start, so that the same figure logged again is no second point.
     """
     moment = client().get_run(run_id).info.start_time
-    points = [Metric(key, value, moment, 0, **attribution) for key, value in metrics.items()]
-    client().log_batch(run_id, metrics=points)
+    data = {"dataset_name": dataset_name, "dataset_digest": dataset_digest}
+    client().log_batch(run_id, metrics=[Metric(key, value, moment, 0, **data) for key, value in metrics.items()])
 
 
 def log_dataset(run_id: str, dataset: PandasDataset, context: str) -> None:
@@ -136,16 +102,26 @@ def log_dataset(run_id: str, dataset: PandasDataset, context: str) -> None:
     client().log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), tags=[tag])])
 
 
-def download(uri: str) -> Path:
+def download(artifact: str) -> Path:
     """The local path of an artifact, fetched if it lies elsewhere."""
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=artifact))
 
 
-def url(parent: ParentRun | None = None) -> str:
-    """The address of the MLflow UI: of the server, or where `lstm-flows ui` opens it on a local database."""
-    uri = mlflow.get_tracking_uri()
-    base = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-    return f"{base}/#/experiments/{parent.experiment_id}/runs/{parent.run_id}" if parent else base
+def location(artifact: str) -> str:
+    """Where an artifact `runs:/RUN_ID/PATH` lies in the artifact store."""
+    run_id, _, path = artifact.removeprefix("runs:/").partition("/")
+    return f"{client().get_run(run_id).info.artifact_uri}/{path}"
+
+
+def uri() -> str:
+    """The tracking URI: MLFLOW_TRACKING_URI, or the SQLite database in the working directory."""
+    return str(mlflow.get_tracking_uri())
+
+
+def run_url(run_id: str) -> str:
+    """A run's page in the MLflow UI: the server's, or the one that `lstm-flows ui` opens on a local database."""
+    base = uri().rstrip("/") if uri().startswith("http") else "http://127.0.0.1:5000"
+    return f"{base}/#/experiments/{client().get_run(run_id).info.experiment_id}/runs/{run_id}"
 
 
 class Curves(Logger):

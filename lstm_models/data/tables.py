@@ -1,12 +1,16 @@
 """Sequences as a table: what its content is called, and how it becomes tensors. B batch, T time, D features."""
 
 import hashlib
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+from lstm_models.config import UserError
 
 
 class Columns(NamedTuple):
@@ -23,8 +27,22 @@ class Sequences(NamedTuple):
     y_B: Tensor
 
 
-class TableError(ValueError):
-    """A table can't be used. The message is one line: the column, the row and what is wrong."""
+class TableError(UserError):
+    """A table can't be used; the message names the column, the row and what is wrong."""
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file with a header line.
+
+    Raises:
+        TableError: if there is no such file, or it is not such a table.
+    """
+    try:
+        return pd.read_csv(path)
+    except OSError as error:
+        raise TableError(f"{path}: can't be read: {os.strerror(error.errno or 0)}") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise TableError(f"{path}: not a CSV table: {str(error).splitlines()[0]}") from None
 
 
 def digest(table: pd.DataFrame) -> str:
@@ -49,7 +67,7 @@ def inputs(table: pd.DataFrame, columns: tuple[str, ...]) -> Tensor:
         raise TableError(f"column {missing[0]} is missing; needed: {', '.join(columns)}; found: {found}")
     if table.empty:
         raise TableError("the table has no rows")
-    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32)
+    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32, copy=True)
     if not np.isfinite(numbers).all():
         row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(numbers)))
         value = table[columns[column]].iloc[row]

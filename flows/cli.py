@@ -1,0 +1,222 @@
+"""`lstm-flows ...`: parse, call a flow, print. Heavy imports wait until a command needs them."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from lstm_models.config import CompareConfig
+    from tasks.references import Comparison
+
+DONE, RUN_FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+class RunFailed(RuntimeError):
+    """A flow run ended with an exception, which is the cause."""
+
+
+def _set_verbosity(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        context.ensure_object(dict)[parameter.name] = True
+
+
+def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-q and -v, before or after the command's name."""
+    settings: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _set_verbosity}
+    command = click.option("-q", "--quiet", help="No progress, no hints.", **settings)(command)
+    return click.option("-v", "--verbose", help="The libraries' logs, and tracebacks.", **settings)(command)
+
+
+@click.group(
+    epilog="Example: lstm-flows compare            (the tutorial's experiment)",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(version("lstm-flows"), message="lstm-flows %(version)s")
+@verbosity
+def cli() -> None:
+    """Train, continue, register and compare LSTMs, hand-built and built-in."""
+
+
+@cli.command(epilog="Example: lstm-flows compare tutorial --set seed=7 --set contenders.built_in=null")
+@click.argument("source", metavar="[RECIPE or FILE.yaml]", default="tutorial")
+@click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change one setting; KEY is dotted.")
+@click.option("--again", is_flag=True, help="Train even if an equal run has finished before.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration as YAML; run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@verbosity
+@click.pass_context
+def compare(
+    context: click.Context, source: str, changes: tuple[str, ...], again: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Train, fine-tune, evaluate, register and compare a recipe's contenders."""
+    from flows import recipes
+
+    config = recipes.load(source, changes)
+    if dry_run:
+        click.echo(config.to_yaml(), nl=False)
+        return
+    options = context.ensure_object(dict)
+    _prepare(**options)
+    comparison = _run_compare(config, again)
+    if as_json:
+        click.echo(comparison.model_dump_json())
+    else:
+        _show(comparison, hints=not options.get("quiet"))
+
+
+@cli.command(epilog="Example: lstm-flows compare $(lstm-flows recipes | head -1 | cut -d' ' -f1)")
+def recipes() -> None:
+    """List the recipes: complete configurations that ship with the program."""
+    from flows import recipes as shipped
+
+    for name in shipped.names():
+        click.echo(f"{name:<12} {shipped.description(name)}")
+
+
+@cli.command(epilog="Example: lstm-flows predict models:/tutorial@champion days.csv --output predictions.csv")
+@click.argument("model_uri")
+@click.argument("table", metavar="INPUT.csv", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="Write here instead of to standard output.")
+@verbosity
+@click.pass_context
+def predict(context: click.Context, model_uri: str, table: Path, output: Path | None) -> None:
+    """Add the column `prediction` to a table, by a registered model."""
+    _prepare(**context.ensure_object(dict))
+    from lstm_models.data import tables
+    from lstm_models.evaluation import predict as predict_with
+    from tasks.registry import load_model
+
+    rows = tables.read_csv(table)
+    network, columns, _ = load_model(model_uri)
+    try:
+        rows["prediction"] = predict_with(network, tables.inputs(rows, columns)).tolist()
+    except tables.TableError as error:
+        raise tables.TableError(f"{table}: {error}") from None
+    try:
+        rows.to_csv(output or sys.stdout, index=False)
+    except OSError as error:
+        raise click.UsageError(f"{output}: can't be written: {os.strerror(error.errno or 0)}") from None
+
+
+@cli.command(epilog="Example: lstm-flows ui --port 5001")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+def ui(port: int) -> None:
+    """Open the MLflow UI on 127.0.0.1, on what was tracked in this directory or at MLFLOW_TRACKING_URI."""
+    _prepare()
+    from tasks import tracking
+
+    uri = tracking.uri()
+    if uri.startswith("http"):
+        click.echo(f"The tracking server has it: {uri}")
+        return
+    tracking.client()
+    click.echo(f"MLflow UI: http://127.0.0.1:{port}   (Ctrl-C ends it)", err=True)
+    command = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", *command, "--workers", "1"])  # noqa: S606
+
+
+def _prepare(quiet: bool = False, verbose: bool = False) -> None:
+    """Settings of the libraries that have to stand before they are imported; what the user has set stays."""
+    defaults = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    if not verbose:
+        # the console alone: Prefect's own UI still gets every line
+        defaults |= {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("lstm_flows").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def _run_compare(config: "CompareConfig", again: bool) -> "Comparison":
+    """Run the flow; Prefect's server starts, where none is running, while this process imports the rest."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    with ThreadPoolExecutor(1) as pool:
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        api = pool.submit(_start_api)
+        from flows.compare import compare
+
+        try:
+            api.result()
+            # the heartbeat's thread would hold the exit up by a second
+            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                return compare(config, again)
+        except Exception as error:
+            raise RunFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _start_api() -> None:
+    """Reach Prefect's API, one process at a time where that starts a server and creates its database."""
+    from filelock import FileLock
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if settings.api.url else FileLock(settings.home / "lstm-flows.lock"):
+        with get_client(sync_client=True) as client:
+            client.hello()
+
+
+def _show(comparison: "Comparison", hints: bool) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from tasks import reporting, tracking
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    rows = reporting.table(comparison)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    for name in rows.columns:
+        shown.add_column(name, justify="left" if name in ("contender", "phase") else "right")
+    for row in rows.itertuples(index=False):
+        shown.add_row(*row)
+    if comparison.reused:
+        console.print("Nothing was trained: an earlier run had this configuration, data and code (--again trains).")
+    console.print(shown)
+    console.print(reporting.headline(comparison))
+    if hints:
+        console.print(f"\nLook: lstm-flows ui   then {tracking.run_url(comparison.parent_run_id)}", soft_wrap=True)
+        following = "parity" if comparison.experiment == "tutorial" else "tutorial"
+        console.print(f"Next: lstm-flows compare {following}")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"lstm-flows: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, and exit: 0 done, 1 the run failed, 2 wrong input, 130 Ctrl-C."""
+    from lstm_models.config import UserError
+
+    try:
+        sys.exit(cli.main(arguments, prog_name="lstm-flows", standalone_mode=False) or DONE)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(WRONG_INPUT)
+    except click.ClickException as error:
+        _fail(error.format_message(), WRONG_INPUT)
+    except UserError as error:
+        _fail(str(error), WRONG_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", INTERRUPTED)
+    except RunFailed as error:
+        if "-v" in sys.argv or "--verbose" in sys.argv:
+            raise
+        _fail(f"the run failed: {error}; -v shows more", RUN_FAILED)

@@ -1,0 +1,61 @@
+"""The main path: data -> train -> fine-tune -> evaluate -> register -> comparison."""
+
+from prefect import flow
+
+from flows import recipes
+from lstm_models.config import CompareConfig
+from tasks.data import generate_data
+from tasks.evaluation import evaluate, evaluate_untrained
+from tasks.references import Comparison, DatasetRef, ParentRun, Result
+from tasks.registry import choose_champion, register
+from tasks.reporting import report
+from tasks.runs import family, find_earlier, start_parent
+from tasks.training import resume, train
+
+
+@flow(name="compare")
+def compare(config: CompareConfig | str = recipes.DEFAULT, again: bool = False) -> Comparison:
+    """Train, fine-tune, evaluate, register and compare the contenders of a configuration on one dataset.
+
+    Args:
+        config: a configuration, the name of a recipe, or the path of a YAML file.
+        again: train even if a finished run has the same configuration, data and code.
+
+    Returns:
+        The comparison: every contender's result after each phase, and who is champion.
+
+    Raises:
+        ConfigError: if the configuration can't be used.
+    """
+    config = recipes.load(config)
+    if not again and (earlier := find_earlier(config)):
+        return earlier
+    with family(start_parent(config)) as parent:
+        dataset = generate_data(config.data, parent)
+        results = [
+            result for contender in config.contenders for result in compete(config, contender, dataset, parent)
+        ]
+        holders = choose_champion(config, results, dataset)
+        return report(config, dataset, results, holders, parent)
+
+
+def compete(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> list[Result]:
+    """One contender's way: untrained, initial, fine-tuned; the two trained phases become model versions."""
+    untrained = evaluate_untrained(config, contender, dataset, parent)
+    initial = train(config, contender, dataset, parent)
+    initial_result = evaluate(initial, dataset)
+    fine_tuned = resume(config, initial, dataset, parent)
+    fine_tuned_result = evaluate(fine_tuned, dataset)
+    return [
+        untrained,
+        register(config, initial, initial_result, dataset),
+        register(config, fine_tuned, fine_tuned_result, dataset),
+    ]
+
+
+if __name__ == "__main__":
+    import sys
+
+    from flows.cli import main
+
+    main(["compare", *sys.argv[1:]])

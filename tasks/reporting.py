@@ -1,0 +1,122 @@
+"""The comparison as people look at it: a table and two figures, in MLflow and in Prefect."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from lstm_models import figures
+from lstm_models.config import PHASES, CompareConfig
+from tasks import tracking
+from tasks.data import load_table
+from tasks.references import Comparison, DatasetRef, DatasetSummary, Holder, ParentRun, Result
+from tasks.runs import RESULT_FILE
+
+MOST_COLUMNS = 4  # predictions that the table shows side by side
+
+
+@task(cache_policy=NO_CACHE)
+def report(
+    config: CompareConfig,
+    dataset: DatasetRef,
+    results: list[Result],
+    holders: tuple[Holder, Holder | None],
+    parent: ParentRun,
+) -> Comparison:
+    """Put results together; log table, figures and the whole comparison to the parent run and as Prefect's artifact."""
+    comparison = Comparison(
+        experiment=config.experiment,
+        parent_run_id=parent.run_id,
+        dataset=DatasetSummary(
+            name=dataset.name,
+            digest=dataset.digest,
+            sequences=dataset.sequences,
+            names=load_table(dataset)[dataset.key].astype(str).tolist() if dataset.sequences <= MOST_COLUMNS else None,
+        ),
+        results=results,
+        champion=holders[0],
+        challenger=holders[1],
+    )
+    client, run_id = tracking.client(), parent.run_id
+    client.log_text(run_id, comparison.model_dump_json(indent=2), RESULT_FILE)
+    client.log_text(run_id, markdown(comparison), "comparison.md")
+    client.log_figure(run_id, figures.loss_curves(_curves(results)), "loss_curves.png")
+    if any(result.predictions for result in results):
+        client.log_figure(run_id, figures.predictions_against_targets(_points(results)), "predictions.png")
+    create_markdown_artifact(
+        key="comparison",
+        markdown=f"{markdown(comparison)}\n\n[This run in MLflow]({tracking.run_url(parent.run_id)})",
+        description=f"{config.experiment}: contenders and phases compared",
+    )
+    return comparison
+
+
+def table(comparison: Comparison) -> pd.DataFrame:
+    """The comparison for the eye: one row a contender and phase, numbers rounded to what is of interest."""
+    names = comparison.dataset.names or []
+    rows = []
+    for result in comparison.results:
+        predictions = {
+            f"{name} (target {target:g})": f"{prediction:.5f}"
+            for name, target, prediction in zip(names, result.targets or [], result.predictions or [], strict=bool(names))
+        }
+        rows.append(
+            {
+                "contender": result.contender,
+                "phase": result.phase,
+                "epochs": str(result.epochs),
+                **predictions,
+                "mse": f"{result.metrics['mse']:.2e}",
+                "seconds": f"{result.seconds:.1f}" if result.epochs else "-",
+                "parameters": str(result.parameters),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def headline(comparison: Comparison) -> str:
+    """The finding in two sentences."""
+    best = comparison.challenger or comparison.champion
+    role = "challenger, the champion having been judged on other data or being better" if comparison.challenger else ""
+    return (
+        f"Lowest error: {best.contender}/{best.phase}, now {role or 'champion'} ({best.model_uri}). "
+        "All errors are in-sample: on the data that was trained on."
+    )
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as a Markdown section."""
+    shown = table(comparison)
+    lines = [shown.columns, ["---"] * len(shown.columns), *shown.itertuples(index=False)]
+    rows = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return f"## {comparison.experiment}\n\n{rows}\n\n{headline(comparison)}"
+
+
+def _curves(results: list[Result]) -> Mapping[str, figures.Curve]:
+    """Each contender's loss over both trainings, as MLflow has it."""
+    curves: dict[str, figures.Curve] = {}
+    for result in results:
+        if result.phase == "untrained":
+            continue
+        history = tracking.client().get_metric_history(result.run_id, "train_loss_epoch")
+        points = sorted((point.step, point.value) for point in history)
+        before = curves.get(result.contender)
+        curves[result.contender] = figures.Curve(
+            steps=[*(before.steps if before else []), *(step for step, _ in points)],
+            losses=[*(before.losses if before else []), *(loss for _, loss in points)],
+            resumed_at=before.steps[-1] if before else None,
+        )
+    return curves
+
+
+def _points(results: list[Result]) -> Mapping[str, Mapping[str, figures.Points]]:
+    return {
+        phase: {
+            result.contender: figures.Points(result.targets, result.predictions, result.metrics["mse"])
+            for result in results
+            if result.phase == phase and result.targets and result.predictions
+        }
+        for phase in PHASES
+    }
