@@ -167,9 +167,9 @@ def _start_api() -> None:
 
     settings = get_current_settings()
     settings.home.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if settings.api.url else FileLock(settings.home / "lstm-flows.lock"):
-        with get_client(sync_client=True) as client:
-            client.hello()
+    lock = nullcontext() if settings.api.url else FileLock(settings.home / "lstm-flows.lock")
+    with lock, get_client(sync_client=True) as client:
+        client.hello()
 
 
 def _show(comparison: "Comparison", hints: bool) -> None:

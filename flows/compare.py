@@ -32,9 +32,7 @@ def compare(config: CompareConfig | str = recipes.DEFAULT, again: bool = False) 
         return earlier
     with family(start_parent(config)) as parent:
         dataset = generate_data(config.data, parent)
-        results = [
-            result for contender in config.contenders for result in compete(config, contender, dataset, parent)
-        ]
+        results = [result for contender in config.contenders for result in compete(config, contender, dataset, parent)]
         holders = choose_champion(config, results, dataset)
         return report(config, dataset, results, holders, parent)
 

@@ -31,18 +31,14 @@ class Continuity(L.Callback):
         self.description = {"network": network.model_dump(mode="json"), "input_size": input_size}
         self._restored: dict[str, Any] | None = None
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["lstm_flows"] = {
             "format_version": FORMAT_VERSION,
             **self.description,
             "random_state": random_state(),
         }
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint["lstm_flows"]["random_state"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

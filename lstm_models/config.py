@@ -89,7 +89,9 @@ class Training(Config):
 
     max_epochs: int = Field(ge=1, description="epochs of the initial training")
     learning_rate: float = Field(0.001, gt=0, description="Adam's step size")
-    fused: bool = Field(False, description="PyTorch's fused Adam: faster, and differs from the default in the last bits")
+    fused: bool = Field(
+        False, description="PyTorch's fused Adam: faster, and differs from the default in the last bits"
+    )
     batch_size: int = Field(1, ge=1, description="sequences in a step")
     shuffle: bool = Field(False, description="another order each epoch, drawn from the seed and the epoch's number")
     log_every_n_steps: int = Field(50, ge=1, description="steps between two points of a curve")

@@ -48,7 +48,7 @@ def loss_curves(curves: Mapping[str, Curve]) -> Figure:
             va="center",
             annotation_clip=False,
         )
-        if curve.resumed_at in curve.steps:
+        if curve.resumed_at is not None:
             loss = curve.losses[curve.steps.index(curve.resumed_at)]
             axes.plot(curve.resumed_at, loss, "o", color="white", markeredgecolor=colour, markersize=8, zorder=3)
             axes.annotate("resumed", (curve.resumed_at, loss), (6, 8), textcoords="offset points", color=colour)

@@ -113,7 +113,9 @@ class LSTM(nn.Module):
         if x.dim() not in (2, 3):
             raise ValueError(f"x must have 2 dimensions (one sequence) or 3 (a batch), got {x.dim()}")
         if x.size(-1) != self.input_size:
-            raise ValueError(f"x must have input_size={self.input_size} features in its last dimension, got {x.size(-1)}")
+            raise ValueError(
+                f"x must have input_size={self.input_size} features in its last dimension, got {x.size(-1)}"
+            )
         batch_dim = 1 if x.dim() == 2 or not self.batch_first else 0
         x_TBD = x.unsqueeze(1) if x.dim() == 2 else x.transpose(0, 1) if self.batch_first else x
         if x_TBD.size(0) == 0:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.warnings import PossibleUserWarning
 
 from lstm_models.checkpoint import Continuity
 from lstm_models.config import Contender
@@ -58,6 +58,8 @@ def fit(
         seed: of the initial weights, of dropout, and of the order of sequences.
         save_to: the checkpoint file to write.
         resume_from: the checkpoint file to go on from.
+        loggers: Lightning's, for the curves.
+        callbacks: Lightning's, beside the one that keeps the random state.
 
     Raises:
         NonFiniteLoss: if the loss becomes NaN or infinite; no checkpoint is written then.

@@ -4,9 +4,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import mlflow.data
 import pandas as pd
-from mlflow.data.pandas_dataset import PandasDataset
+from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -60,7 +59,7 @@ def as_input(dataset: DatasetRef, table: pd.DataFrame) -> PandasDataset:
     with warnings.catch_warnings():
         # MLflow knows local files by two names, and says so
         warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted in multiple ways")
-        return mlflow.data.from_pandas(
+        return from_pandas(
             table,
             source=tracking.location(dataset.uri),
             targets=dataset.target,

@@ -60,7 +60,9 @@ def table(comparison: Comparison) -> pd.DataFrame:
     for result in comparison.results:
         predictions = {
             f"{name} (target {target:g})": f"{prediction:.5f}"
-            for name, target, prediction in zip(names, result.targets or [], result.predictions or [], strict=bool(names))
+            for name, target, prediction in zip(
+                names, result.targets or [], result.predictions or [], strict=bool(names)
+            )
         }
         rows.append(
             {
@@ -89,8 +91,8 @@ def headline(comparison: Comparison) -> str:
 def markdown(comparison: Comparison) -> str:
     """The comparison as a Markdown section."""
     shown = table(comparison)
-    lines = [shown.columns, ["---"] * len(shown.columns), *shown.itertuples(index=False)]
-    rows = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"## {comparison.experiment}\n\n{rows}\n\n{headline(comparison)}"
 
 

@@ -75,7 +75,11 @@ def _end_family(experiment: str, parent: str, status: str) -> None:
 def close_abandoned_runs(experiment: str) -> None:
     """Mark as KILLED what is RUNNING although the process on this host that ran it is gone."""
     for run in tracking.client().search_runs([experiment], "attributes.status = 'RUNNING'"):
-        process = {key.removeprefix(tracking.TAG): value for key, value in run.data.tags.items() if key.startswith(tracking.TAG)}
+        process = {
+            key.removeprefix(tracking.TAG): value
+            for key, value in run.data.tags.items()
+            if key.startswith(tracking.TAG)
+        }
         if provenance.is_gone(process):
             tracking.client().set_terminated(run.info.run_id, "KILLED")
 

@@ -18,7 +18,6 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from tasks import provenance
-from tasks.references import ParentRun
 
 BATCH = 1000  # points that MLflow takes at once
 SECONDS_BETWEEN_FLUSHES = 5.0  # how far the curves in the UI are behind
