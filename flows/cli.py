@@ -165,6 +165,9 @@ def _start_api() -> None:
     from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings
 
+    # A child inherits what its thread blocks: so Ctrl-C in the terminal, which goes to every process of this one's group,
+    # leaves Prefect's server up for as long as the flow run still has to be marked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     settings = get_current_settings()
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = nullcontext() if settings.api.url else FileLock(settings.home / "lstm-flows.lock")

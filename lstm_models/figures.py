@@ -51,7 +51,9 @@ def loss_curves(curves: Mapping[str, Curve]) -> Figure:
         if curve.resumed_at is not None:
             loss = curve.losses[curve.steps.index(curve.resumed_at)]
             axes.plot(curve.resumed_at, loss, "o", color="white", markeredgecolor=colour, markersize=8, zorder=3)
-            axes.annotate("resumed", (curve.resumed_at, loss), (6, 8), textcoords="offset points", color=colour)
+            axes.annotate(
+                "resumed", (curve.resumed_at, loss), (-6, -14), textcoords="offset points", color=colour, ha="right"
+            )
     lowest = min(curves, key=lambda name: curves[name].losses[-1])
     last = curves[lowest]
     axes.set_title(f"{lowest} ends lowest: a loss of {last.losses[-1]:.2g} after {last.steps[-1] + 1:,} steps")

@@ -166,6 +166,9 @@ def load_model(uri: str) -> tuple[nn.Module, tuple[str, ...], str]:
     # MLflow then checks every record of a pt2 archive before it loads it. Never unset: no model that this process
     # loads is worth unpickling.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    database = tracking.local_database()
+    if database and not database.exists():
+        raise ModelError(f"{uri}: no models here, since there is no {database.name} in {database.parent}")
     tracking.client()
     try:
         directory = tracking.download(uri)

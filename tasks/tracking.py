@@ -14,7 +14,7 @@ from filelock import FileLock
 from lightning.pytorch.loggers.logger import Logger
 from mlflow import MlflowClient
 from mlflow.data.pandas_dataset import PandasDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 
 from tasks import provenance
@@ -24,13 +24,17 @@ SECONDS_BETWEEN_FLUSHES = 5.0  # how far the curves in the UI are behind
 TAG = "lstm_flows."
 
 
+def local_database() -> Path | None:
+    """The SQLite file that holds everything, or None where MLflow is elsewhere."""
+    return Path(uri().removeprefix("sqlite:///").split("?")[0]) if uri().startswith("sqlite:///") else None
+
+
 def client() -> MlflowClient:
     """A client of the tracking server or database that MLFLOW_TRACKING_URI names; ./mlflow.db where it names none.
 
     Two processes that create the same SQLite database at once break it for good, so that is done under a file lock.
     """
-    local = uri().startswith("sqlite:///")
-    database = Path(uri().removeprefix("sqlite:///").split("?")[0]) if local else None
+    database = local_database()
     with FileLock(f"{database}.lock") if database else nullcontext():
         connected = MlflowClient()
         if database:
@@ -79,10 +83,6 @@ def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Ma
 
 def log_params(run_id: str, params: Mapping[str, object]) -> None:
     client().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
-
-
-def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
-    client().log_batch(run_id, tags=[RunTag(TAG + key, value) for key, value in tags.items()])
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, dataset_name: str, dataset_digest: str) -> None:

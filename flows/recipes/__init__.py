@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,9 @@ def _read(source: str) -> str:
         return files(__name__).joinpath(f"{source}.yaml").read_text()
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
-        known = ", ".join(names())
-        raise ConfigError(f"{source!r}: no such recipe; there are {known}, or name a file that ends in .yaml")
+        close = get_close_matches(source, names(), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names())}."
+        raise ConfigError(f"{source!r}: no such recipe; {hint} A file's name ends in .yaml")
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -1,0 +1,202 @@
+"""From a checkpoint to a model that a bare MLflow serves; and models that are refused."""
+
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from flows import recipes
+from lstm_models.checkpoint import load_network
+from tasks import registry, runs, tracking
+from tasks.data import generate_data, load_sequences
+from tasks.evaluation import evaluate
+from tasks.references import CheckpointRef, DatasetRef, Result
+from tasks.training import resume, train
+
+CONFIG = recipes.load("tutorial", TINY)
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DatasetRef, list[CheckpointRef], list[Result]]:
+    """Both contenders, trained and resumed for a moment, and registered: by the tasks themselves, without Prefect."""
+    directory = tmp_path_factory.mktemp("registered")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        parent = runs.start_parent(CONFIG)
+        dataset = generate_data.fn(CONFIG.data, parent)
+        checkpoints, results = [], []
+        for contender in CONFIG.contenders:
+            initial = train.fn(CONFIG, contender, dataset, parent)
+            checkpoints += [initial, resume.fn(CONFIG, initial, dataset, parent)]
+        for checkpoint in checkpoints:
+            result = evaluate.fn(checkpoint, dataset)
+            results.append(registry.register.fn(CONFIG, checkpoint, result, dataset))
+    return directory, dataset, checkpoints, results
+
+
+@pytest.fixture
+def at(registered: tuple[Path, DatasetRef, list[CheckpointRef], list[Result]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the registered models as the working directory."""
+    monkeypatch.chdir(registered[0])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    return registered[0]
+
+
+def test_every_phase_is_a_version(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    assert [result.model_uri for result in registered[3]] == [f"models:/tutorial/{number}" for number in (1, 2, 3, 4)]
+
+
+def test_a_bare_mlflow_predicts_what_was_reported(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    _, dataset, _, results = registered
+    x_BTD = load_sequences(dataset).x_BTD.numpy()
+    for result in results:
+        served = mlflow.pyfunc.load_model(result.model_uri).predict(x_BTD)
+        assert served.tolist() == result.predictions
+
+
+def test_an_exported_model_takes_any_batch(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    _, _, checkpoints, results = registered
+    for checkpoint, result in zip(checkpoints, results, strict=True):
+        network = load_network(tracking.download(checkpoint.uri))
+        exported, columns, target = registry.load_model(result.model_uri)
+        assert (columns, target) == (("day_1", "day_2", "day_3", "day_4"), "label")
+        for batch in (1, 2, 7):
+            x_BTD = torch.randn(batch, 4, 1)
+            # exported and eager graphs may fuse differently: float32's last digits
+            torch.testing.assert_close(exported(x_BTD), network(x_BTD), rtol=1e-6, atol=1e-7)
+
+
+def test_a_version_tells_what_it_is(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    _, dataset, checkpoints, results = registered
+    client = mlflow.MlflowClient()
+    version = client.get_model_version("tutorial", "2")
+    assert version.tags == {
+        "contender": "hand_built",
+        "phase": "fine_tuned",
+        "dataset": dataset.digest,
+        "mse": repr(results[1].metrics["mse"]),
+        "mae": repr(results[1].metrics["mae"]),
+    }
+    assert version.run_id == checkpoints[1].run_id
+    assert version.source.startswith("models:/m-")
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    figures = {metric.key: metric.value for metric in model.metrics}
+    assert {key: figures[key] for key in ("mse", "mae")} == results[1].metrics
+    assert model.experiment_id == tracking.experiment_id("tutorial")
+
+
+def test_a_run_is_finished_once_its_model_is_registered(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    statuses = {tracking.client().get_run(checkpoint.run_id).info.status for checkpoint in registered[2]}
+    assert statuses == {"FINISHED"}
+
+
+def test_contenders_have_aliases_and_the_best_is_champion(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    _, dataset, _, results = registered
+    champion, challenger = registry.choose_champion.fn(CONFIG, results, dataset)
+    best = min(results, key=lambda result: result.metrics["mse"])
+    assert (champion.contender, champion.phase, challenger) == (best.contender, best.phase, None)
+    aliases = mlflow.MlflowClient().get_registered_model("tutorial").aliases
+    expected = int(best.model_uri.rsplit("/")[-1])
+    assert {name: int(version) for name, version in aliases.items()} == {
+        "hand_built": 2,
+        "built_in": 4,
+        "champion": expected,
+    }
+
+
+def test_a_champion_judged_on_other_data_stays(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    _, dataset, _, results = registered
+    registry.choose_champion.fn(CONFIG, results, dataset)
+    elsewhere = dataset.model_copy(update={"digest": "other"})
+    perfect = results[0].model_copy(update={"metrics": {"mse": 0.0, "mae": 0.0}})
+    champion, challenger = registry.choose_champion.fn(CONFIG, [perfect], elsewhere)
+    assert champion.model_uri == "models:/tutorial@champion"
+    assert (challenger.contender, challenger.model_uri) == ("hand_built", "models:/tutorial@challenger")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("tutorial", "tutorial: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("models:/nothing@champion", "models:/nothing@champion: Registered Model with name=nothing not found"),
+    ],
+)
+def test_a_model_that_is_not_there(at: Path, uri: str, message: str) -> None:
+    with pytest.raises(registry.ModelError) as caught:
+        registry.load_model(uri)
+    assert str(caught.value) == message
+
+
+def test_no_database_is_created_by_asking(empty_directory: Path) -> None:
+    with pytest.raises(registry.ModelError, match=r"no models here, since there is no mlflow\.db in"):
+        registry.load_model("models:/tutorial@champion")
+    assert list(empty_directory.iterdir()) == []
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return (Path.touch, (Path("owned"),))
+
+
+@pytest.mark.parametrize("place", ["sample_inputs", "weight"])
+def test_an_archive_with_a_payload_is_refused_and_nothing_runs(at: Path, registered, place: str) -> None:  # type: ignore[no-untyped-def]
+    archive = tracking.download(mlflow.MlflowClient().get_model_version("tutorial", "1").source) / "data" / "model.pt2"
+    honest = archive.read_bytes()
+    try:
+        archive.write_bytes(with_payload(honest, place))
+        with pytest.raises(registry.ModelError, match="is not a pickle-free payload"):
+            registry.load_model("models:/tutorial/1")
+        assert not (at / "owned").exists()
+        # the payload is a live one: what MLflow does by itself runs it
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+            try:
+                mlflow.pytorch.load_model("models:/tutorial/1")
+            except Exception:  # noqa: BLE001, whatever comes of it afterwards
+                pass
+        assert (at / "owned").exists()
+    finally:
+        archive.write_bytes(honest)
+        (at / "owned").unlink(missing_ok=True)
+
+
+def with_payload(honest: bytes, place: str) -> bytes:
+    """The archive with a pickle in its sample inputs, or in a weight that says it is one."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(honest)) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if place == "sample_inputs" and "/sample_inputs/" in name:
+                content = saved(Payload())
+            if place == "weight" and name.endswith("model_weights_config.json"):
+                config = json.loads(content)
+                for entry in config["config"].values():
+                    entry["use_pickle"] = True
+                content = json.dumps(config).encode()
+            if place == "weight" and "/weights/weight_" in name:
+                content = saved(Payload())
+            target.writestr(name, content)
+    return out.getvalue()
+
+
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, pickle_module=pickle)
+    return buffer.getvalue()
+
+
+def test_the_example_has_two_rows(at: Path) -> None:
+    info = mlflow.models.get_model_info("models:/tutorial/1")
+    assert np.shape(mlflow.pyfunc.load_model("models:/tutorial/1").input_example) == (2, 4, 1)
+    assert info.signature.inputs.inputs[0].shape == (-1, 4, 1)
