@@ -73,7 +73,7 @@ def compare(
         _show(comparison, hints=not options.get("quiet"))
 
 
-@cli.command(epilog="Example: lstm-flows compare $(lstm-flows recipes | head -1 | cut -d' ' -f1)")
+@cli.command(epilog="Example: lstm-flows recipes")
 def recipes() -> None:
     """List the recipes: complete configurations that ship with the program."""
     from flows import recipes as shipped
@@ -165,8 +165,8 @@ def _start_api() -> None:
     from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings
 
-    # A child inherits what its thread blocks: so Ctrl-C in the terminal, which goes to every process of this one's group,
-    # leaves Prefect's server up for as long as the flow run still has to be marked.
+    # A child inherits what its thread blocks: so Ctrl-C in the terminal, which goes to every process of this one's
+    # group, leaves Prefect's server up for as long as the flow run still has to be marked.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     settings = get_current_settings()
     settings.home.mkdir(parents=True, exist_ok=True)

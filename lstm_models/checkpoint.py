@@ -14,21 +14,21 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from lstm_models.config import BuiltIn, HandBuilt
+from lstm_models.config import BuiltIn, HandBuilt, UserError
 from lstm_models.network import Network, build_network
 
 FORMAT_VERSION = 1
 
 
-class CheckpointError(ValueError):
-    """A checkpoint can't be read; the message names the file and the cause."""
+class CheckpointError(UserError):
+    """A checkpoint can't be used; the message names the file and the cause."""
 
 
 class Continuity(L.Callback):
     """Puts the network's description and the random state into each checkpoint, and takes the state up on resuming."""
 
     def __init__(self, network: HandBuilt | BuiltIn, input_size: int) -> None:
-        self.description = {"network": network.model_dump(mode="json"), "input_size": input_size}
+        self.description = describe(network, input_size)
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -70,22 +70,58 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, unpickled with weights_only.
+
+    Raises:
+        CheckpointError: if the file is no checkpoint of this program, or of another format version.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        version = checkpoint["lstm_flows"]["format_version"]
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from None
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a checkpoint of lstm-flows ({type(error).__name__})") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; train anew")
+    return checkpoint
+
+
 def load_network(path: Path) -> Network:
     """The network of a checkpoint, built from its own description, with its weights, in evaluation mode.
 
     Raises:
-        CheckpointError: if the file is no checkpoint of this program and format version.
+        CheckpointError: as `read`, or if description and weights do not fit together.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        ours = checkpoint["lstm_flows"]
-        version = ours["format_version"]
-    except Exception as error:
-        raise CheckpointError(f"{path}: not a checkpoint of lstm-flows ({type(error).__name__}: {error})") from error
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; train anew")
-    config: HandBuilt | BuiltIn = TypeAdapter(HandBuilt | BuiltIn).validate_python(ours["network"])
-    network = build_network(config, ours["input_size"])
+    checkpoint = read(path)
+    ours = checkpoint["lstm_flows"]
     prefix = "network."
-    network.load_state_dict({key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items()})
+    try:
+        config: HandBuilt | BuiltIn = TypeAdapter(HandBuilt | BuiltIn).validate_python(ours["network"])
+        with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are replaced
+            network = build_network(config, ours["input_size"])
+        weights = {key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items()}
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: the checkpoint is damaged ({type(error).__name__}: {error})") from error
     return network.eval()
+
+
+def check_resumable(path: Path, network: HandBuilt | BuiltIn, input_size: int, max_epochs: int) -> None:
+    """See to it that training can go on from a checkpoint.
+
+    Raises:
+        CheckpointError: as `read`; or if it is of another network, or has trained for max_epochs already.
+    """
+    checkpoint = read(path)
+    theirs = {key: checkpoint["lstm_flows"].get(key) for key in ("network", "input_size")}
+    if theirs != describe(network, input_size):
+        raise CheckpointError(f"{path}: a checkpoint of another network, {theirs}")
+    if checkpoint["epoch"] >= max_epochs:
+        raise CheckpointError(f"{path}: trained for {checkpoint['epoch']} epochs; max_epochs {max_epochs} adds none")
+
+
+def describe(network: HandBuilt | BuiltIn, input_size: int) -> dict[str, Any]:
+    """A network in primitives: what it takes to build it anew."""
+    return {"network": network.model_dump(mode="json"), "input_size": input_size}

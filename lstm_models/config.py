@@ -1,23 +1,44 @@
 """Every setting, once: frozen, typed, described. The same objects serve Python, YAML, --set and Prefect's form."""
 
 import re
+import reprlib
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+
+from lstm_models import yaml_text
 
 PHASES = ("untrained", "initial", "fine_tuned")
 Phase = Literal["untrained", "initial", "fine_tuned"]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-ContenderName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 RESERVED_NAMES = ("champion", "challenger", "latest")  # aliases that mean something else in the registry
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise PydanticCustomError("name", "must be up to 100 letters, digits, '_', '.' or '-', no sign first")
+    return name
+
+
+def _check_contender_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name):
+        raise PydanticCustomError("name", "must be lower-case letters, digits and '_', a letter first")
+    if name in RESERVED_NAMES or re.fullmatch(r"v\d+", name):
+        raise PydanticCustomError("name", "means something else in the model registry; choose another name")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+ContenderName = Annotated[str, AfterValidator(_check_contender_name)]
 
 
 class UserError(ValueError):
     """What a user gave can't be used. The message is one line: the thing, what was given, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class ConfigError(UserError):
@@ -64,7 +85,11 @@ class _Recurrent(Config):
                 {"size": self.hidden_size},
             )
         if self.dropout > 0 and self.num_layers == 1:
-            raise PydanticCustomError("dropout", "dropout acts between layers, so it needs num_layers of at least 2")
+            raise PydanticCustomError(
+                "dropout",
+                "dropout {dropout} with num_layers 1: dropout acts between layers, so it needs at least 2",
+                {"dropout": self.dropout},
+            )
         return self
 
 
@@ -88,7 +113,7 @@ class Training(Config):
     """The initial training, by Adam on the squared error."""
 
     max_epochs: int = Field(ge=1, description="epochs of the initial training")
-    learning_rate: float = Field(0.001, gt=0, description="Adam's step size")
+    learning_rate: float = Field(0.001, gt=0, lt=1e30, description="Adam's step size")
     fused: bool = Field(
         False, description="PyTorch's fused Adam: faster, and differs from the default in the last bits"
     )
@@ -133,18 +158,9 @@ class CompareConfig(Config):
     data: TutorialData = Field(TutorialData(), description="where the sequences come from")
     contenders: dict[ContenderName, Contender] = Field(min_length=1, description="by name")
 
-    @model_validator(mode="after")
-    def _names_are_free(self) -> Self:
-        for name in RESERVED_NAMES:
-            if name in self.contenders:
-                raise PydanticCustomError(
-                    "name", "contenders.{name}: the name is an alias in the registry; choose another", {"name": name}
-                )
-        return self
-
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `lstm-flows compare` runs again as it is."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml_text.write(self.model_dump(mode="json"))
 
 
 def parse_config(values: object, source: str) -> CompareConfig:
@@ -182,6 +198,20 @@ def _explain(fault: Any, values: object) -> str:
         return f"{field}: {context['tag']!r} given, must be {context['expected_tags'].replace(',', ' or')}"
     message = fault["msg"].replace("Input should be", "must be").replace("String should", "must")
     message = re.sub(r"a valid dictionary( or .*)?$", "a mapping", message)
+    if kind == "too_short":
+        return f"{field}: must not be empty"
     if isinstance(here, dict) or kind == "unknown_key":
         return f"{field}: {message}"
-    return f"{field}: {fault['input']!r} given, {message}"
+    return f"{field}: {_shown(fault['input'])} given, {message}"
+
+
+def _shown(value: object) -> str:
+    """A value in a message: short, whatever was given."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python prints no integer of more than 4300 digits
+        return "a number with thousands of digits"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lstm_models.data.tables import Sequences
 from lstm_models.metrics import errors
+from lstm_models.module import NonFiniteLoss
 
 
 class Evaluation(BaseModel):
@@ -31,8 +32,14 @@ def predict(network: nn.Module, x_BTD: Tensor) -> Tensor:
 
 
 def evaluate(network: nn.Module, sequences: Sequences) -> Evaluation:
-    """Judge a network on sequences; dropout is off."""
+    """Judge a network on sequences; dropout is off.
+
+    Raises:
+        NonFiniteLoss: if a prediction is NaN or infinite, as after a last step that threw the weights off.
+    """
     predictions_B = predict(network.eval(), sequences.x_BTD)
+    if not predictions_B.isfinite().all():
+        raise NonFiniteLoss("the network predicts NaN or infinity; a lower learning_rate may help")
     return Evaluation(
         targets=sequences.y_B.tolist(),
         predictions=predictions_B.tolist(),

@@ -1,7 +1,7 @@
 """The LSTM written by hand: nn.LSTM's interface, parameters and results, from the equations in cells.py."""
 
 import math
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,9 @@ class LSTM(nn.Module):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
+        for name, choice, choices in (("biases", biases, get_args(Biases)), ("init", init, get_args(Init))):
+            if choice not in choices:
+                raise ValueError(f"{name} must be {' or '.join(choices)}, got {choice!r}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be a probability from 0 to 1, got {dropout}")
         self.input_size = input_size
@@ -108,7 +111,8 @@ class LSTM(nn.Module):
             the last step of each layer, LSTMState(hidden, cell).
 
         Raises:
-            ValueError: if x does not have 2 or 3 dimensions, no time step, or not input_size features.
+            ValueError: if x does not have 2 or 3 dimensions, no time step, or not input_size features, or if
+                the state has another shape.
         """
         if x.dim() not in (2, 3):
             raise ValueError(f"x must have 2 dimensions (one sequence) or 3 (a batch), got {x.dim()}")
@@ -125,6 +129,11 @@ class LSTM(nn.Module):
             state = (zeros, zeros)
         elif x.dim() == 2:
             state = (state[0].unsqueeze(1), state[1].unsqueeze(1))
+
+        shape = (self.num_layers, x_TBD.size(1), self.hidden_size)
+        if any(part.shape != shape for part in state):
+            given = [tuple(part.shape) for part in state]
+            raise ValueError(f"each part of the state must be (num_layers, B, H) = {shape}, got {given}")
 
         out_TBH = x_TBD
         last: list[LSTMState] = []

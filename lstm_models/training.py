@@ -13,7 +13,7 @@ import lightning as L
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import Logger
 
-from lstm_models.checkpoint import Continuity
+from lstm_models.checkpoint import Continuity, check_resumable
 from lstm_models.config import Contender
 from lstm_models.data.loader import SequenceLoader
 from lstm_models.data.tables import Sequences
@@ -62,19 +62,24 @@ def fit(
         callbacks: Lightning's, beside the one that keeps the random state.
 
     Raises:
+        CheckpointError: if resume_from is no checkpoint of this network, or has trained that long already.
         NonFiniteLoss: if the loss becomes NaN or infinite; no checkpoint is written then.
         KeyboardInterrupt: on Ctrl-C.
     """
     training = contender.training
+    input_size = sequences.x_BTD.size(-1)
+    max_epochs = training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs
+    if resume_from:
+        check_resumable(resume_from, contender.model, input_size, max_epochs)
     module = SequenceModule(new_network(contender, sequences, seed), training)
     loader = SequenceLoader(sequences, batch_size=training.batch_size, shuffle=training.shuffle, seed=seed)
     with _quiet_lightning():
         trainer = L.Trainer(
             accelerator="cpu",
-            max_epochs=training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs,
+            max_epochs=max_epochs,
             log_every_n_steps=training.log_every_n_steps,
             logger=list(loggers),
-            callbacks=[Continuity(contender.model, sequences.x_BTD.size(-1)), *callbacks],
+            callbacks=[Continuity(contender.model, input_size), *callbacks],
             enable_checkpointing=False,  # a file is written once, at the end, not at every epoch
             enable_progress_bar=False,
             enable_model_summary=False,

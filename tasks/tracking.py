@@ -114,6 +114,9 @@ def location(artifact: str) -> str:
 
 def uri() -> str:
     """The tracking URI: MLFLOW_TRACKING_URI, or the SQLite database in the working directory."""
+    if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
+        # MLflow's default is the same, but it percent-encodes a space in the path, which names another directory
+        mlflow.set_tracking_uri(f"sqlite:///{Path.cwd()}/mlflow.db")
     return str(mlflow.get_tracking_uri())
 
 

@@ -1,15 +1,12 @@
 """Configurations: the recipes that ship with the program, and the user's own files."""
 
-import os
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lstm_models import yaml_text
 from lstm_models.config import CompareConfig, ConfigError, parse_config
 
 DEFAULT = "tutorial"
@@ -44,8 +41,16 @@ def load(source: CompareConfig | str, changes: Sequence[str] = ()) -> CompareCon
     else:
         name, values = source, _parse(_read(source), source)
     for change in changes:
-        _apply(change, values)
-    return parse_config(values, name)
+        values = _changed(values, change)
+    return parse_config(_without_the_removed(values), name)
+
+
+def _without_the_removed(values: Any) -> Any:
+    """The configuration without the contenders that are null."""
+    if not isinstance(values, dict) or not isinstance(values.get("contenders"), dict):
+        return values
+    kept = {name: contender for name, contender in values["contenders"].items() if contender is not None}
+    return {**values, "contenders": kept}
 
 
 def _read(source: str) -> str:
@@ -59,60 +64,30 @@ def _read(source: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{source}: can't be read: {os.strerror(error.errno or 0)}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{source}: not a text file in UTF-8") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, and reads 1e-3 as the number that it is."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    # PyYAML wants a dot before the exponent, as YAML 1.1 does; YAML 1.2 does not
-    re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+        raise ConfigError(f"{source}: can't be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{source!r}: not the name of a text file in UTF-8") from None
 
 
 def _parse(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506, a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{source}: not valid YAML{place}: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from None
+        return yaml_text.read(text)
+    except yaml_text.YamlError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
-def _apply(change: str, values: Any) -> None:
-    """Set one value in nested mappings."""
+def _changed(values: Any, change: str) -> Any:
+    """A copy of nested mappings with one value set. (A copy: YAML's anchors let two places share one mapping.)"""
     key, equals, text = change.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise ConfigError(f"--set {change}: write KEY=VALUE, such as seed=7")
-    value = _parse(text, f"--set {change}")
-    here = values
-    for depth, part in enumerate(path[:-1]):
-        if not isinstance(here, dict) or not isinstance(here.get(part), dict):
-            below = ".".join(path[:depth]) or "the configuration"
-            known = f"; allowed here: {', '.join(map(str, here))}" if isinstance(here, dict) else ""
-            raise ConfigError(f"--set {change}: {below} has no section {part!r}{known}")
-        here = here[part]
-    if value is None and path[:-1] == ["contenders"]:
-        here.pop(path[-1], None)
-    else:
-        here[path[-1]] = value
+    return _set(values, path, _parse(text, f"--set {change}"), change)
+
+
+def _set(values: Any, path: list[str], value: Any, change: str) -> Any:
+    name, *rest = path
+    if not isinstance(values, dict) or (rest and name not in values):
+        allowed = f"; allowed here: {', '.join(map(str, values))}" if isinstance(values, dict) else ""
+        raise ConfigError(f"--set {change}: there is no section {name!r}{allowed}")
+    return {**values, name: _set(values[name], rest, value, change) if rest else value}

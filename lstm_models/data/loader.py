@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from lstm_models.data.tables import Sequences
@@ -35,7 +36,9 @@ class SequenceLoader:
         # iterator before that).
         x_BTD, y_B = self.sequences
         if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + (self.epoch << 32))
+            # SeedSequence mixes the two into 32 bits, which is all that torch's generator takes of a seed
+            mixed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+            generator = torch.Generator().manual_seed(mixed)
             order = torch.randperm(len(y_B), generator=generator)
             x_BTD, y_B = x_BTD[order], y_B[order]
         for start in range(0, len(y_B), self.batch_size):

@@ -1,7 +1,6 @@
 """Sequences as a table: what its content is called, and how it becomes tensors. B batch, T time, D features."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,11 +37,14 @@ def read_csv(path: Path) -> pd.DataFrame:
         TableError: if there is no such file, or it is not such a table.
     """
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path, compression=None)
     except OSError as error:
-        raise TableError(f"{path}: can't be read: {os.strerror(error.errno or 0)}") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise TableError(f"{path}: not a CSV table: {str(error).splitlines()[0]}") from None
+        raise TableError(f"{path}: can't be read: {error.strerror}") from None
+    except ValueError as error:  # the parser's errors and the decoder's
+        raise TableError(f"{path}: not a CSV table: {str(error).partition(chr(10))[0]}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas then takes the first column for row names
+        raise TableError(f"{path}: the rows have more fields than the header line names")
+    return table
 
 
 def digest(table: pd.DataFrame) -> str:
@@ -67,11 +69,13 @@ def inputs(table: pd.DataFrame, columns: tuple[str, ...]) -> Tensor:
         raise TableError(f"column {missing[0]} is missing; needed: {', '.join(columns)}; found: {found}")
     if table.empty:
         raise TableError("the table has no rows")
-    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32, copy=True)
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
+        numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32, copy=True)
     if not np.isfinite(numbers).all():
         row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(numbers)))
         value = table[columns[column]].iloc[row]
-        raise TableError(f"column {columns[column]}, row {row + 1}: {value!r} is not a finite number")
+        shown = repr(value) if isinstance(value, str) else str(value)
+        raise TableError(f"column {columns[column]}, row {row + 1}: {shown} is not a finite number in float32")
     return torch.from_numpy(numbers).unsqueeze(-1)
 
 

@@ -1,5 +1,6 @@
 """MLflow as plain functions, on a real SQLite database."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,17 @@ def history(run_id: str, key: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in tracking.client().get_metric_history(run_id, key)]
 
 
-def test_the_default_is_a_database_in_the_working_directory(empty_directory: Path) -> None:
-    assert tracking.local_database() == empty_directory / "mlflow.db"
-    tracking.client()
-    assert (empty_directory / "mlflow.db").exists()
+def test_the_default_is_a_database_in_the_working_directory(tmp_path: Path) -> None:
+    directory = tmp_path / "a b"  # a space, of which MLflow's own default makes another directory
+    directory.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    code = "from tasks import tracking; tracking.client(); print(tracking.local_database())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=directory, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(directory / "mlflow.db")
+    assert {path.name for path in directory.iterdir()} >= {"mlflow.db"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a b"]
 
 
 def test_processes_that_create_the_database_at_once_all_succeed(empty_directory: Path) -> None:

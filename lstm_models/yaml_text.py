@@ -1,0 +1,56 @@
+"""Configurations as text: YAML without tags, without a key given twice, and with 1e-3 as the number that it is."""
+
+import re
+from typing import Any
+
+import yaml
+
+# PyYAML wants a dot before the exponent, as YAML 1.1 does; YAML 1.2 does not.
+_FLOAT = ("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+class YamlError(ValueError):
+    """A text is no YAML that can be used; the message tells the place and the fault."""
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that the loader would read as a number."""
+
+
+_Loader.add_implicit_resolver(*_FLOAT)
+_Dumper.add_implicit_resolver(*_FLOAT)
+
+
+def read(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        YamlError: for whatever is no YAML, carries a tag of Python's, or gives a key twice.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506, a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise YamlError(f"not valid YAML{place}: {'; '.join(filter(None, (error.context, error.problem)))}") from None
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # besides its own, PyYAML raises these for values that do not fit their tag, such as `!!int ''`
+        raise YamlError(f"not valid YAML: {str(error).partition(chr(10))[0] or type(error).__name__}") from None
+
+
+def write(values: Any) -> str:
+    """YAML that `read` turns into the same values."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+    return text

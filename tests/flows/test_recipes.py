@@ -1,0 +1,273 @@
+"""Recipes and the user's own files: what loads, and that all else is one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import recipes
+from lstm_models.config import CompareConfig, ConfigError
+
+LEARNING_RATE = "contenders.hand_built.training.learning_rate"
+
+
+def message(source: CompareConfig | str, *changes: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        recipes.load(source, changes)
+    text = str(caught.value)
+    assert text.isprintable(), "one line"
+    return text
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def _write(content: str | bytes) -> str:
+        path = tmp_path / "my.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return _write
+
+
+@pytest.fixture
+def own(write: Any) -> str:
+    """A file of the user's that is the tutorial's recipe."""
+    return write(recipes.load("tutorial").to_yaml())
+
+
+def test_the_recipes_the_default_first() -> None:
+    assert recipes.names() == ["tutorial", "parity"]
+    assert recipes.DEFAULT == "tutorial"
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_loads_has_its_own_name_and_a_description(name: str) -> None:
+    config = recipes.load(name)
+    assert config.experiment == name
+    assert list(config.contenders) == ["hand_built", "built_in"]
+    assert recipes.description(name).endswith(".")
+    assert not recipes.description(name).startswith("#")
+
+
+def test_the_tutorial_is_the_tutorials_experiment() -> None:
+    assert recipes.load("tutorial").model_dump() == {
+        "experiment": "tutorial",
+        "seed": 42,
+        "data": {"kind": "tutorial"},
+        "contenders": {
+            "hand_built": {
+                "model": {
+                    "hidden_size": 1,
+                    "num_layers": 1,
+                    "dropout": 0.0,
+                    "head": "none",
+                    "kind": "hand_built",
+                    "biases": "one",
+                    "init": "normal",
+                },
+                "training": {
+                    "max_epochs": 2000,
+                    "learning_rate": 0.001,
+                    "fused": True,
+                    "batch_size": 1,
+                    "shuffle": False,
+                    "log_every_n_steps": 50,
+                    "log_outputs": True,
+                },
+                "fine_tuning": {"max_epochs": 5000},
+            },
+            "built_in": {
+                "model": {"hidden_size": 1, "num_layers": 1, "dropout": 0.0, "head": "none", "kind": "built_in"},
+                "training": {
+                    "max_epochs": 300,
+                    "learning_rate": 0.1,
+                    "fused": False,
+                    "batch_size": 1,
+                    "shuffle": False,
+                    "log_every_n_steps": 2,
+                    "log_outputs": True,
+                },
+                "fine_tuning": {"max_epochs": 600},
+            },
+        },
+    }
+
+
+def test_parity_s_contenders_differ_in_the_model_only() -> None:
+    a, b = recipes.load("parity").contenders.values()
+    assert (a.training, a.fine_tuning) == (b.training, b.fine_tuning)
+    assert (a.model.kind, b.model.kind) == ("hand_built", "built_in")
+
+
+def test_a_configuration_is_taken_as_it_is_and_not_changed_itself() -> None:
+    config = recipes.load("tutorial")
+    assert recipes.load(config) == config
+    assert recipes.load(config, ["seed=7"]).seed == 7
+    assert config.seed == 42
+
+
+def test_a_written_configuration_loads_again(own: str) -> None:
+    assert recipes.load(own) == recipes.load("tutorial")
+
+
+def test_a_file_may_end_in_yml(tmp_path: Path) -> None:
+    path = tmp_path / "my.yml"
+    path.write_text(recipes.load("parity").to_yaml())
+    assert recipes.load(str(path)) == recipes.load("parity")
+
+
+def test_changes_reach_any_depth_and_nothing_else() -> None:
+    before = recipes.load("tutorial").model_dump()
+    after = recipes.load("tutorial", ["seed=7", f"{LEARNING_RATE}=0.25", " experiment = again "]).model_dump()
+    assert after["seed"] == 7
+    assert after["experiment"] == "again"
+    assert after["contenders"]["hand_built"]["training"]["learning_rate"] == 0.25
+
+    after["seed"], after["experiment"] = 42, "tutorial"
+    after["contenders"]["hand_built"]["training"]["learning_rate"] = 0.001
+    assert after == before
+
+
+def test_of_two_changes_of_one_key_the_last_counts() -> None:
+    assert recipes.load("tutorial", ["seed=1", "seed=2"]).seed == 2
+
+
+def test_a_change_may_be_a_whole_section() -> None:
+    config = recipes.load("tutorial", ["contenders.built_in.fine_tuning={max_epochs: 301}"])
+    assert config.contenders["built_in"].fine_tuning.max_epochs == 301
+
+
+def test_null_takes_a_contender_away() -> None:
+    assert list(recipes.load("tutorial", ["contenders.built_in=null"]).contenders) == ["hand_built"]
+    assert list(recipes.load("tutorial", ["contenders.hand_built=~"]).contenders) == ["built_in"]
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "10e-4", "+1e-3"])
+def test_a_number_with_an_exponent_is_a_number(text: str) -> None:
+    assert recipes.load("tutorial", [f"{LEARNING_RATE}={text}"]).contenders["hand_built"].training.learning_rate == 1e-3
+
+
+def test_a_number_with_an_exponent_is_a_number_in_a_file_too(own: str) -> None:
+    path = Path(own)
+    path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 3e-4"))
+    assert recipes.load(own).contenders["hand_built"].training.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("seed", "--set seed: write KEY=VALUE, such as seed=7"),
+        ("", "--set : write KEY=VALUE, such as seed=7"),
+        ("=1", "--set =1: write KEY=VALUE, such as seed=7"),
+        ("contenders..x=1", "--set contenders..x=1: write KEY=VALUE, such as seed=7"),
+        (
+            "training.max_epochs=1",
+            "--set training.max_epochs=1: the configuration has no section 'training'; "
+            "allowed here: experiment, seed, data, contenders",
+        ),
+        (
+            "contenders.ours.training.max_epochs=1",
+            "--set contenders.ours.training.max_epochs=1: contenders has no section 'ours'; "
+            "allowed here: hand_built, built_in",
+        ),
+        (
+            "seed=[",
+            "--set seed=[: not valid YAML at line 1, column 2: expected the node content, but found '<stream end>'",
+        ),
+        (
+            "seed={a: 1, a: 2}",
+            "--set seed={a: 1, a: 2}: not valid YAML at line 1, column 8: the key 'a' is given twice",
+        ),
+        (
+            "seed=!!python/name:os.system",
+            "--set seed=!!python/name:os.system: not valid YAML at line 1, column 1: could not determine a constructor "
+            "for the tag 'tag:yaml.org,2002:python/name:os.system'",
+        ),
+        ("seed=1e3", "tutorial: seed: 1000.0 given, must be a valid integer"),
+        ("sead=1", "tutorial: sead: unknown key; did you mean seed?"),
+        (f"{LEARNING_RATE}=null", f"tutorial: {LEARNING_RATE}: None given, must be a valid number"),
+    ],
+)
+def test_a_change_that_can_not_be_is_refused(change: str, text: str) -> None:
+    assert message("tutorial", change) == text
+
+
+def test_the_last_contender_can_not_be_taken_away() -> None:
+    assert message("tutorial", "contenders.hand_built=null", "contenders.built_in=null").startswith(
+        "tutorial: contenders: "
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["tutorail", "../tutorial", "../recipes/tutorial", "/etc/passwd", "", ".", "my.json", "..\\x"],
+)
+def test_a_name_that_is_no_recipe_is_refused_with_those_there_are(source: str) -> None:
+    text = message(source)
+    assert text.startswith(f"{source!r}: no such recipe; ")
+    assert "tutorial" in text
+    assert ".yaml" in text
+
+
+def test_a_file_that_is_not_there_or_no_file(tmp_path: Path) -> None:
+    missing = tmp_path / "none.yaml"
+    assert message(str(missing)) == f"{missing}: can't be read: No such file or directory"
+    directory = tmp_path / "directory.yaml"
+    directory.mkdir()
+    assert message(str(directory)) == f"{directory}: can't be read: Is a directory"
+    below = tmp_path / "directory.yaml" / "none.yml"
+    assert message(str(below)) == f"{below}: can't be read: No such file or directory"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"seed: \xe9\n", b"\x80"])
+def test_a_file_that_is_not_utf_8(write: Any, content: bytes) -> None:
+    path = write(content)
+    assert message(path) == f"{path}: not a text file in UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("", "the configuration: None given, must be a mapping"),
+        ("# nothing\n", "the configuration: None given, must be a mapping"),
+        ("- seed\n", "the configuration: ['seed'] given, must be a mapping"),
+        ("seed: 1\nseed: 2\n", "not valid YAML at line 2, column 1: the key 'seed' is given twice"),
+        ("data:\n  kind: a\n  kind: a\n", "not valid YAML at line 3, column 3: the key 'kind' is given twice"),
+        ("seed: [1\n", "not valid YAML at line 2, column 1: expected ',' or ']', but got '<stream end>'"),
+        (
+            "seed: 1\n\tdata: 2\n",
+            "not valid YAML at line 2, column 1: found character '\\t' that cannot start any token",
+        ),
+        ("seed: *there\n", "not valid YAML at line 1, column 7: found undefined alias 'there'"),
+        ("a: 1\n---\nb: 2\n", "not valid YAML at line 2, column 1: but found another document"),
+        ("seed: \x07\n", "not valid YAML: unacceptable character #x0007: special characters are not allowed"),
+        ("[" * 500, "not valid YAML: maximum recursion depth exceeded"),
+        ("seed: 2020-13-45\n", "not valid YAML: month must be in 1..12"),
+    ],
+)
+def test_a_file_that_is_no_configuration(write: Any, content: str, text: str) -> None:
+    path = write(content)
+    assert message(path).startswith(f"{path}: {text}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "seed: !!python/object/apply:os.mkdir ['{}']\n",
+        "!!python/object/apply:os.mkdir ['{}']\n",
+        "seed: !!python/object/new:os.mkdir ['{}']\n",
+    ],
+)
+def test_a_python_tag_is_refused_and_nothing_runs(write: Any, tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "it ran"
+    path = write(content.format(folder))
+    with pytest.raises(ConfigError):
+        recipes.load(path)
+    assert not folder.exists()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["my.yaml"]
+
+
+def test_loading_twice_gives_the_same_and_changes_do_not_stay() -> None:
+    recipes.load("tutorial", ["seed=7", "contenders.built_in=null"])
+    assert recipes.load("tutorial").seed == 42
+    assert list(recipes.load("tutorial").contenders) == ["hand_built", "built_in"]

@@ -1,0 +1,159 @@
+"""What a checkpoint holds, and what is no checkpoint."""
+
+import pickle
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lstm_models.checkpoint import FORMAT_VERSION, CheckpointError, load_network, random_state, set_random_state
+from lstm_models.config import BuiltIn, Contender, FineTuning, HandBuilt, Training
+from lstm_models.data.tables import Sequences
+from lstm_models.evaluation import predict
+from lstm_models.training import fit, new_network
+
+SEQUENCES = Sequences(torch.linspace(-1, 1, 24).sin().reshape(4, 3, 2), torch.tensor([0.1, 0.9, 0.4, 0.6]))
+MODELS = {
+    "the tutorial's": HandBuilt(kind="hand_built", biases="one", init="normal"),
+    "hand-built": HandBuilt(kind="hand_built", hidden_size=3, num_layers=2, dropout=0.5, head="linear"),
+    "built-in": BuiltIn(kind="built_in", hidden_size=3, num_layers=2, dropout=0.5, head="linear"),
+}
+
+
+def trained(model: HandBuilt | BuiltIn, path: Path) -> Path:
+    contender = Contender(model=model, training=Training(max_epochs=1), fine_tuning=FineTuning(max_epochs=2))
+    fit(contender, SEQUENCES, seed=0, save_to=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(MODELS["hand-built"], tmp_path_factory.mktemp("checkpoint") / "last.ckpt")
+
+
+def test_a_checkpoint_holds_tensors_and_primitives_only(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    ours = content["lstm_flows"]
+    assert ours["format_version"] == FORMAT_VERSION == 1
+    assert ours["network"] == MODELS["hand-built"].model_dump()
+    assert ours["input_size"] == 2
+    assert ours["random_state"].keys() == {"python", "numpy", "torch", "cuda"}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_a_loaded_network_predicts_as_the_trained_one(tmp_path: Path, model: HandBuilt | BuiltIn) -> None:
+    path = trained(model, tmp_path / "last.ckpt")
+    network = load_network(path)
+
+    contender = Contender(model=model, training=Training(max_epochs=1), fine_tuning=FineTuning(max_epochs=2))
+    expected = new_network(contender, SEQUENCES, seed=1).eval()
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    expected.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()}, strict=True)
+
+    assert not network.training
+    assert torch.equal(predict(network, SEQUENCES.x_BTD), predict(expected, SEQUENCES.x_BTD))
+    # twice the same: dropout is off
+    assert torch.equal(predict(network, SEQUENCES.x_BTD), predict(network, SEQUENCES.x_BTD))
+
+
+def test_the_trained_weights_are_not_the_untrained_ones(checkpoint: Path) -> None:
+    contender = Contender(
+        model=MODELS["hand-built"], training=Training(max_epochs=1), fine_tuning=FineTuning(max_epochs=2)
+    )
+    untrained = new_network(contender, SEQUENCES, seed=0).eval()
+    assert not torch.equal(predict(load_network(checkpoint), SEQUENCES.x_BTD), predict(untrained, SEQUENCES.x_BTD))
+
+
+def draws() -> list[float]:
+    """Some of every generator's; an odd number of Gaussian ones, of which NumPy and Python keep a second in reserve."""
+    return [random.random(), random.gauss(), np.random.rand(), np.random.randn(), *torch.rand(3).tolist()]
+
+
+def test_the_random_state_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    draws()
+    torch.save(random_state(), tmp_path / "state.pt")
+    expected = [draws(), draws()]
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert draws() not in expected
+
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert [draws(), draws()] == expected
+
+
+def test_asking_for_the_random_state_does_not_move_it() -> None:
+    state = random_state()
+    expected = draws()
+    set_random_state(state)
+    random_state()
+    assert draws() == expected
+
+
+class Payload:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.mkdir, (self.folder,)
+
+
+def assert_refused(path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))}: not a checkpoint of lstm-flows "):
+        load_network(path)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    assert_refused(path)  # not there
+    path.write_text("weights: none\n")
+    assert_refused(path)
+    path.write_bytes(b"")
+    assert_refused(path)
+    torch.save([1, 2, 3], path)
+    assert_refused(path)
+    torch.save({"state_dict": {}}, path)
+    assert_refused(path)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, checkpoint: Path, part: float) -> None:
+    path = tmp_path / "last.ckpt"
+    content = checkpoint.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    assert_refused(path)
+
+
+def test_another_format_version_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    content["lstm_flows"]["format_version"] = 2
+    torch.save(content, path)
+    text = f"{path}: format version 2, this program reads 1; train anew"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickles_payload_does_not_run(tmp_path: Path, protocol: int) -> None:
+    folder, path = tmp_path / "it ran", tmp_path / "last.ckpt"
+    path.write_bytes(pickle.dumps({"lstm_flows": Payload(folder)}, protocol))
+    assert_refused(path)
+    assert not folder.exists()
+
+
+def test_a_payload_inside_a_checkpoint_does_not_run(tmp_path: Path, checkpoint: Path) -> None:
+    folder, path = tmp_path / "it ran", tmp_path / "last.ckpt"
+    torch.save(torch.load(checkpoint, weights_only=True) | {"more": Payload(folder)}, path)
+    assert_refused(path)
+    assert not folder.exists()
+
+    torch.load(path, weights_only=False)
+    assert folder.exists()  # the payload is a real one

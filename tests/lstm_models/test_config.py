@@ -1,0 +1,341 @@
+"""The configuration: what is refused, in which words, and that it survives YAML."""
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lstm_models.config import (
+    RESERVED_NAMES,
+    BuiltIn,
+    CompareConfig,
+    ConfigError,
+    Contender,
+    FineTuning,
+    HandBuilt,
+    Training,
+    UserError,
+    parse_config,
+)
+
+VALID: dict[str, Any] = {
+    "experiment": "waves",
+    "seed": 1,
+    "data": {"kind": "tutorial"},
+    "contenders": {
+        "ours": {
+            "model": {"kind": "hand_built", "hidden_size": 1},
+            "training": {"max_epochs": 10, "learning_rate": 0.01},
+            "fine_tuning": {"max_epochs": 20},
+        }
+    },
+}
+GONE = object()
+
+
+def changed(changes: dict[str, Any]) -> Any:
+    """The valid configuration with other values at dotted places."""
+    values = copy.deepcopy(VALID)
+    for place, value in changes.items():
+        *sections, key = place.split(".")
+        here = values
+        for section in sections:
+            here = here[section]
+        if value is GONE:
+            del here[key]
+        else:
+            here[key] = value
+    return values
+
+
+def message(values: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values, "my.yaml")
+    return str(caught.value)
+
+
+OURS = "contenders.ours"
+EPOCHS = "epoch counts are absolute, so fine_tuning.max_epochs must be above training.max_epochs"
+
+
+def test_a_configuration_is_what_it_says_and_the_rest_has_defaults() -> None:
+    assert parse_config(VALID, "my.yaml") == CompareConfig(
+        experiment="waves",
+        seed=1,
+        contenders={
+            "ours": Contender(
+                model=HandBuilt(
+                    kind="hand_built",
+                    hidden_size=1,
+                    num_layers=1,
+                    dropout=0.0,
+                    head="none",
+                    biases="two",
+                    init="default",
+                ),
+                training=Training(
+                    max_epochs=10,
+                    learning_rate=0.01,
+                    fused=False,
+                    batch_size=1,
+                    shuffle=False,
+                    log_every_n_steps=50,
+                    log_outputs=False,
+                ),
+                fine_tuning=FineTuning(max_epochs=20),
+            )
+        },
+    )
+    assert CompareConfig(experiment="waves", contenders={"ours": Contender(**VALID["contenders"]["ours"])}).seed == 42
+    assert Training(max_epochs=1).learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {f"{OURS}.training.learningrate": 0.1},
+            f"{OURS}.training.learningrate: unknown key; did you mean learning_rate?",
+        ),
+        ({"contender": {}}, "contender: unknown key; did you mean contenders?"),
+        (
+            {f"{OURS}.training.zzz": 1},
+            f"{OURS}.training.zzz: unknown key; allowed here: max_epochs, learning_rate, fused, batch_size, shuffle, "
+            "log_every_n_steps, log_outputs",
+        ),
+        (
+            {f"{OURS}.model.zzz": 1},
+            f"{OURS}.model.zzz: unknown key; allowed here: hidden_size, num_layers, dropout, head, kind, biases, init",
+        ),
+        (
+            {f"{OURS}.model": {"kind": "built_in", "biases": "one"}},
+            f"{OURS}.model.biases: unknown key; allowed here: hidden_size, num_layers, dropout, head, kind",
+        ),
+        ({7: 1}, "7: unknown key; allowed here: experiment, seed, data, contenders"),
+        (
+            {f"{OURS}.training.max_epochs": "5"},
+            f"{OURS}.training.max_epochs: '5' given, must be a valid integer",
+        ),
+        (
+            {f"{OURS}.training.max_epochs": True},
+            f"{OURS}.training.max_epochs: True given, must be a valid integer",
+        ),
+        (
+            {f"{OURS}.training.max_epochs": 5.0},
+            f"{OURS}.training.max_epochs: 5.0 given, must be a valid integer",
+        ),
+        (
+            {f"{OURS}.training.learning_rate": "fast"},
+            f"{OURS}.training.learning_rate: 'fast' given, must be a valid number",
+        ),
+        (
+            {f"{OURS}.training.learning_rate": True},
+            f"{OURS}.training.learning_rate: True given, must be a valid number",
+        ),
+        ({f"{OURS}.training.shuffle": 1}, f"{OURS}.training.shuffle: 1 given, must be a valid boolean"),
+        (
+            {f"{OURS}.training.learning_rate": float("nan")},
+            f"{OURS}.training.learning_rate: nan given, must be a finite number",
+        ),
+        (
+            {f"{OURS}.training.learning_rate": float("inf")},
+            f"{OURS}.training.learning_rate: inf given, must be a finite number",
+        ),
+        (
+            {f"{OURS}.training.learning_rate": 0.0},
+            f"{OURS}.training.learning_rate: 0.0 given, must be greater than 0",
+        ),
+        (
+            {f"{OURS}.training.batch_size": 0},
+            f"{OURS}.training.batch_size: 0 given, must be greater than or equal to 1",
+        ),
+        ({f"{OURS}.model.hidden_size": 0}, f"{OURS}.model.hidden_size: 0 given, must be greater than or equal to 1"),
+        (
+            {f"{OURS}.model.num_layers": 2, f"{OURS}.model.dropout": 1.0},
+            f"{OURS}.model.dropout: 1.0 given, must be less than 1",
+        ),
+        ({f"{OURS}.model.biases": "three"}, f"{OURS}.model.biases: 'three' given, must be 'one' or 'two'"),
+        ({f"{OURS}.model.head": None}, f"{OURS}.model.head: None given, must be 'none' or 'linear'"),
+        (
+            {f"{OURS}.model.hidden_size": 2},
+            f"{OURS}.model: hidden_size 2 with head none: without a head the last hidden state is the one prediction, "
+            "so hidden_size must be 1, or head linear",
+        ),
+        (
+            {f"{OURS}.training.max_epochs": 21},
+            f"{OURS}: fine_tuning.max_epochs 20 with training.max_epochs 21: {EPOCHS}",
+        ),
+        (
+            {f"{OURS}.training.max_epochs": 20},
+            f"{OURS}: fine_tuning.max_epochs 20 with training.max_epochs 20: {EPOCHS}",
+        ),
+        ({f"{OURS}.training.max_epochs": GONE}, f"{OURS}.training.max_epochs: missing"),
+        ({f"{OURS}.fine_tuning": GONE}, f"{OURS}.fine_tuning: missing"),
+        ({"experiment": GONE}, "experiment: missing"),
+        ({f"{OURS}.model.kind": "gru"}, f"{OURS}.model.kind: 'gru' given, must be 'hand_built' or 'built_in'"),
+        ({f"{OURS}.model.kind": GONE}, f"{OURS}.model.kind: missing"),
+        ({f"{OURS}.model": "hand_built"}, f"{OURS}.model: 'hand_built' given, must be a mapping"),
+        ({f"{OURS}.training": None}, f"{OURS}.training: None given, must be a mapping"),
+        ({"contenders": ["ours"]}, "contenders: ['ours'] given, must be a mapping"),
+        ({"contenders": "ours"}, "contenders: 'ours' given, must be a mapping"),
+        ({"data": {"kind": "csv"}}, "data.kind: 'csv' given, must be 'tutorial'"),
+        ({"seed": -1}, "seed: -1 given, must be greater than or equal to 0"),
+        ({"seed": 2**32}, "seed: 4294967296 given, must be less than 4294967296"),
+        ({"experiment": 5}, "experiment: 5 given, must be a valid string"),
+        ({"experiment": "a/b"}, "experiment: 'a/b' given, must match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'"),
+        ({"experiment": "a\n"}, "experiment: 'a\\n' given, must match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'"),
+        ({"experiment": ""}, "experiment: '' given, must match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'"),
+        ({"experiment": "x" * 101}, f"experiment: '{'x' * 101}' given, must have at most 100 characters"),
+    ],
+)
+def test_what_can_not_be_is_refused_in_one_line(changes: dict[str, Any], text: str) -> None:
+    values = changed(changes) if all(isinstance(place, str) for place in changes) else VALID | changes
+    assert message(values) == f"my.yaml: {text}"
+
+
+@pytest.mark.parametrize("values", [None, [1, 2], "text", 5, []])
+def test_what_is_no_mapping_is_no_configuration(values: Any) -> None:
+    assert message(values) == f"my.yaml: the configuration: {values!r} given, must be a mapping"
+
+
+def test_every_fault_is_told_in_the_same_line() -> None:
+    assert message({}) == "my.yaml: experiment: missing; contenders: missing"
+    assert (
+        message(changed({"seed": "a", f"{OURS}.training.max_epochs": 0, f"{OURS}.model.kind": "gru"}))
+        == "my.yaml: seed: 'a' given, must be a valid integer; "
+        "contenders.ours.model.kind: 'gru' given, must be 'hand_built' or 'built_in'; "
+        "contenders.ours.training.max_epochs: 0 given, must be greater than or equal to 1"
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        changed({"contenders": {}}),
+        changed({f"{OURS}.model.dropout": 0.5}),
+        *(changed({"contenders": {name: VALID["contenders"]["ours"]}}) for name in RESERVED_NAMES),
+        *(
+            changed({"contenders": {name: VALID["contenders"]["ours"]}})
+            for name in ("Ours", "9ours", "our-s", "our.s", "", "ü", "x" * 101, 5, None, True)
+        ),
+    ],
+)
+def test_what_else_can_not_be_is_refused(values: Any) -> None:
+    text = message(values)
+    assert text.startswith("my.yaml: ")
+    assert "contenders" in text
+    assert text.isprintable()
+
+
+def test_a_reserved_name_is_refused_as_a_contenders_only() -> None:
+    assert RESERVED_NAMES == ("champion", "challenger", "latest")
+    assert parse_config(changed({"experiment": "champion"}), "my.yaml").experiment == "champion"
+
+
+def test_limits_are_allowed() -> None:
+    config = parse_config(
+        changed({"seed": 2**32 - 1, f"{OURS}.training.max_epochs": 19, f"{OURS}.training.learning_rate": 1}), "my.yaml"
+    )
+    assert config.seed == 2**32 - 1
+    assert config.contenders["ours"].training.learning_rate == 1.0
+    assert parse_config(changed({"seed": 0, "experiment": "x" * 100}), "my.yaml").seed == 0
+    BuiltIn(kind="built_in", hidden_size=2, num_layers=2, dropout=0.999, head="linear")
+
+
+def test_a_configuration_error_is_a_users_error_and_a_value_error() -> None:
+    assert issubclass(ConfigError, UserError)
+    assert issubclass(UserError, ValueError)
+
+
+def test_configurations_are_frozen() -> None:
+    config = parse_config(VALID, "my.yaml")
+    contender = config.contenders["ours"]
+    for section in (config, config.data, contender, contender.model, contender.training, contender.fine_tuning):
+        for name, value in section:
+            with pytest.raises(ValidationError, match="Instance is frozen"):
+                setattr(section, name, value)
+
+
+def test_parsing_leaves_the_given_values_as_they_are() -> None:
+    values = copy.deepcopy(VALID)
+    parse_config(values, "my.yaml")
+    assert values == VALID
+
+
+def test_every_setting_is_described() -> None:
+    for section in (CompareConfig, HandBuilt, BuiltIn, Training, FineTuning):
+        for name, field in section.model_fields.items():
+            assert name == "kind" or field.description, f"{section.__name__}.{name}"
+
+
+counts = st.integers(1, 2**40)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> HandBuilt | BuiltIn:
+    head = draw(st.sampled_from(["none", "linear"]))
+    layers = draw(st.integers(1, 4))
+    shared: dict[str, Any] = {
+        "head": head,
+        "hidden_size": 1 if head == "none" else draw(counts),
+        "num_layers": layers,
+        "dropout": draw(st.floats(0, 1, exclude_max=True)) if layers > 1 else 0.0,
+    }
+    if draw(st.booleans()):
+        return BuiltIn(kind="built_in", **shared)
+    return HandBuilt(
+        kind="hand_built",
+        biases=draw(st.sampled_from(["one", "two"])),
+        init=draw(st.sampled_from(["default", "normal"])),
+        **shared,
+    )
+
+
+@st.composite
+def contenders(draw: st.DrawFn) -> Contender:
+    first = draw(counts)
+    training = st.builds(
+        Training,
+        max_epochs=st.just(first),
+        learning_rate=st.floats(0, exclude_min=True, allow_infinity=False),
+        fused=st.booleans(),
+        batch_size=counts,
+        shuffle=st.booleans(),
+        log_every_n_steps=counts,
+        log_outputs=st.booleans(),
+    )
+    return Contender(
+        model=draw(models()), training=draw(training), fine_tuning=FineTuning(max_epochs=first + draw(counts))
+    )
+
+
+configurations = st.builds(
+    CompareConfig,
+    experiment=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,11}", fullmatch=True),
+    seed=st.integers(0, 2**32 - 1),
+    contenders=st.dictionaries(
+        st.from_regex(r"[a-z][a-z0-9_]{0,11}", fullmatch=True).filter(
+            # aliases, reserved here and (v1, v2, ...) in MLflow
+            lambda name: name not in RESERVED_NAMES and not name.removeprefix("v").isdigit()
+        ),
+        contenders(),
+        min_size=1,
+        max_size=2,
+    ),
+)
+
+
+@given(configurations)
+@settings(deadline=None, max_examples=50)  # a shared machine may pause for longer than the default allows
+def test_a_configuration_survives_yaml(config: CompareConfig) -> None:
+    assert parse_config(yaml.safe_load(config.to_yaml()), "my.yaml") == config
+
+
+@given(configurations)
+@settings(deadline=None)  # as above
+def test_a_configuration_survives_json_as_prefect_passes_it(config: CompareConfig) -> None:
+    assert CompareConfig.model_validate_json(config.model_dump_json()) == config
