@@ -79,7 +79,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version = checkpoint["lstm_flows"]["format_version"]
-    except OSError as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from None
     except Exception as error:
         raise CheckpointError(f"{path}: not a checkpoint of lstm-flows ({type(error).__name__})") from error

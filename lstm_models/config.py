@@ -113,12 +113,13 @@ class Training(Config):
     """The initial training, by Adam on the squared error."""
 
     max_epochs: int = Field(ge=1, description="epochs of the initial training")
-    learning_rate: float = Field(0.001, gt=0, lt=1e30, description="Adam's step size")
+    learning_rate: float = Field(0.001, gt=0, le=1e30, description="Adam's step size")
     fused: bool = Field(
         False, description="PyTorch's fused Adam: faster, and differs from the default in the last bits"
     )
     batch_size: int = Field(1, ge=1, description="sequences in a step")
     shuffle: bool = Field(False, description="another order each epoch, drawn from the seed and the epoch's number")
+    threads: int | None = Field(None, ge=1, description="torch's threads while training; none: as many as torch takes")
     log_every_n_steps: int = Field(50, ge=1, description="steps between two points of a curve")
     log_outputs: bool = Field(
         False, description="draw a curve out_<label> of the latest prediction for each label, as the tutorial does"

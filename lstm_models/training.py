@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import Logger
 
@@ -85,7 +86,7 @@ def fit(
             enable_model_summary=False,
         )
         began = time.perf_counter()
-        with _ctrl_c_as_usual():
+        with _ctrl_c_as_usual(), _threads(training.threads):
             trainer.fit(module, train_dataloaders=loader, ckpt_path=resume_from, weights_only=True)
         seconds = time.perf_counter() - began
         trainer.save_checkpoint(save_to)
@@ -108,6 +109,17 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Let torch use so many threads: for small models one is fastest, above all beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

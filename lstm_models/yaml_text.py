@@ -44,7 +44,7 @@ def read(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise YamlError(f"not valid YAML{place}: {'; '.join(filter(None, (error.context, error.problem)))}") from None
+        raise YamlError(f"not valid YAML{place}: {error.problem}") from None
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         # besides its own, PyYAML raises these for values that do not fit their tag, such as `!!int ''`
         raise YamlError(f"not valid YAML: {str(error).partition(chr(10))[0] or type(error).__name__}") from None

@@ -13,8 +13,7 @@ import mlflow
 from filelock import FileLock
 from lightning.pytorch.loggers.logger import Logger
 from mlflow import MlflowClient
-from mlflow.data.pandas_dataset import PandasDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 
 from tasks import provenance
@@ -95,21 +94,15 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], *, dataset_name: str,
     client().log_batch(run_id, metrics=[Metric(key, value, moment, 0, **data) for key, value in metrics.items()])
 
 
-def log_dataset(run_id: str, dataset: PandasDataset, context: str) -> None:
+def log_dataset(run_id: str, dataset: Dataset, context: str) -> None:
     """Note a dataset as the run's input; `context` says what for, such as "training"."""
     tag = InputTag("mlflow.data.context", context)
-    client().log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), tags=[tag])])
+    client().log_inputs(run_id, [DatasetInput(dataset, tags=[tag])])
 
 
 def download(artifact: str) -> Path:
     """The local path of an artifact, fetched if it lies elsewhere."""
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=artifact))
-
-
-def location(artifact: str) -> str:
-    """Where an artifact `runs:/RUN_ID/PATH` lies in the artifact store."""
-    run_id, _, path = artifact.removeprefix("runs:/").partition("/")
-    return f"{client().get_run(run_id).info.artifact_uri}/{path}"
 
 
 def uri() -> str:

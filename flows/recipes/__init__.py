@@ -65,8 +65,10 @@ def _read(source: str) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{source}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source}: not a text file in UTF-8") from None
     except ValueError:
-        raise ConfigError(f"{source!r}: not the name of a text file in UTF-8") from None
+        raise ConfigError(f"{source!r}: not the name of a file") from None
 
 
 def _parse(text: str, source: str) -> Any:
@@ -87,7 +89,7 @@ def _changed(values: Any, change: str) -> Any:
 
 def _set(values: Any, path: list[str], value: Any, change: str) -> Any:
     name, *rest = path
-    if not isinstance(values, dict) or (rest and name not in values):
+    if not isinstance(values, dict) or (name not in values and (rest or value is None)):
         allowed = f"; allowed here: {', '.join(map(str, values))}" if isinstance(values, dict) else ""
-        raise ConfigError(f"--set {change}: there is no section {name!r}{allowed}")
+        raise ConfigError(f"--set {change}: there is no {name!r}{allowed}")
     return {**values, name: _set(values[name], rest, value, change) if rest else value}

@@ -1,6 +1,8 @@
 """Sequences as a table: what its content is called, and how it becomes tensors. B batch, T time, D features."""
 
 import hashlib
+import math
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,14 +39,16 @@ def read_csv(path: Path) -> pd.DataFrame:
         TableError: if there is no such file, or it is not such a table.
     """
     try:
-        table = pd.read_csv(path, compression=None)
+        with warnings.catch_warnings():
+            # without index_col=False pandas takes the first column of longer rows for their names, and says nothing
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, compression=None, index_col=False)
     except OSError as error:
         raise TableError(f"{path}: can't be read: {error.strerror}") from None
     except ValueError as error:  # the parser's errors and the decoder's
         raise TableError(f"{path}: not a CSV table: {str(error).partition(chr(10))[0]}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas then takes the first column for row names
-        raise TableError(f"{path}: the rows have more fields than the header line names")
-    return table
+    except pd.errors.ParserWarning:
+        raise TableError(f"{path}: a row has more fields than the header line names") from None
 
 
 def digest(table: pd.DataFrame) -> str:
@@ -74,8 +78,10 @@ def inputs(table: pd.DataFrame, columns: tuple[str, ...]) -> Tensor:
     if not np.isfinite(numbers).all():
         row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(numbers)))
         value = table[columns[column]].iloc[row]
-        shown = repr(value) if isinstance(value, str) else str(value)
-        raise TableError(f"column {columns[column]}, row {row + 1}: {shown} is not a finite number in float32")
+        where = f"column {columns[column]}, row {row + 1}"
+        if isinstance(value, float | int) and math.isfinite(value):
+            raise TableError(f"{where}: {value} is too large for float32")
+        raise TableError(f"{where}: {value if isinstance(value, float) else repr(value)} is not a finite number")
     return torch.from_numpy(numbers).unsqueeze(-1)
 
 

@@ -162,13 +162,11 @@ def test_a_number_with_an_exponent_is_a_number_in_a_file_too(own: str) -> None:
         ("contenders..x=1", "--set contenders..x=1: write KEY=VALUE, such as seed=7"),
         (
             "training.max_epochs=1",
-            "--set training.max_epochs=1: the configuration has no section 'training'; "
-            "allowed here: experiment, seed, data, contenders",
+            "--set training.max_epochs=1: there is no 'training'; allowed here: experiment, seed, data, contenders",
         ),
         (
             "contenders.ours.training.max_epochs=1",
-            "--set contenders.ours.training.max_epochs=1: contenders has no section 'ours'; "
-            "allowed here: hand_built, built_in",
+            "--set contenders.ours.training.max_epochs=1: there is no 'ours'; allowed here: hand_built, built_in",
         ),
         (
             "seed=[",

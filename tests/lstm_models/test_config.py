@@ -36,6 +36,8 @@ VALID: dict[str, Any] = {
 }
 GONE = object()
 
+NAME = "must be up to 100 letters, digits, '_', '.' or '-', no sign first"
+
 
 def changed(changes: dict[str, Any]) -> Any:
     """The valid configuration with other values at dotted places."""
@@ -105,7 +107,7 @@ def test_a_configuration_is_what_it_says_and_the_rest_has_defaults() -> None:
         (
             {f"{OURS}.training.zzz": 1},
             f"{OURS}.training.zzz: unknown key; allowed here: max_epochs, learning_rate, fused, batch_size, shuffle, "
-            "log_every_n_steps, log_outputs",
+            "threads, log_every_n_steps, log_outputs",
         ),
         (
             {f"{OURS}.model.zzz": 1},
@@ -186,10 +188,10 @@ def test_a_configuration_is_what_it_says_and_the_rest_has_defaults() -> None:
         ({"seed": -1}, "seed: -1 given, must be greater than or equal to 0"),
         ({"seed": 2**32}, "seed: 4294967296 given, must be less than 4294967296"),
         ({"experiment": 5}, "experiment: 5 given, must be a valid string"),
-        ({"experiment": "a/b"}, "experiment: 'a/b' given, must match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'"),
-        ({"experiment": "a\n"}, "experiment: 'a\\n' given, must match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'"),
-        ({"experiment": ""}, "experiment: '' given, must match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'"),
-        ({"experiment": "x" * 101}, f"experiment: '{'x' * 101}' given, must have at most 100 characters"),
+        ({"experiment": "a/b"}, f"experiment: 'a/b' given, {NAME}"),
+        ({"experiment": "a\n"}, f"experiment: 'a\\n' given, {NAME}"),
+        ({"experiment": ""}, f"experiment: '' given, {NAME}"),
+        ({"experiment": "x" * 101}, f"experiment: '{'x' * 37}...{'x' * 38}' given, {NAME}"),
     ],
 )
 def test_what_can_not_be_is_refused_in_one_line(changes: dict[str, Any], text: str) -> None:
@@ -301,7 +303,7 @@ def contenders(draw: st.DrawFn) -> Contender:
     training = st.builds(
         Training,
         max_epochs=st.just(first),
-        learning_rate=st.floats(0, exclude_min=True, allow_infinity=False),
+        learning_rate=st.floats(0, 1e30, exclude_min=True),
         fused=st.booleans(),
         batch_size=counts,
         shuffle=st.booleans(),
