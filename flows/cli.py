@@ -1,5 +1,6 @@
 """`lstm-flows ...`: parse, call a flow, print. Heavy imports wait until a command needs them."""
 
+import gc
 import logging
 import os
 import signal
@@ -148,8 +149,13 @@ def _run_compare(config: "CompareConfig", again: bool) -> "Comparison":
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         api = pool.submit(_start_api)
+        # A million objects come with these imports and stay: the garbage collector is not to walk through them, neither
+        # while they are made, nor in training, nor at the exit.
+        gc.disable()
         from flows.compare import compare
 
+        gc.freeze()
+        gc.enable()
         try:
             api.result()
             # the heartbeat's thread would hold the exit up by a second

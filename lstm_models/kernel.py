@@ -26,8 +26,9 @@ def unroll(
         The hidden state after every step, (T, B, H), and the state after the last.
     """
     gates_TB4H = F.linear(x_TBD, weight_ih, bias_4H)
+    weight_hh_H4H = weight_hh.t()
     hidden_states = []
     for gates_B4H in gates_TB4H.unbind(0):
-        state = lstm_cell(gates_B4H + F.linear(state.hidden, weight_hh), state.cell)
+        state = lstm_cell(torch.addmm(gates_B4H, state.hidden, weight_hh_H4H), state.cell)
         hidden_states.append(state.hidden)
     return torch.stack(hidden_states), state

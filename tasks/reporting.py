@@ -79,13 +79,17 @@ def table(comparison: Comparison) -> pd.DataFrame:
 
 
 def headline(comparison: Comparison) -> str:
-    """The finding in two sentences."""
-    best = comparison.challenger or comparison.champion
-    role = "challenger, the champion having been judged on other data or being better" if comparison.challenger else ""
-    return (
-        f"Lowest error: {best.contender}/{best.phase}, now {role or 'champion'} ({best.model_uri}). "
-        "All errors are in-sample: on the data that was trained on."
-    )
+    """The finding in a few sentences."""
+    champion, challenger = comparison.champion, comparison.challenger
+    if challenger:
+        finding = (
+            f"Lowest error here: {challenger.contender}/{challenger.phase}, now challenger ({challenger.model_uri}). "
+            f"The champion stays {champion.contender}/{champion.phase} of an earlier run: it is no worse, or was judged on "
+            "other data."
+        )
+    else:
+        finding = f"Lowest error: {champion.contender}/{champion.phase}, now champion ({champion.model_uri})."
+    return f"{finding} All errors are in-sample: on the data that was trained on."
 
 
 def markdown(comparison: Comparison) -> str:
