@@ -84,7 +84,7 @@ def headline(comparison: Comparison) -> str:
     if challenger:
         finding = (
             f"Lowest error here: {challenger.contender}/{challenger.phase}, now challenger ({challenger.model_uri}). "
-            f"The champion stays {champion.contender}/{champion.phase} of an earlier run: it is no worse, or was judged on "
+            f"The champion stays {champion.contender}/{champion.phase} of an earlier run: no worse, or judged on "
             "other data."
         )
     else:
