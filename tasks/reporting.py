@@ -42,6 +42,7 @@ def report(
     client, run_id = tracking.client(), parent.run_id
     client.log_text(run_id, comparison.model_dump_json(indent=2), RESULT_FILE)
     client.log_text(run_id, markdown(comparison), "comparison.md")
+    client.set_tag(run_id, "mlflow.note.content", markdown(comparison))  # the run's description in the UI
     client.log_figure(run_id, figures.loss_curves(_curves(results)), "loss_curves.png")
     if any(result.predictions for result in results):
         client.log_figure(run_id, figures.predictions_against_targets(_points(results)), "predictions.png")

@@ -50,7 +50,8 @@ def experiment_id(name: str) -> str:
     found = client().get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client().create_experiment(name))
+            # the kind opens MLflow's pages for training runs, rather than those for language models
+            return str(client().create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"}))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
