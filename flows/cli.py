@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -200,9 +201,11 @@ def _show(comparison: "Comparison", hints: bool) -> None:
     console.print(shown)
     console.print(reporting.headline(comparison))
     if hints:
-        console.print(f"\nLook: lstm-flows ui   then {tracking.run_url(comparison.parent_run_id)}", soft_wrap=True)
+        # what can be typed: the bare name only where the shell finds it
+        program = "lstm-flows" if shutil.which("lstm-flows") else os.path.relpath(sys.argv[0])
         following = "parity" if comparison.experiment == "tutorial" else "tutorial"
-        console.print(f"Next: lstm-flows compare {following}")
+        console.print(f"\nLook: {program} ui   then {tracking.run_url(comparison.parent_run_id)}", soft_wrap=True)
+        console.print(f"Next: {program} compare {following}")
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -125,6 +125,7 @@ class Newcomer:
         kept = {"PATH", "HOME", "LANG", "TMPDIR"}
         self.environment = {key: value for key, value in os.environ.items() if key in kept}
         self.environment["PREFECT_HOME"] = str(home / "prefect")
+        self.environment["PATH"] = f"{LSTM_FLOWS.parent}:{os.environ['PATH']}"
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start lstm-flows in a process group of its own, as a shell does."""
