@@ -9,7 +9,7 @@ from tasks.evaluation import evaluate, evaluate_untrained
 from tasks.references import Comparison, DatasetRef, ParentRun, Result
 from tasks.registry import choose_champion, register
 from tasks.reporting import report
-from tasks.runs import family, find_earlier, start_parent
+from tasks.runs import family, find_earlier
 from tasks.training import resume, train
 
 
@@ -30,7 +30,7 @@ def compare(config: CompareConfig | str = recipes.DEFAULT, again: bool = False) 
     config = recipes.load(config)
     if not again and (earlier := find_earlier(config)):
         return earlier
-    with family(start_parent(config)) as parent:
+    with family(config) as parent:
         dataset = generate_data(config.data, parent)
         results = [result for contender in config.contenders for result in compete(config, contender, dataset, parent)]
         holders = choose_champion(config, results, dataset)

@@ -24,7 +24,6 @@ def start_parent(config: CompareConfig) -> ParentRun:
     """Start the MLflow run of this flow run: what was asked for, and where it comes from."""
     experiment = tracking.experiment_id(config.experiment)
     close_abandoned_runs(experiment)
-    contenders = ", ".join(config.contenders)
     run_id = tracking.start_run(
         experiment,
         f"compare {config.experiment}",
@@ -33,11 +32,9 @@ def start_parent(config: CompareConfig) -> ParentRun:
             "prefect_flow_run_id": prefect.runtime.flow_run.id or "none",
             **{f"version.{package}": version for package, version in provenance.versions().items()},
         },
-        note=f"Comparison of {contenders} on the data {config.data.kind}, seed {config.seed}. "
+        note=f"Comparison of {', '.join(config.contenders)} on the data {config.data.kind}, seed {config.seed}. "
         "Each contender's trained phases are child runs; what the untrained ones predict stands here.",
     )
-    tracking.log_params(run_id, {"seed": config.seed, "data": config.data.kind, "contenders": contenders})
-    tracking.client().log_text(run_id, config.to_yaml(), "config.yaml")
     return ParentRun(
         run_id=run_id,
         experiment_id=experiment,
@@ -47,13 +44,17 @@ def start_parent(config: CompareConfig) -> ParentRun:
 
 
 @contextmanager
-def family(parent: ParentRun) -> Iterator[ParentRun]:
+def family(config: CompareConfig) -> Iterator[ParentRun]:
     """Hold a parent run open, and see to it that neither it nor a child of it ends with a status that is not true.
 
     FINISHED if the block ends, FAILED on an error, KILLED on Ctrl-C or a signal; a child that the block did not finish
     gets the same.
     """
+    parent = start_parent(config)
     try:
+        what = {"seed": config.seed, "data": config.data.kind, "contenders": ", ".join(config.contenders)}
+        tracking.log_params(parent.run_id, what)
+        tracking.client().log_text(parent.run_id, config.to_yaml(), "config.yaml")
         yield parent
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"

@@ -23,7 +23,7 @@ def status(run_id: str) -> str:
 
 
 def test_a_family_that_ends_well_is_finished(workplace: Path) -> None:
-    with runs.family(runs.start_parent(CONFIG)) as parent:
+    with runs.family(CONFIG) as parent:
         assert status(parent.run_id) == "RUNNING"
     assert status(parent.run_id) == "FINISHED"
 
@@ -34,18 +34,24 @@ def test_a_family_that_ends_well_is_finished(workplace: Path) -> None:
     ids=["exception", "ctrl-c", "signal"],
 )
 def test_a_family_that_breaks_says_so(workplace: Path, error: BaseException, expected: str) -> None:
-    parent = runs.start_parent(CONFIG)
-    finished, running = start_child(parent), start_child(parent)
-    tracking.client().set_terminated(finished, "FINISHED")
-    with pytest.raises(type(error)), runs.family(parent):
-        raise error
-    assert [status(run) for run in (parent.run_id, finished, running)] == [expected, "FINISHED", expected]
-    tags = tracking.client().get_run(parent.run_id).data.tags
+    started: list[str] = []
+
+    def break_off() -> None:
+        with runs.family(CONFIG) as parent:
+            started.extend([parent.run_id, start_child(parent), start_child(parent)])
+            tracking.client().set_terminated(started[1], "FINISHED")
+            raise error
+
+    with pytest.raises(type(error)):
+        break_off()
+    assert [status(run_id) for run_id in started] == [expected, "FINISHED", expected]
+    tags = tracking.client().get_run(started[0]).data.tags
     assert tags["lstm_flows.error"] == f"{type(error).__name__}: {error}"
 
 
 def test_the_parent_tells_what_was_asked_for(workplace: Path) -> None:
-    parent = runs.start_parent(CONFIG)
+    with runs.family(CONFIG) as parent:
+        pass
     data = tracking.client().get_run(parent.run_id).data
     assert data.params == {"seed": "42", "data": "tutorial", "contenders": "hand_built, built_in"}
     assert data.tags["lstm_flows.version.torch"] == provenance.versions()["torch"]
