@@ -12,7 +12,7 @@ from lstm_models.module import SequenceModule
 class ProgressLine(L.Callback):
     """Shows name, epoch, loss and time left while a training runs, and leaves one line behind when it has ended.
 
-    On a terminal the line lives; elsewhere only the last one is printed.
+    On a terminal the line lives; elsewhere, or where NO_COLOR is set, only the last one is printed.
     """
 
     def __init__(self, name: str, console: Console) -> None:
@@ -25,7 +25,7 @@ class ProgressLine(L.Callback):
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=console.no_color or not console.is_terminal,
         )
         self._shown = 0.0
 
