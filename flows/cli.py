@@ -130,6 +130,7 @@ def _prepare(quiet: bool = False, verbose: bool = False) -> None:
     """Settings of the libraries that have to stand before they are imported; what the user has set stays."""
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",  # without it Prefect's client prints a notice on a terminal
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -189,9 +190,9 @@ def _show(comparison: "Comparison", hints: bool) -> None:
 
     from tasks import reporting, tracking
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    console = Console(highlight=False, color_system=None, width=None if sys.stdout.isatty() else 100)
     rows = reporting.table(comparison)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in rows.columns:
         shown.add_column(name, justify="left" if name in ("contender", "phase") else "right")
     for row in rows.itertuples(index=False):
@@ -199,7 +200,7 @@ def _show(comparison: "Comparison", hints: bool) -> None:
     if comparison.reused:
         console.print("Nothing was trained: an earlier run had this configuration, data and code (--again trains).")
     console.print(shown)
-    console.print(reporting.headline(comparison))
+    console.print(f"\n{reporting.headline(comparison)}")
     if hints:
         # what can be typed: the bare name only where the shell finds it
         program = "lstm-flows" if shutil.which("lstm-flows") else os.path.relpath(sys.argv[0])

@@ -1,5 +1,6 @@
 """One line that tells how far a training is."""
 
+import math
 import time
 
 import lightning as L
@@ -21,7 +22,7 @@ class ProgressLine(L.Callback):
         self._progress = Progress(
             TextColumn("{task.description:<24}"),
             BarColumn(bar_width=24),
-            TextColumn("epoch {task.completed:>5.0f}/{task.total:.0f}  loss {task.fields[loss]:<9.3g}"),
+            TextColumn("epoch {task.completed:>5.0f}/{task.total:.0f}  loss {task.fields[loss]:<9}"),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -33,7 +34,7 @@ class ProgressLine(L.Callback):
         assert trainer.max_epochs is not None
         self._began = time.monotonic()
         self._task = self._progress.add_task(
-            self.name, total=trainer.max_epochs, completed=trainer.current_epoch, loss=float("nan")
+            self.name, total=trainer.max_epochs, completed=trainer.current_epoch, loss="-"
         )
         self._progress.start()
 
@@ -42,7 +43,9 @@ class ProgressLine(L.Callback):
         if now - self._shown > 0.1:
             self._shown = now
             assert isinstance(pl_module, SequenceModule)
-            self._progress.update(self._task, completed=trainer.current_epoch + 1, loss=pl_module.epoch_loss)
+            # of the epoch before: Lightning asks callbacks first, and after the first epoch there is none yet
+            loss = "-" if math.isnan(pl_module.epoch_loss) else f"{pl_module.epoch_loss:.3g}"
+            self._progress.update(self._task, completed=trainer.current_epoch + 1, loss=loss)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._progress.stop()

@@ -60,7 +60,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
     rows = []
     for result in comparison.results:
         predictions = {
-            f"{name} (target {target:g})": f"{prediction:.5f}"
+            f"{name} (is {target:g})": f"{prediction:.5f}"
             for name, target, prediction in zip(
                 names, result.targets or [], result.predictions or [], strict=bool(names)
             )
@@ -73,7 +73,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 **predictions,
                 "mse": f"{result.metrics['mse']:.2e}",
                 "seconds": f"{result.seconds:.1f}" if result.epochs else "-",
-                "parameters": str(result.parameters),
+                "weights": str(result.parameters),
             }
         )
     return pd.DataFrame(rows)
