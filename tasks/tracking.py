@@ -5,7 +5,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Mapping
-from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,20 @@ def local_database() -> Path | None:
 
 
 def client() -> MlflowClient:
-    """A client of the tracking server or database that MLFLOW_TRACKING_URI names; ./mlflow.db where it names none.
+    """A client of the tracking server or database that MLFLOW_TRACKING_URI names; ./mlflow.db where it names none."""
+    if database := local_database():
+        _create(database)
+    return MlflowClient()
 
-    Two processes that create the same SQLite database at once break it for good, so that is done under a file lock.
+
+@cache
+def _create(database: Path) -> None:
+    """Create the SQLite database where it is not there: under a file lock, since two processes at once would break it.
+
+    Once a process: clients are made at every turn.
     """
-    database = local_database()
-    with FileLock(f"{database}.lock") if database else nullcontext():
-        connected = MlflowClient()
-        if database:
-            connected.search_experiments(max_results=1)
-    return connected
+    with FileLock(f"{database}.lock"):
+        MlflowClient().search_experiments(max_results=1)
 
 
 def experiment_id(name: str) -> str:
