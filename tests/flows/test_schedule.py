@@ -125,11 +125,20 @@ def test_a_run_that_the_schedule_starts_ends_completed_with_its_runs_in_mlflow(t
         assert found.get_model_version_by_alias("tutorial", "champion").status == "READY"
 
 
-def deployment(client: httpx.Client, name: str) -> dict[str, Any]:
-    answer = client.get(f"/deployments/name/compare/{name}")
-    answer.raise_for_status()
-    found: dict[str, Any] = answer.json()
-    return found
+def ask(client: httpx.Client, method: str, path: str, body: Any = None) -> Any:
+    """What the API answers. A 503 says that SQLite was busy: like Prefect's own client, try again."""
+    answers: list[httpx.Response] = []
+
+    def answered() -> bool:
+        answers.append(client.request(method, path, json=body))
+        return answers[-1].status_code != 503
+
+    eventually(answered, 60)
+    return answers[-1].raise_for_status().json()
+
+
+def deployment(client: httpx.Client, name: str) -> Any:
+    return ask(client, "GET", f"/deployments/name/compare/{name}")
 
 
 def schedule_soon(client: httpx.Client, deployment_id: str) -> None:
@@ -137,11 +146,11 @@ def schedule_soon(client: httpx.Client, deployment_id: str) -> None:
     soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=15)
     schedule = {"interval": 3600, "anchor_date": soon.isoformat(), "timezone": "UTC"}
     body = [{"schedule": schedule, "active": True, "parameters": {"config": CONFIG}}]
-    client.post(f"/deployments/{deployment_id}/schedules", json=body).raise_for_status()
+    ask(client, "POST", f"/deployments/{deployment_id}/schedules", body)
 
 
-def scheduled_run(client: httpx.Client) -> dict[str, Any]:
+def scheduled_run(client: httpx.Client) -> Any:
     """The earliest run that the schedule has made; without a state where there is none yet."""
     body = {"sort": "EXPECTED_START_TIME_ASC", "limit": 1}
-    runs = client.post("/flow_runs/filter", json=body).json()
+    runs = ask(client, "POST", "/flow_runs/filter", body)
     return runs[0] if runs else {"state_type": None}
