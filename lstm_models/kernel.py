@@ -1,34 +1,290 @@
-"""The loop over time. Shapes as in cells.py: B batch, T time, D input_size, H hidden_size."""
+"""The loop over time. Shapes as in cells.py: B batch, T time, D input_size, H hidden_size, P the size of h_t.
+
+`unroll` is the seam between the module and whatever runs the loop. What runs it is chosen there and nowhere else:
+    plain_loop          cells.lstm_cell step by step, differentiable by autograd in any way and as often as one likes:
+                        the reference for the rest
+    ThroughTime         the same numbers, with back-propagation through time derived by hand: what training uses
+    scanned_loop        one torch operator for any number of time steps: what torch.export stores
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._higher_order_ops.scan import scan
 
 from lstm_models.cells import LSTMState, lstm_cell
 
+Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]  # of `unroll`, flat
+
+# y' * grad for y = sigmoid(z) and y = tanh(z), given y; written into grad_input
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
 
 def unroll(
-    x_TBD: Tensor, state: LSTMState, weight_ih: Tensor, weight_hh: Tensor, bias_4H: Tensor
-) -> tuple[Tensor, LSTMState]:
-    """Run the cell over all time steps of one layer.
+    x_TBD: Tensor,
+    state: LSTMState,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_4H: Tensor | None = None,
+    weight_hr: Tensor | None = None,
+) -> LSTMState:
+    """Run the cell over all time steps of one layer, in one direction.
+
+    Whatever stands behind this function keeps to it: nothing given is changed, all tensors share one device and one
+    floating-point type, and gradients of both results go to every argument. T is 1 or more; B may be 0.
+
+    Args:
+        x_TBD: the layer's input, time first, of any strides.
+        state: the state before the first step, hidden (B, P) and cell (B, H).
+        weight_ih: (4H, D), rows in the order i, f, g, o.
+        weight_hh: (4H, P).
+        bias_4H: the sum of all biases; none if not given.
+        weight_hr: the projection of o_t * tanh(c_t) to h_t, (P, H); without one h_t is not projected, and P = H.
+
+    Returns:
+        The states after every step: hidden (T, B, P) and cell (T, B, H).
+    """
+    arguments: Arguments = (x_TBD, *state, weight_ih, weight_hh, bias_4H, weight_hr)
+    if torch.compiler.is_exporting():
+        return LSTMState(*scanned_loop(*arguments))
+    if torch.compiler.is_compiling():
+        return LSTMState(*plain_loop(*arguments))
+    hidden_TBP, cell_TBH, _ = cast(tuple[Tensor, ...], ThroughTime.apply(*arguments))  # type: ignore[no-untyped-call]
+    return LSTMState(hidden_TBP, cell_TBH)
+
+
+def plain_loop(
+    x_TBD: Tensor,
+    hidden_BP: Tensor,
+    cell_BH: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_4H: Tensor | None,
+    weight_hr: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The loop as one would write it down; see `unroll`.
 
     The input's part of the gates does not depend on the state, so it is one matrix product for all steps; what
     remains in the loop is the recurrent product and the cell.
-
-    Args:
-        x_TBD: the layer's input, time first.
-        state: the state before the first step, each part (B, H).
-        weight_ih: (4H, D), rows in the order i, f, g, o.
-        weight_hh: (4H, H).
-        bias_4H: the sum of all biases.
-
-    Returns:
-        The hidden state after every step, (T, B, H), and the state after the last.
     """
-    gates_TB4H = F.linear(x_TBD, weight_ih, bias_4H)
-    weight_hh_H4H = weight_hh.t()
-    hidden_states = []
-    for gates_B4H in gates_TB4H.unbind(0):
-        state = lstm_cell(torch.addmm(gates_B4H, state.hidden, weight_hh_H4H), state.cell)
-        hidden_states.append(state.hidden)
-    return torch.stack(hidden_states), state
+    hidden_states, cell_states = [], []
+    for gates_B4H in F.linear(x_TBD, weight_ih, bias_4H).unbind(0):
+        hidden_BP, cell_BH = lstm_cell(gates_B4H + F.linear(hidden_BP, weight_hh), cell_BH)
+        if weight_hr is not None:
+            hidden_BP = F.linear(hidden_BP, weight_hr)
+        hidden_states.append(hidden_BP)
+        cell_states.append(cell_BH)
+    return torch.stack(hidden_states), torch.stack(cell_states)
+
+
+def scanned_loop(
+    x_TBD: Tensor,
+    hidden_BP: Tensor,
+    cell_BH: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_4H: Tensor | None,
+    weight_hr: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The loop as one operator, so that an exported program does not depend on the number of steps; see `unroll`."""
+
+    def step(state: tuple[Tensor, Tensor], gates_B4H: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        hidden_BP, cell_BH = lstm_cell(gates_B4H + F.linear(state[0], weight_hh), state[1])
+        if weight_hr is not None:
+            hidden_BP = F.linear(hidden_BP, weight_hr)
+        return (hidden_BP, cell_BH), (hidden_BP.clone(), cell_BH.clone())  # scan forbids one tensor for both
+
+    _, states = scan(step, (hidden_BP, cell_BH), F.linear(x_TBD, weight_ih, bias_4H))
+    return cast(tuple[Tensor, Tensor], states)
+
+
+class ThroughTime(torch.autograd.Function):
+    """The loop with its gradient by back-propagation through time, derived by hand.
+
+    Forward, with the letters of cells.py, the gates' sums before their activation called z_t = (zi, zf, zg, zo), and
+    q_t = tanh(c_t), m_t = o_t * q_t:
+
+        z_t = W_ih x_t + b + W_hh h_{t-1}
+        c_t = f_t * c_{t-1} + i_t * g_t
+        h_t = m_t, or W_hr m_t where there is a projection
+
+    Backward: write dv for the derivative of the loss with respect to v along all paths, and out_t, state_t for what
+    comes from outside, that is, for the gradients of the two results. h_t goes into the result, and into z_{t+1}; c_t
+    goes into the result, into m_t through q_t, and into c_{t+1}. From the last step back to the first:
+
+        dh_t = out_t + W_hh^T dz_{t+1}
+        dm_t = dh_t, or W_hr^T dh_t
+        dc_t = state_t + f_{t+1} * dc_{t+1} + dm_t * o_t (1 - q_t^2)
+        dzi_t = dc_t * g_t     i_t (1 - i_t)
+        dzf_t = dc_t * c_{t-1} f_t (1 - f_t)
+        dzg_t = dc_t * i_t     (1 - g_t^2)
+        dzo_t = dm_t * q_t     o_t (1 - o_t)
+
+    What stands to the right of dc_t and dm_t does not depend on the recursion: it is computed for all steps at once,
+    before the loop. What dz leads to does not feed back: it follows after the loop, in one product over all steps each:
+
+        dx_t = W_ih^T dz_t          dh_0 = W_hh^T dz_1      dc_0 = f_1 * dc_1
+        dW_ih = sum_t dz_t x_t^T    dW_hh = sum_t dz_t h_{t-1}^T    db = sum_t dz_t    dW_hr = sum_t dh_t m_t^T
+
+    Inside, the gates stand in the order o, i, f, g: so the three sigmoids lie side by side, and so do the three gates
+    that dc_t reaches; each is one operation.
+
+    Saved between the two: the arguments, h and c of all steps, and the activated gates, (T, B, 4H). The derivative of
+    this gradient (create_graph=True, torch.func's transforms), vmap and forward mode are those of `plain_loop`.
+
+    Source: Werbos 1990 for the method; Greff et al. 2016, section II B, for the cell's gradient.
+    """
+
+    @staticmethod
+    def forward(
+        x_TBD: Tensor,
+        hidden_BP: Tensor,
+        cell_BH: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_4H: Tensor | None,
+        weight_hr: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """h and c of all steps, and what backward needs besides: the activated gates."""
+        T, B, _ = x_TBD.shape
+        H, P = cell_BH.size(-1), hidden_BP.size(-1)
+        weight_hh_P4H = _o_first(weight_hh).t().contiguous()
+        gates_TB4H = F.linear(x_TBD, _o_first(weight_ih), None if bias_4H is None else _o_first(bias_4H))
+        hidden_TBP, cell_TBH = x_TBD.new_empty(T, B, P), x_TBD.new_empty(T, B, H)
+        q, m = torch.empty_like(cell_BH), torch.empty_like(cell_BH)
+        per_step = (gates_TB4H, gates_TB4H[..., : 3 * H], *gates_TB4H.chunk(4, dim=-1), cell_TBH, hidden_TBP)
+        for z_t, oif_t, o_t, i_t, f_t, g_t, c_t, h_t in zip(*(each.unbind(0) for each in per_step), strict=True):
+            z_t.addmm_(hidden_BP, weight_hh_P4H)
+            oif_t.sigmoid_()
+            g_t.tanh_()
+            torch.mul(f_t, cell_BH, out=c_t).addcmul_(i_t, g_t)
+            torch.tanh(c_t, out=q)
+            if weight_hr is None:
+                torch.mul(o_t, q, out=h_t)
+            else:
+                torch.mm(torch.mul(o_t, q, out=m), weight_hr.t(), out=h_t)
+            hidden_BP, cell_BH = h_t, c_t
+        return hidden_TBP, cell_TBH, gates_TB4H
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Arguments, output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, *output)
+        ctx.save_for_forward(*inputs)
+        ctx.mark_non_differentiable(output[-1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, out_TBP: Tensor | None, state_TBH: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        """dx, dh_0, dc_0, dW_ih, dW_hh, db and dW_hr."""
+        *arguments, hidden_TBP, cell_TBH, gates_TB4H = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody wants the derivative of this gradient
+            return _gradient_of_the_plain_loop(arguments, out_TBP, state_TBH)
+        x_TBD, hidden_BP, cell_BH, weight_ih, weight_hh, bias_4H, weight_hr = arguments
+        T, B, H = cell_TBH.shape
+        weight_hh_4HP = _o_first(weight_hh)
+
+        # what does not depend on the recursion, in the place where dz will be
+        o, i, f, g = gates_TB4H.chunk(4, dim=-1)
+        dz_TB4H = torch.empty_like(gates_TB4H)
+        dzo, dzi, dzf, dzg = dz_TB4H.chunk(4, dim=-1)
+        q_TBH = cell_TBH.tanh()
+        m_TBH = None if weight_hr is None else o * q_TBH
+        sigmoid_backward(q_TBH, o, grad_input=dzo)
+        sigmoid_backward(g, i, grad_input=dzi)
+        sigmoid_backward(cell_BH, f[0], grad_input=dzf[0])
+        sigmoid_backward(cell_TBH[:-1], f[1:], grad_input=dzf[1:])
+        tanh_backward(i, g, grad_input=dzg)
+        into_c = tanh_backward(o, q_TBH, grad_input=q_TBH)
+
+        # the recursion, from the last step back to the first
+        dh_TBP = (
+            torch.zeros_like(hidden_TBP) if out_TBP is None else out_TBP.clone(memory_format=torch.contiguous_format)
+        )
+        dc_BH = torch.zeros_like(cell_BH)
+        dc_B1H = dc_BH.unsqueeze(1)
+        state = [None] * T if state_TBH is None else state_TBH.unbind(0)
+        per_step = (dh_TBP, into_c, dz_TB4H, dz_TB4H[..., H:].view(T, B, 3, H), dzo, f)
+        dz_after = None
+        for dh_t, into_c_t, dz_t, dz_ifg_t, dzo_t, f_t, state_t in zip(
+            *(reversed(each.unbind(0)) for each in per_step), reversed(state), strict=True
+        ):
+            if dz_after is not None:
+                dh_t.addmm_(dz_after, weight_hh_4HP)
+            dm_t = dh_t if weight_hr is None else dh_t @ weight_hr
+            if state_t is not None:
+                dc_BH.add_(state_t)
+            dc_BH.addcmul_(dm_t, into_c_t)
+            dz_ifg_t.mul_(dc_B1H)
+            dzo_t.mul_(dm_t)
+            dc_BH.mul_(f_t)
+            dz_after = dz_t
+
+        # what follows from dz
+        dz_N4H = dz_TB4H.flatten(0, 1)
+        dx = (dz_N4H @ _o_first(weight_ih)).view(x_TBD.shape) if ctx.needs_input_grad[0] else None
+        d_weight_ih = dz_N4H.t() @ x_TBD.flatten(0, 1)
+        d_weight_hh = dz_TB4H[0].t() @ hidden_BP
+        d_weight_hh.addmm_(dz_TB4H[1:].flatten(0, 1).t(), hidden_TBP[:-1].flatten(0, 1))
+        d_bias = None if bias_4H is None else _o_last(dz_N4H.sum(0))
+        d_weight_hr = None if m_TBH is None else dh_TBP.flatten(0, 1).t() @ m_TBH.flatten(0, 1)
+        dh_0 = dz_TB4H[0] @ weight_hh_4HP
+        return dx, dh_0, dc_BH, _o_last(d_weight_ih), _o_last(d_weight_hh), d_bias, d_weight_hr
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        hidden, cell = torch.vmap(plain_loop, in_dims)(*arguments)
+        return (hidden, cell, hidden.new_empty(0)), (0, 0, None)  # no gates: only backward as derived above needs them
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor, None]:
+        arguments = ctx.saved_tensors[: len(tangents)]
+        loop, given = _plain_loop_of_what_is_given(arguments)
+        directions = [
+            torch.zeros_like(argument) if tangent is None else tangent
+            for argument, tangent in zip(arguments, tangents, strict=True)
+            if argument is not None
+        ]
+        # Forward mode as reverse mode twice, for PyTorch can't nest forward mode: the gradient is linear in what comes
+        # from outside, and the transpose of that linear map is the derivative sought.
+        results, gradient_of = torch.func.vjp(loop, *given)  # type: ignore[misc]
+        _, transpose_of = torch.func.vjp(gradient_of, tuple(torch.zeros_like(result) for result in results))  # type: ignore[misc]
+        ((d_hidden, d_cell),) = transpose_of(tuple(directions))
+        return d_hidden, d_cell, None
+
+
+def _gradient_of_the_plain_loop(
+    arguments: Sequence[Tensor | None], out_TBP: Tensor | None, state_TBH: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """The same gradient as a differentiable function of the arguments and of what comes from outside."""
+    loop, given = _plain_loop_of_what_is_given(arguments)
+    results, gradient_of = torch.func.vjp(loop, *given)  # type: ignore[misc]
+    outside = zip(results, (out_TBP, state_TBH), strict=True)
+    gradients = iter(gradient_of(tuple(torch.zeros_like(to) if by is None else by for to, by in outside)))
+    return tuple(None if argument is None else next(gradients) for argument in arguments)
+
+
+def _plain_loop_of_what_is_given(
+    arguments: Sequence[Tensor | None],
+) -> tuple[Callable[..., tuple[Tensor, Tensor]], list[Tensor]]:
+    """`plain_loop` as a function of tensors only, and those tensors: without the bias or projection that is None."""
+
+    def loop(*given: Tensor) -> tuple[Tensor, Tensor]:
+        remaining = iter(given)
+        restored: list[Any] = [None if argument is None else next(remaining) for argument in arguments]
+        return plain_loop(*restored)
+
+    return loop, [argument for argument in arguments if argument is not None]
+
+
+def _o_first(gates: Tensor) -> Tensor:
+    """Rows in the order i, f, g, o to o, i, f, g."""
+    return gates.roll(gates.size(0) // 4, 0)
+
+
+def _o_last(gates: Tensor) -> Tensor:
+    """And back."""
+    return gates.roll(-(gates.size(0) // 4), 0)

@@ -1,39 +1,53 @@
 """The LSTM written by hand: nn.LSTM's interface, parameters and results, from the equations in cells.py."""
 
 import math
-from typing import Literal, cast, get_args
+from contextlib import nullcontext
+from typing import Any, Literal, Self, TypeVar, cast, get_args, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
+from lstm_models import arguments, padding
 from lstm_models.cells import LSTMState
 from lstm_models.kernel import unroll
 
 Biases = Literal["one", "two"]
 Init = Literal["default", "normal"]
+AnyLSTM = TypeVar("AnyLSTM", bound=nn.Module)
 
 
 class LSTM(nn.Module):
-    """A stack of LSTM layers; with two biases its state dict is nn.LSTM's, in both directions.
+    """A stack of LSTM layers that stands wherever an nn.LSTM does, and adds three settings of its own.
 
-    Parameters of layer k, named, shaped and ordered as nn.LSTM's (gates i, f, g, o):
-        weight_ih_l{k} (4H, D), or (4H, H) above the first layer; weight_hh_l{k} (4H, H);
-        bias_ih_l{k} (4H); and with `biases="two"` bias_hh_l{k} (4H).
+    It takes what nn.LSTM takes and returns what nn.LSTM returns; with two biases the state dict of either loads into
+    the other. Parameters of layer k, in the order of the state dict (gates i, f, g, o; P = proj_size, or H without):
+
+        weight_ih_l{k} (4H, D), above the first layer (4H, P), twice as wide if bidirectional; weight_hh_l{k} (4H, P);
+        bias_ih_l{k} (4H); with `biases="two"` bias_hh_l{k} (4H); with a projection weight_hr_l{k} (P, H);
+        the same again with the suffix _reverse for the direction from the end to the beginning.
 
     Args:
         input_size: D, the number of features at a time step.
         hidden_size: H.
         num_layers: each layer reads the hidden states of the one below.
-        batch_first: whether sequences are (B, T, D) instead of (T, B, D). States are (num_layers, B, H) either way.
-        dropout: probability of zeroing a hidden state on its way from one layer to the next, while training.
+        bias: whether the gates have biases.
+        batch_first: whether sequences are (B, T, D) instead of (T, B, D). States are (layers, B, ...) either way.
+        dropout: probability of zeroing a hidden state on its way from one layer to the next, while training. For
+            dense input the draws are nn.LSTM's; for packed input they are this class's own, of the same distribution.
+        bidirectional: whether each layer also reads from the end to the beginning; its result is both side by side.
+        proj_size: P, the size to which hidden states are projected; 0 for none (Sak, Senior and Beaufays 2014).
+        device: where the parameters are.
+        dtype: their floating-point type.
         biases: "two" as in nn.LSTM, or "one", as in the equations.
         init: "default" draws uniformly from (-1/sqrt(H), 1/sqrt(H)), in nn.LSTM's order; "normal" draws the weights
             from N(0, 1) as the tutorial does: gate by gate in its order f, i, g, o, the recurrent weight before the
-            input's, and sets the biases to 0.
+            input's, a projection last, and sets the biases to 0.
 
     Raises:
-        ValueError: for a size below 1, or a dropout outside [0, 1].
+        ValueError: for a size below 1, a projection not smaller than H, or a dropout outside [0, 1].
+        TypeError: for a size that is no integer, or a bias or batch_first that is no bool.
     """
 
     def __init__(
@@ -41,118 +55,244 @@ class LSTM(nn.Module):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        *,
+        bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
         biases: Biases = "two",
         init: Init = "default",
     ) -> None:
         super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "proj_size": proj_size}
+        arguments.check_settings(sizes, {"bias": bias, "batch_first": batch_first}, dropout)
         for name, choice, choices in (("biases", biases, get_args(Biases)), ("init", init, get_args(Init))):
             if choice not in choices:
                 raise ValueError(f"{name} must be {' or '.join(choices)}, got {choice!r}")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout must be a probability from 0 to 1, got {dropout}")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
+        self.bias = bias
         self.batch_first = batch_first
-        self.dropout = dropout
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
         self.biases = biases
         self.init = init
+
+        # by layer and, within it, by direction: what each one's parameters are called, in nn.LSTM's order
+        self._names: list[dict[str, str]] = []
+        gates, out_size = 4 * hidden_size, proj_size or hidden_size
+        directions = ("", "_reverse") if bidirectional else ("",)
         for layer in range(num_layers):
-            size = input_size if layer == 0 else hidden_size
-            self.register_parameter(f"weight_ih_l{layer}", nn.Parameter(torch.empty(4 * hidden_size, size)))
-            self.register_parameter(f"weight_hh_l{layer}", nn.Parameter(torch.empty(4 * hidden_size, hidden_size)))
-            self.register_parameter(f"bias_ih_l{layer}", nn.Parameter(torch.empty(4 * hidden_size)))
-            if biases == "two":
-                self.register_parameter(f"bias_hh_l{layer}", nn.Parameter(torch.empty(4 * hidden_size)))
+            for suffix in directions:
+                shapes: dict[str, tuple[int, ...]] = {
+                    "weight_ih": (gates, out_size * len(directions) if layer else input_size),
+                    "weight_hh": (gates, out_size),
+                }
+                if bias:
+                    shapes |= dict.fromkeys(("bias_ih", "bias_hh") if biases == "two" else ("bias_ih",), (gates,))
+                if proj_size:
+                    shapes |= {"weight_hr": (proj_size, hidden_size)}
+                self._names.append({kind: f"{kind}_l{layer}{suffix}" for kind in shapes})
+                for kind, shape in shapes.items():
+                    parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+                    self.register_parameter(self._names[-1][kind], parameter)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the initial weights anew, as `init` says."""
         if self.init == "normal":
-            for layer in range(self.num_layers):
-                self._draw_like_the_tutorial(layer)
+            for parameters in self._parameters_by_direction():
+                self._draw_like_the_tutorial(parameters)
             return
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
     @torch.no_grad()
-    def _draw_like_the_tutorial(self, layer: int) -> None:
-        weight_ih, weight_hh, *biases = self._parameters_of(layer)
+    def _draw_like_the_tutorial(self, parameters: dict[str, Tensor]) -> None:
         i, f, g, o = range(4)
         for gate in (f, i, g, o):
             rows = slice(gate * self.hidden_size, (gate + 1) * self.hidden_size)
-            for weight in (weight_hh, weight_ih):
-                weight[rows] = torch.randn(weight[rows].shape)
-        for bias in biases:
-            bias.zero_()
+            for kind in ("weight_hh", "weight_ih"):
+                parameters[kind][rows].normal_()
+        for kind, parameter in parameters.items():
+            if kind.startswith("bias"):
+                parameter.zero_()
+            elif kind == "weight_hr":
+                parameter.normal_()
 
-    def _parameters_of(self, layer: int) -> list[Tensor]:
-        """weight_ih, weight_hh and the biases of one layer."""
-        names = ["weight_ih", "weight_hh", "bias_ih"] + ["bias_hh"] * (self.biases == "two")
-        return [cast(Tensor, getattr(self, f"{name}_l{layer}")) for name in names]
+    def _parameters_by_direction(self) -> list[dict[str, Tensor]]:
+        """By layer and direction: weight_ih, weight_hh and, where there are any, bias_ih, bias_hh and weight_hr."""
+        return [{kind: getattr(self, name) for kind, name in names.items()} for names in self._names]
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, LSTMState]:
-        """Run whole sequences.
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters, by layer and direction."""
+        return [list(parameters.values()) for parameters in self._parameters_by_direction()]
+
+    def flatten_parameters(self) -> None:
+        """Nothing: nn.LSTM lays its weights out for cuDNN here, which this class does not use."""
+
+    @overload
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, LSTMState]: ...
+
+    @overload
+    def forward(
+        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[PackedSequence, LSTMState]: ...
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, LSTMState]:
+        """Run whole sequences. P is proj_size, or H without a projection; K is num_layers, times 2 if bidirectional.
 
         Args:
-            x: (T, B, D), or (B, T, D) with batch_first; or one sequence, (T, D).
-            state: the hidden and the cell state before the first step, each (num_layers, B, H), or (num_layers, H)
-                for one sequence; zeros if not given.
+            input: (T, B, D), or (B, T, D) with batch_first; or one sequence, (T, D); or a PackedSequence.
+            hx: the hidden (K, B, P) and the cell state (K, B, H) before the first step; for one sequence (K, P) and
+                (K, H); zeros if not given. For a PackedSequence in the order of its unpacked sequences.
+            lengths: for a padded batch, how many steps each sequence has, 1 to T, (B): a step past its sequence's end
+                changes nothing, and its output is 0. nn.LSTM has no such argument, and needs a PackedSequence for it.
 
         Returns:
-            The last layer's hidden state after every step, shaped as x with H in place of D, and the state after
-            the last step of each layer, LSTMState(hidden, cell).
+            The last layer's hidden state after every step, in the form of the input with P features, or 2P if
+            bidirectional; and LSTMState(hidden, cell), the state of each layer and direction after its last step,
+            shaped as hx. Under autocast, both in autocast's type.
 
         Raises:
-            ValueError: if x does not have 2 or 3 dimensions, no time step, or not input_size features, or if
-                the state has another shape.
+            ValueError: if the input does not have 2 or 3 dimensions or is of another type than the weights, or if
+                the lengths are not B integers from 1 to T.
+            RuntimeError: if the input does not have a time step or input_size features, or the state another shape.
+            AttributeError, TypeError, IndexError: as nn.LSTM, for what is no tensor, or no pair of states.
         """
-        if x.dim() not in (2, 3):
-            raise ValueError(f"x must have 2 dimensions (one sequence) or 3 (a batch), got {x.dim()}")
-        if x.size(-1) != self.input_size:
-            raise ValueError(
-                f"x must have input_size={self.input_size} features in its last dimension, got {x.size(-1)}"
-            )
-        batch_dim = 1 if x.dim() == 2 or not self.batch_first else 0
-        x_TBD = x.unsqueeze(1) if x.dim() == 2 else x.transpose(0, 1) if self.batch_first else x
-        if x_TBD.size(0) == 0:
-            raise ValueError("x must have at least one time step")
-        if state is None:
-            zeros = x_TBD.new_zeros(self.num_layers, x_TBD.size(1), self.hidden_size)
-            state = (zeros, zeros)
-        elif x.dim() == 2:
-            state = (state[0].unsqueeze(1), state[1].unsqueeze(1))
+        arguments.check_input(input, self.input_size, self.batch_first, cast(Tensor, self.weight_ih_l0).dtype)
+        if isinstance(input, PackedSequence):
+            x_TBD, lengths, rows = padding.pad(input)
+            state = self._state_before(hx, x_TBD, "a packed batch")
+            if input.sorted_indices is not None:
+                state = LSTMState(*(part.index_select(1, input.sorted_indices) for part in state))
+            out_TBP, state = self._run(x_TBD, state, lengths)
+            if input.unsorted_indices is not None:
+                state = LSTMState(*(part.index_select(1, input.unsorted_indices) for part in state))
+            return padding.pack(out_TBP, rows, input), state
 
-        shape = (self.num_layers, x_TBD.size(1), self.hidden_size)
-        if any(part.shape != shape for part in state):
-            given = [tuple(part.shape) for part in state]
-            raise ValueError(f"each part of the state must be (num_layers, B, H) = {shape}, got {given}")
+        one = input.dim() == 2
+        x_TBD = input.unsqueeze(1) if one else input.transpose(0, 1) if self.batch_first else input
+        state = self._state_before(hx, x_TBD, "one sequence" if one else "a batch")
+        if lengths is not None:
+            arguments.check_lengths(lengths, input, x_TBD)
+        out_TBP, state = self._run(x_TBD, state, lengths)
+        if lengths is not None:
+            out_TBP = out_TBP.masked_fill(~padding.is_real(lengths, out_TBP.size(0)).unsqueeze(-1), 0)
+        if one:
+            return out_TBP.squeeze(1), LSTMState(*(part.squeeze(1) for part in state))
+        return out_TBP.transpose(0, 1) if self.batch_first else out_TBP, state
 
-        out_TBH = x_TBD
+    def _state_before(self, hx: tuple[Tensor, Tensor] | None, x_TBD: Tensor, form: arguments.Form) -> LSTMState:
+        K, B = len(self._names), x_TBD.size(1)
+        shapes = (K, B, self.proj_size or self.hidden_size), (K, B, self.hidden_size)
+        return arguments.state_before(hx, x_TBD, form, shapes)
+
+    def _run(self, x_TBD: Tensor, state: LSTMState, lengths_B: Tensor | None) -> tuple[Tensor, LSTMState]:
+        """All layers and directions; the state (K, B, ...)."""
+        parameters = self._parameters_by_direction()
+        device = x_TBD.device.type
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if autocast:  # once for the whole loop, as nn.LSTM's own kernels do, rather than in each product
+            dtype = torch.get_autocast_dtype(device)
+            x_TBD, state = _cast(x_TBD, dtype), LSTMState(*(_cast(part, dtype) for part in state))
+            parameters = [{kind: _cast(value, dtype) for kind, value in each.items()} for each in parameters]
+
+        directions = 2 if self.bidirectional else 1
         last: list[LSTMState] = []
-        for layer in range(self.num_layers):
-            if layer > 0 and self.dropout > 0:
-                out_TBH = F.dropout(out_TBH, self.dropout, self.training)
-            weight_ih, weight_hh, *biases = self._parameters_of(layer)
-            bias_4H = biases[0] + biases[1] if self.biases == "two" else biases[0]
-            before = LSTMState(state[0][layer], state[1][layer])
-            out_TBH, after = unroll(out_TBH, before, weight_ih, weight_hh, bias_4H)
-            last.append(after)
+        with torch.autocast(device, enabled=False) if autocast else nullcontext():
+            for layer in range(self.num_layers):
+                if layer > 0 and self.dropout > 0:
+                    x_TBD = F.dropout(x_TBD, self.dropout, self.training)
+                results = []
+                for direction in range(directions):
+                    k = layer * directions + direction
+                    before = LSTMState(state.hidden[k], state.cell[k])
+                    result_TBP, after = _run_one(x_TBD, before, lengths_B, parameters[k], backwards=direction == 1)
+                    results.append(result_TBP)
+                    last.append(after)
+                x_TBD = torch.cat(results, -1) if self.bidirectional else results[0]
+        return x_TBD, LSTMState(*(torch.stack(parts) for parts in zip(*last, strict=True)))
 
-        hidden_LBH, cell_LBH = (torch.stack(parts) for parts in zip(*last, strict=True))
-        if x.dim() == 2:
-            return out_TBH.squeeze(1), LSTMState(hidden_LBH.squeeze(1), cell_LBH.squeeze(1))
-        return (out_TBH.transpose(0, 1) if batch_dim == 0 else out_TBH), LSTMState(hidden_LBH, cell_LBH)
+    @classmethod
+    def from_builtin(cls, builtin: nn.LSTM) -> Self:
+        """The same LSTM written by hand: settings, weights, device, type and training mode of an nn.LSTM."""
+        return _fill(cls(**_settings(builtin)), builtin)
+
+    def to_builtin(self) -> nn.LSTM:
+        """The same LSTM as an nn.LSTM; where this one has one bias, its second is 0."""
+        return _fill(nn.LSTM(**_settings(self)), self)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, batch_first={self.batch_first}, "
-            f"dropout={self.dropout}, biases={self.biases}"
-        )
+        settings = {
+            "proj_size": (self.proj_size, 0),
+            "num_layers": (self.num_layers, 1),
+            "bias": (self.bias, True),
+            "batch_first": (self.batch_first, False),
+            "dropout": (self.dropout, 0),
+            "bidirectional": (self.bidirectional, False),
+            "biases": (self.biases, "two"),
+            "init": (self.init, "default"),
+        }
+        changed = [f"{name}={value}" for name, (value, default) in settings.items() if value != default]
+        return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
+
+
+def _run_one(
+    x_TBD: Tensor, state: LSTMState, lengths_B: Tensor | None, parameters: dict[str, Tensor], *, backwards: bool
+) -> tuple[Tensor, LSTMState]:
+    """One layer in one direction: the hidden state after every step, and the state after the last."""
+    biases = [value for kind, value in parameters.items() if kind.startswith("bias")]
+    states = unroll(
+        padding.reverse(x_TBD, lengths_B) if backwards else x_TBD,
+        state,
+        parameters["weight_ih"],
+        parameters["weight_hh"],
+        # only their sum matters to what the cell computes
+        biases[0] + biases[1] if len(biases) == 2 else biases[0] if biases else None,
+        parameters.get("weight_hr"),
+    )
+    after = LSTMState(*(padding.last_step(part, lengths_B) for part in states))
+    return padding.reverse(states.hidden, lengths_B) if backwards else states.hidden, after
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """As autocast does, which leaves float64 alone."""
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
+
+
+def _settings(lstm: "LSTM | nn.LSTM") -> dict[str, Any]:
+    """What the two kinds have in common, to build another on the meta device, where no weight is drawn."""
+    names = (
+        "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size",
+    )  # fmt: skip
+    dtype = cast(Tensor, lstm.weight_ih_l0).dtype
+    return {name: getattr(lstm, name) for name in names} | {"device": "meta", "dtype": dtype}
+
+
+@torch.no_grad()
+def _fill(target: AnyLSTM, source: nn.Module) -> AnyLSTM:
+    """Give the target, which is on the meta device, the source's weights, device and mode."""
+    target.to_empty(device=cast(Tensor, source.weight_ih_l0).device)
+    for name, parameter in target.named_parameters():
+        value = getattr(source, name, None)
+        if value is None:  # the second of two biases, where the source has one
+            parameter.zero_()
+        else:
+            parameter.copy_(value)
+            parameter.requires_grad_(value.requires_grad)
+    return target.train(source.training)

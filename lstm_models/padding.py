@@ -1,0 +1,53 @@
+"""Sequences of different lengths in one batch: padded at the end, (T, B, ...) with lengths (B), or packed.
+
+A padded batch goes through the loop over time as it is. Nothing that a sequence's padding computes can reach the
+sequence, for it comes later; so all that is needed is to read the states at the right step, and to turn each sequence
+round within its own length.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+
+def is_real(lengths_B: Tensor, steps: int) -> Tensor:
+    """Which steps belong to their sequence and are no padding, (T, B)."""
+    return torch.arange(steps, device=lengths_B.device).unsqueeze(1) < lengths_B
+
+
+def last_step(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """What stands at each sequence's last step, (B, H)."""
+    if lengths_B is None:
+        return x_TBH[-1]
+    step_1BH = (lengths_B - 1).view(1, -1, 1).expand(1, *x_TBH.shape[1:])
+    return x_TBH.gather(0, step_1BH).squeeze(0)
+
+
+def reverse(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """Each sequence from its end to its beginning; the padding stays where it is."""
+    if lengths_B is None:
+        return x_TBH.flip(0)
+    step_T1 = torch.arange(x_TBH.size(0), device=x_TBH.device).unsqueeze(1)
+    step_TB = torch.where(step_T1 < lengths_B, lengths_B - 1 - step_T1, step_T1)
+    return x_TBH.gather(0, step_TB.unsqueeze(-1).expand_as(x_TBH))
+
+
+def pad(packed: PackedSequence) -> tuple[Tensor, Tensor, Tensor]:
+    """A packed batch padded with zeros, its sequences in their packed order, the longest first.
+
+    Returns:
+        (T, B, D), the lengths (B), and where the packed rows lie among the T * B padded ones.
+    """
+    data, batch_sizes = packed.data, packed.batch_sizes
+    T, B = batch_sizes.numel(), int(batch_sizes[0])
+    real_TB = torch.arange(B) < batch_sizes.unsqueeze(1)
+    rows = real_TB.flatten().nonzero().squeeze(1).to(data.device)
+    padded = data.new_zeros(T * B, data.size(1)).index_copy(0, rows, data)
+    return padded.view(T, B, -1), real_TB.sum(0).to(data.device), rows
+
+
+def pack(x_TBH: Tensor, rows: Tensor, like: PackedSequence) -> PackedSequence:
+    """The real steps of a padded batch in the order of another packed one, which `pad` made into it."""
+    return PackedSequence(
+        x_TBH.flatten(0, 1).index_select(0, rows), like.batch_sizes, like.sorted_indices, like.unsorted_indices
+    )
