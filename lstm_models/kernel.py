@@ -7,13 +7,14 @@
     scanned_loop        one torch operator for any number of time steps: what torch.export stores
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._higher_order_ops.scan import scan
+from torch._higher_order_ops.scan import scan_op
 
 from lstm_models.cells import LSTMState, lstm_cell
 
@@ -92,14 +93,16 @@ def scanned_loop(
 ) -> tuple[Tensor, Tensor]:
     """The loop as one operator, so that an exported program does not depend on the number of steps; see `unroll`."""
 
-    def step(state: tuple[Tensor, Tensor], gates_B4H: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        hidden_BP, cell_BH = lstm_cell(gates_B4H + F.linear(state[0], weight_hh), state[1])
-        if weight_hr is not None:
-            hidden_BP = F.linear(hidden_BP, weight_hr)
-        return (hidden_BP, cell_BH), (hidden_BP.clone(), cell_BH.clone())  # scan forbids one tensor for both
+    def step(hidden_BP: Tensor, cell_BH: Tensor, gates_B4H: Tensor, *weights: Tensor) -> list[Tensor]:
+        hidden_BP, cell_BH = lstm_cell(gates_B4H + F.linear(hidden_BP, weights[0]), cell_BH)
+        if len(weights) == 2:
+            hidden_BP = F.linear(hidden_BP, weights[1])
+        return [hidden_BP, cell_BH, hidden_BP.clone(), cell_BH.clone()]  # carried on, and kept: scan wants two tensors
 
-    _, states = scan(step, (hidden_BP, cell_BH), F.linear(x_TBD, weight_ih, bias_4H))
-    return cast(tuple[Tensor, Tensor], states)
+    gates_TB4H = F.linear(x_TBD, weight_ih, bias_4H)
+    weights = (weight_hh,) if weight_hr is None else (weight_hh, weight_hr)
+    *_, hidden_TBP, cell_TBH = scan_op(step, [hidden_BP, cell_BH], [gates_TB4H], weights)
+    return hidden_TBP, cell_TBH
 
 
 class ThroughTime(torch.autograd.Function):
@@ -254,6 +257,10 @@ class ThroughTime(torch.autograd.Function):
         _, transpose_of = torch.func.vjp(gradient_of, tuple(torch.zeros_like(result) for result in results))  # type: ignore[misc]
         ((d_hidden, d_cell),) = transpose_of(tuple(directions))
         return d_hidden, d_cell, None
+
+
+# `apply` asks for it at every call and would work it out anew, which costs as much as ten operations.
+ThroughTime.forward.__signature__ = inspect.signature(ThroughTime.forward)  # type: ignore[attr-defined]
 
 
 def _gradient_of_the_plain_loop(

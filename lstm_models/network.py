@@ -16,9 +16,12 @@ class Network(nn.Module):
         self.recurrent = recurrent
         self.head = head
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Predict one number for each sequence: (B, T, D) to (B)."""
-        _, (hidden_LBH, _) = self.recurrent(x_BTD)
+    def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Predict one number for each sequence: (B, T, D) to (B).
+
+        With lengths, of a padded batch; the recurrent core is then the hand-built LSTM, for nn.LSTM takes none.
+        """
+        _, (hidden_LBH, _) = self.recurrent(x_BTD) if lengths_B is None else self.recurrent(x_BTD, lengths=lengths_B)
         return cast(Tensor, self.head(hidden_LBH[-1])).squeeze(-1)
 
 

@@ -1,7 +1,6 @@
 """Models and versions: from a checkpoint to a registered model that a bare MLflow serves; aliases; loading."""
 
 import os
-import warnings
 from functools import lru_cache
 
 import mlflow.pytorch
@@ -19,6 +18,7 @@ from torch import nn
 from lstm_models import comparison
 from lstm_models.checkpoint import load_network
 from lstm_models.config import CompareConfig, UserError
+from lstm_models.export import Exportable
 from tasks import provenance, tracking
 from tasks.data import load_sequences
 from tasks.references import CheckpointRef, DatasetRef, Holder, Result
@@ -50,30 +50,27 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         experiment_id, name=f"{checkpoint.contender}-{checkpoint.phase}", source_run_id=checkpoint.run_id, tags=tags
     )
     x_BTD = load_sequences(dataset).x_BTD
-    example = x_BTD.numpy() if len(x_BTD) > 1 else np.repeat(x_BTD.numpy(), 2, axis=0)
-    with warnings.catch_warnings():
-        # what torch.export says of nn.LSTM's own way to hold its weights
-        warnings.filterwarnings("ignore", message="The tensor attributes self.recurrent._flat_weights")
-        info = Model.log(
-            artifact_path=None,
-            flavor=mlflow.pytorch,
-            model_id=logged.model_id,
-            run_id=checkpoint.run_id,
-            metadata={
-                "inputs": list(dataset.inputs),
-                "target": dataset.target,
-                "model": config.contenders[checkpoint.contender].model.model_dump(mode="json"),
-            },
-            pytorch_model=load_network(tracking.download(checkpoint.uri)),
-            serialization_format="pt2",
-            # two rows: an example of one would fix the batch size to one
-            input_example=example[:2],
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype("float32"), (-1, *x_BTD.shape[1:]))]),
-                Schema([TensorSpec(np.dtype("float32"), (-1,))]),
-            ),
-            pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
-        )
+    # two sequences, and two steps: torch.export would take an example's size of one for a constant
+    example = np.resize(x_BTD.numpy(), (2, max(2, x_BTD.size(1)), x_BTD.size(2)))
+    info = Model.log(
+        artifact_path=None,
+        flavor=mlflow.pytorch,
+        model_id=logged.model_id,
+        run_id=checkpoint.run_id,
+        metadata={
+            "inputs": list(dataset.inputs),
+            "target": dataset.target,
+            "model": config.contenders[checkpoint.contender].model.model_dump(mode="json"),
+        },
+        pytorch_model=Exportable(load_network(tracking.download(checkpoint.uri))).eval(),
+        serialization_format="pt2",
+        input_example=example,
+        signature=ModelSignature(
+            Schema([TensorSpec(np.dtype("float32"), (-1, -1, x_BTD.size(2)))]),
+            Schema([TensorSpec(np.dtype("float32"), (-1,))]),
+        ),
+        pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
+    )
     version = client.create_model_version(
         _registered_model(client, name, dataset),
         source=info.model_uri,
@@ -91,8 +88,8 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
 def _registered_model(client: MlflowClient, name: str, dataset: DatasetRef) -> str:
     """The name of the experiment's registered model, which is created if it is not there."""
     description = (
-        f"Recurrent networks of the experiment {name}: they take float32 (batch, {len(dataset.inputs)} steps, "
-        f"1 feature) and return {dataset.target}. The alias champion is the one to use."
+        f"Recurrent networks of the experiment {name}: they take float32 (sequences, steps, 1 feature), NaN after the "
+        f"end of a shorter sequence, and return {dataset.target}. The alias champion is the one to use."
     )
     try:
         client.create_registered_model(name, description=description)

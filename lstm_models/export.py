@@ -1,0 +1,33 @@
+"""The form in which a network is registered: one program for any number of sequences of any length."""
+
+import torch
+from torch import Tensor, nn
+
+from lstm_models.lstm import LSTM
+from lstm_models.network import Network
+
+
+class Exportable(nn.Module):
+    """A network as torch.export can store it, its loop over time one operator whatever the number of steps.
+
+    What serves a model hands it one tensor. So the lengths of a padded batch travel in it: NaN in all features, from a
+    sequence's end to the end of the batch, is padding. A NaN anywhere else is a missing value, and its prediction NaN.
+
+    An nn.LSTM is exported as the hand-built LSTM of the same weights: its own operator would store the number of steps
+    as a constant.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        recurrent = network.recurrent
+        if isinstance(recurrent, nn.LSTM):
+            recurrent = LSTM.from_builtin(recurrent)
+        self.network = Network(recurrent, network.head)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Predict one number for each sequence: (B, T, D) to (B); NaN for a sequence that is nothing but padding."""
+        step_T = torch.arange(1, x_BTD.size(1) + 1, device=x_BTD.device)
+        lengths_B = (~x_BTD.isnan().all(-1) * step_T).amax(1)
+        padding_BT1 = (step_T > lengths_B.unsqueeze(1)).unsqueeze(-1)
+        prediction_B = self.network(x_BTD.masked_fill(padding_BT1, 0), lengths_B.clamp(min=1))
+        return torch.where(lengths_B > 0, prediction_B, torch.nan)
