@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_models.cells import LSTMState
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Form = Literal["one sequence", "a batch", "a packed batch"]
 
 
@@ -76,7 +77,7 @@ def check_lengths(lengths: Tensor, input: Tensor, x_TBD: Tensor) -> None:
     T, B, _ = x_TBD.shape
     if input.dim() != 3:
         raise ValueError("lengths are for a batch; got one sequence, (T, D)")
-    if lengths.shape != (B,) or lengths.is_floating_point():
+    if lengths.shape != (B,) or lengths.dtype not in INTEGERS:
         raise ValueError(f"lengths must be {B} integers, one a sequence, got {lengths.dtype} {tuple(lengths.shape)}")
     if not torch.compiler.is_compiling() and B > 0 and not 1 <= int(lengths.min()) <= int(lengths.max()) <= T:
         raise ValueError(f"lengths must be from 1 to {T}, the time steps, got {lengths.tolist()}")

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.scan import scan_op
+from torch.autograd import forward_ad
 
 from lstm_models.cells import LSTMState, lstm_cell
 
@@ -52,10 +53,19 @@ def unroll(
     arguments: Arguments = (x_TBD, *state, weight_ih, weight_hh, bias_4H, weight_hr)
     if torch.compiler.is_exporting():
         return LSTMState(*scanned_loop(*arguments))
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _is_transformed():
         return LSTMState(*plain_loop(*arguments))
     hidden_TBP, cell_TBH, _ = cast(tuple[Tensor, ...], ThroughTime.apply(*arguments))  # type: ignore[no-untyped-call]
     return LSTMState(hidden_TBP, cell_TBH)
+
+
+def _is_transformed(*gradients: Tensor | None) -> bool:
+    """Whether one of torch.func's transforms or forward mode is at work, or one of these holds a batch of gradients."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or any(each is not None and torch._C._functorch.is_legacy_batchedtensor(each) for each in gradients)
+    )
 
 
 def plain_loop(
@@ -137,7 +147,7 @@ class ThroughTime(torch.autograd.Function):
     that dc_t reaches; each is one operation.
 
     Saved between the two: the arguments, h and c of all steps, and the activated gates, (T, B, 4H). The derivative of
-    this gradient (create_graph=True, torch.func's transforms), vmap and forward mode are those of `plain_loop`.
+    this gradient (create_graph=True), and many gradients at once, are those of `plain_loop`.
 
     Source: Werbos 1990 for the method; Greff et al. 2016, section II B, for the cell's gradient.
     """
@@ -176,7 +186,6 @@ class ThroughTime(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Arguments, output: tuple[Tensor, Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs, *output)
-        ctx.save_for_forward(*inputs)
         ctx.mark_non_differentiable(output[-1])
         ctx.set_materialize_grads(False)
 
@@ -184,7 +193,7 @@ class ThroughTime(torch.autograd.Function):
     def backward(ctx: Any, out_TBP: Tensor | None, state_TBH: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         """dx, dh_0, dc_0, dW_ih, dW_hh, db and dW_hr."""
         *arguments, hidden_TBP, cell_TBH, gates_TB4H = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody wants the derivative of this gradient
+        if torch.is_grad_enabled() or _is_transformed(out_TBP, state_TBH):  # somebody wants its derivative, or many
             return _gradient_of_the_plain_loop(arguments, out_TBP, state_TBH)
         x_TBD, hidden_BP, cell_BH, weight_ih, weight_hh, bias_4H, weight_hr = arguments
         T, B, H = cell_TBH.shape
@@ -236,27 +245,6 @@ class ThroughTime(torch.autograd.Function):
         d_weight_hr = None if m_TBH is None else dh_TBP.flatten(0, 1).t() @ m_TBH.flatten(0, 1)
         dh_0 = dz_TB4H[0] @ weight_hh_4HP
         return dx, dh_0, dc_BH, _o_last(d_weight_ih), _o_last(d_weight_hh), d_bias, d_weight_hr
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        hidden, cell = torch.vmap(plain_loop, in_dims)(*arguments)
-        return (hidden, cell, hidden.new_empty(0)), (0, 0, None)  # no gates: only backward as derived above needs them
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor, None]:
-        arguments = ctx.saved_tensors[: len(tangents)]
-        loop, given = _plain_loop_of_what_is_given(arguments)
-        directions = [
-            torch.zeros_like(argument) if tangent is None else tangent
-            for argument, tangent in zip(arguments, tangents, strict=True)
-            if argument is not None
-        ]
-        # Forward mode as reverse mode twice, for PyTorch can't nest forward mode: the gradient is linear in what comes
-        # from outside, and the transpose of that linear map is the derivative sought.
-        results, gradient_of = torch.func.vjp(loop, *given)  # type: ignore[misc]
-        _, transpose_of = torch.func.vjp(gradient_of, tuple(torch.zeros_like(result) for result in results))  # type: ignore[misc]
-        ((d_hidden, d_cell),) = transpose_of(tuple(directions))
-        return d_hidden, d_cell, None
 
 
 # `apply` asks for it at every call and would work it out anew, which costs as much as ten operations.

@@ -19,7 +19,7 @@ def last_step(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
     """What stands at each sequence's last step, (B, H)."""
     if lengths_B is None:
         return x_TBH[-1]
-    step_1BH = (lengths_B - 1).view(1, -1, 1).expand(1, *x_TBH.shape[1:])
+    step_1BH = (lengths_B.long() - 1).view(1, -1, 1).expand(1, *x_TBH.shape[1:])
     return x_TBH.gather(0, step_1BH).squeeze(0)
 
 
@@ -28,7 +28,7 @@ def reverse(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
     if lengths_B is None:
         return x_TBH.flip(0)
     step_T1 = torch.arange(x_TBH.size(0), device=x_TBH.device).unsqueeze(1)
-    step_TB = torch.where(step_T1 < lengths_B, lengths_B - 1 - step_T1, step_T1)
+    step_TB = torch.where(step_T1 < lengths_B, lengths_B.long() - 1 - step_T1, step_T1)
     return x_TBH.gather(0, step_TB.unsqueeze(-1).expand_as(x_TBH))
 
 
