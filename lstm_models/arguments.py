@@ -33,7 +33,7 @@ def check_settings(sizes: dict[str, int], switches: dict[str, bool], dropout: fl
         raise ValueError(
             f"proj_size must be smaller than hidden_size={sizes['hidden_size']}, or 0, got {sizes['proj_size']}"
         )
-    if dropout is None or isinstance(dropout, list | tuple | dict):
+    if not isinstance(dropout, bool | str | numbers.Real):
         raise TypeError(f"dropout must be a probability from 0 to 1, got {dropout!r}")
     if isinstance(dropout, bool) or not isinstance(dropout, numbers.Real) or not 0 <= dropout <= 1:
         raise ValueError(f"dropout must be a probability from 0 to 1, got {dropout!r}")
@@ -103,6 +103,9 @@ def state_before(
         too_short = IndexError if form != "a packed batch" else RuntimeError
         raise (too_short if len(hx) < 2 else RuntimeError)(f"hx must be a pair of tensors (h_0, c_0), got {len(hx)}")
     for name, part, shape in zip(("h_0", "c_0"), hx, shapes, strict=True):
+        if not isinstance(part, Tensor):
+            error = TypeError if form == "a packed batch" else AttributeError
+            raise error(f"{name} must be a Tensor, got {type(part).__name__}")
         expected = (shape[0], shape[2]) if form == "one sequence" else shape
         if part.shape != expected:
             error = IndexError if form == "a packed batch" and part.dim() < 3 else RuntimeError

@@ -28,6 +28,5 @@ class Exportable(nn.Module):
         """Predict one number for each sequence: (B, T, D) to (B); NaN for a sequence that is nothing but padding."""
         step_T = torch.arange(1, x_BTD.size(1) + 1, device=x_BTD.device)
         lengths_B = (~x_BTD.isnan().all(-1) * step_T).amax(1)
-        padding_BT1 = (step_T > lengths_B.unsqueeze(1)).unsqueeze(-1)
-        prediction_B = self.network(x_BTD.masked_fill(padding_BT1, 0), lengths_B.clamp(min=1))
+        prediction_B = self.network(x_BTD, lengths_B.clamp(min=1))
         return torch.where(lengths_B > 0, prediction_B, torch.nan)

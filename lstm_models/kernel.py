@@ -53,7 +53,7 @@ def unroll(
     arguments: Arguments = (x_TBD, *state, weight_ih, weight_hh, bias_4H, weight_hr)
     if torch.compiler.is_exporting():
         return LSTMState(*scanned_loop(*arguments))
-    if torch.compiler.is_compiling() or _is_transformed():
+    if torch.compiler.is_compiling() or _is_transformed() or x_TBD.is_complex():
         return LSTMState(*plain_loop(*arguments))
     hidden_TBP, cell_TBH, _ = cast(tuple[Tensor, ...], ThroughTime.apply(*arguments))  # type: ignore[no-untyped-call]
     return LSTMState(hidden_TBP, cell_TBH)

@@ -176,6 +176,8 @@ class LSTM(nn.Module):
         """
         arguments.check_input(input, self.input_size, self.batch_first, cast(Tensor, self.weight_ih_l0).dtype)
         if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError("lengths are for a batch; got a PackedSequence, which has its own")
             x_TBD, lengths, rows = padding.pad(input)
             state = self._state_before(hx, x_TBD, "a packed batch")
             if input.sorted_indices is not None:
@@ -190,9 +192,11 @@ class LSTM(nn.Module):
         state = self._state_before(hx, x_TBD, "one sequence" if one else "a batch")
         if lengths is not None:
             arguments.check_lengths(lengths, input, x_TBD)
+            padding_TB1 = ~padding.is_real(lengths, x_TBD.size(0)).unsqueeze(-1)
+            x_TBD = x_TBD.masked_fill(padding_TB1, 0)  # whatever stands there, NaN even
         out_TBP, state = self._run(x_TBD, state, lengths)
         if lengths is not None:
-            out_TBP = out_TBP.masked_fill(~padding.is_real(lengths, out_TBP.size(0)).unsqueeze(-1), 0)
+            out_TBP = out_TBP.masked_fill(padding_TB1, 0)
         if one:
             return out_TBP.squeeze(1), LSTMState(*(part.squeeze(1) for part in state))
         return out_TBP.transpose(0, 1) if self.batch_first else out_TBP, state
@@ -292,6 +296,7 @@ def _fill(target: AnyLSTM, source: nn.Module) -> AnyLSTM:
         value = getattr(source, name, None)
         if value is None:  # the second of two biases, where the source has one
             parameter.zero_()
+            parameter.requires_grad_(getattr(source, name.replace("bias_hh", "bias_ih")).requires_grad)
         else:
             parameter.copy_(value)
             parameter.requires_grad_(value.requires_grad)

@@ -203,7 +203,6 @@ H, C = state(4)
         (PACKED, (H,), "hx must be a pair of tensors (h_0, c_0), got 1"),
         (PACKED, (H, C, C), "hx must be a pair of tensors (h_0, c_0), got 3"),
         (PACKED, C, "hx must be a pair of tensors (h_0, c_0), got Tensor"),
-        (UNSORTED, (H,), "hx must be a pair of tensors (h_0, c_0), got 1"),
         (DENSE, (None, C), "h_0 must be a Tensor, got NoneType"),
         (DENSE, (H, None), "c_0 must be a Tensor, got NoneType"),
         (DENSE, (H.numpy(), C.numpy()), "h_0 must be a Tensor, got ndarray"),

@@ -74,7 +74,7 @@ def test_bfloat16_is_near_what_its_numbers_give_in_float64(settings: dict[str, A
 
 
 @pytest.mark.parametrize("form", ["dense", "one sequence"])
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", [each for each in SETTINGS if "proj_size" not in each], ids=str)
 def test_autocast_gives_the_types_that_nn_lstm_gives(settings: dict[str, Any], form: str) -> None:
     given = FORMS[form](torch.randn(5, 3, 3))
     ours, reference = (results(module, given, torch.bfloat16) for module in pair(torch.float32, **settings))

@@ -50,8 +50,7 @@ def test_every_setting_reaches_the_hand_built_lstm() -> None:
     )
     recurrent = build_network(config, input_size=3).recurrent
     assert isinstance(recurrent, LSTM)
-    assert repr(recurrent) == "LSTM(3, 4, num_layers=2, batch_first=True, dropout=0.25, biases=one)"
-    assert recurrent.init == "normal"
+    assert repr(recurrent) == "LSTM(3, 4, num_layers=2, batch_first=True, dropout=0.25, biases=one, init=normal)"
 
 
 def test_every_setting_reaches_the_built_in_lstm() -> None:

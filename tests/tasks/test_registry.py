@@ -88,7 +88,9 @@ def test_a_served_model_takes_sequences_of_different_lengths(at: Path, registere
     for result in results:
         served = mlflow.pyfunc.load_model(result.model_uri)
         together = served.predict(x_BTD.numpy()).tolist()
-        alone = [served.predict(x[None, :length].numpy()).item() for x, length in zip(x_BTD[:4], lengths[:4], strict=True)]
+        alone = [
+            served.predict(x[None, :length].numpy()).item() for x, length in zip(x_BTD[:4], lengths[:4], strict=True)
+        ]
         # a matrix product of another batch size may add in another order
         assert together[:4] == pytest.approx(alone, abs=1e-7)
         assert np.isnan(together[4])  # a sequence that is nothing but padding
