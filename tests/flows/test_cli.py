@@ -11,7 +11,6 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-import torch
 import yaml
 from conftest import TINY, eventually
 
@@ -215,7 +214,8 @@ def test_predict_adds_a_column_by_the_champion(
     assert (code, out) == (0, "")
     table = pd.read_csv(output)
     assert table.columns.tolist() == ["company", "day_4", "day_3", "day_2", "day_1", "prediction"]
-    assert torch.equal(torch.tensor(table["prediction"].to_numpy()).float(), torch.tensor(champion["predictions"]))
+    # the registered program sums in another order than the network that was evaluated: float32 rounding
+    assert table["prediction"].to_numpy() == pytest.approx(champion["predictions"], rel=2**-20)
 
     days.write_text("company,day_1,day_2\nA,1,2\n")
     code, out, errors = run(capsys, "predict", "models:/parity@champion", str(days))

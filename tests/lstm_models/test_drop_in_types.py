@@ -51,7 +51,8 @@ def results(
 def test_complex_numbers_give_what_nn_lstm_gives(settings: dict[str, Any], form: str) -> None:
     torch.manual_seed(0)
     ours, reference = pair(torch.complex128, **settings)
-    given = FORMS[form](torch.randn(5, 3, 3, dtype=torch.complex128))
+    # small: of complex numbers tanh and sigmoid have poles, and near one a rounding error grows without bound
+    given = FORMS[form](torch.randn(5, 3, 3, dtype=torch.complex128) / 8)
     expected = results(reference, given)
     for name, value in results(ours, given).items():
         # sums of double precision in another order
