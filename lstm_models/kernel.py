@@ -7,9 +7,8 @@
     scanned_loop        one torch operator for any number of time steps: what torch.export stores
 """
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +54,7 @@ def unroll(
         return LSTMState(*scanned_loop(*arguments))
     if torch.compiler.is_compiling() or _is_transformed() or x_TBD.is_complex():
         return LSTMState(*plain_loop(*arguments))
-    hidden_TBP, cell_TBH, _ = cast(tuple[Tensor, ...], ThroughTime.apply(*arguments))  # type: ignore[no-untyped-call]
-    return LSTMState(hidden_TBP, cell_TBH)
+    return LSTMState(*ThroughTime.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
 def _is_transformed(*gradients: Tensor | None) -> bool:
@@ -154,6 +152,7 @@ class ThroughTime(torch.autograd.Function):
 
     @staticmethod
     def forward(
+        ctx: Any,
         x_TBD: Tensor,
         hidden_BP: Tensor,
         cell_BH: Tensor,
@@ -161,8 +160,9 @@ class ThroughTime(torch.autograd.Function):
         weight_hh: Tensor,
         bias_4H: Tensor | None,
         weight_hr: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """h and c of all steps, and what backward needs besides: the activated gates."""
+    ) -> tuple[Tensor, Tensor]:
+        """h and c of all steps."""
+        arguments = (x_TBD, hidden_BP, cell_BH, weight_ih, weight_hh, bias_4H, weight_hr)
         T, B, _ = x_TBD.shape
         H, P = cell_BH.size(-1), hidden_BP.size(-1)
         weight_hh_P4H = _o_first(weight_hh).t().contiguous()
@@ -181,16 +181,12 @@ class ThroughTime(torch.autograd.Function):
             else:
                 torch.mm(torch.mul(o_t, q, out=m), weight_hr.t(), out=h_t)
             hidden_BP, cell_BH = h_t, c_t
-        return hidden_TBP, cell_TBH, gates_TB4H
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Arguments, output: tuple[Tensor, Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs, *output)
-        ctx.mark_non_differentiable(output[-1])
+        ctx.save_for_backward(*arguments, hidden_TBP, cell_TBH, gates_TB4H)
         ctx.set_materialize_grads(False)
+        return hidden_TBP, cell_TBH
 
     @staticmethod
-    def backward(ctx: Any, out_TBP: Tensor | None, state_TBH: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, out_TBP: Tensor | None, state_TBH: Tensor | None) -> tuple[Tensor | None, ...]:
         """dx, dh_0, dc_0, dW_ih, dW_hh, db and dW_hr."""
         *arguments, hidden_TBP, cell_TBH, gates_TB4H = ctx.saved_tensors
         if torch.is_grad_enabled() or _is_transformed(out_TBP, state_TBH):  # somebody wants its derivative, or many
@@ -247,32 +243,21 @@ class ThroughTime(torch.autograd.Function):
         return dx, dh_0, dc_BH, _o_last(d_weight_ih), _o_last(d_weight_hh), d_bias, d_weight_hr
 
 
-# `apply` asks for it at every call and would work it out anew, which costs as much as ten operations.
-ThroughTime.forward.__signature__ = inspect.signature(ThroughTime.forward)  # type: ignore[attr-defined]
-
-
 def _gradient_of_the_plain_loop(
     arguments: Sequence[Tensor | None], out_TBP: Tensor | None, state_TBH: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """The same gradient as a differentiable function of the arguments and of what comes from outside."""
-    loop, given = _plain_loop_of_what_is_given(arguments)
-    results, gradient_of = torch.func.vjp(loop, *given)  # type: ignore[misc]
-    outside = zip(results, (out_TBP, state_TBH), strict=True)
-    gradients = iter(gradient_of(tuple(torch.zeros_like(to) if by is None else by for to, by in outside)))
-    return tuple(None if argument is None else next(gradients) for argument in arguments)
-
-
-def _plain_loop_of_what_is_given(
-    arguments: Sequence[Tensor | None],
-) -> tuple[Callable[..., tuple[Tensor, Tensor]], list[Tensor]]:
-    """`plain_loop` as a function of tensors only, and those tensors: without the bias or projection that is None."""
 
     def loop(*given: Tensor) -> tuple[Tensor, Tensor]:
+        """`plain_loop` as a function of tensors only: without the bias or projection that is None."""
         remaining = iter(given)
         restored: list[Any] = [None if argument is None else next(remaining) for argument in arguments]
         return plain_loop(*restored)
 
-    return loop, [argument for argument in arguments if argument is not None]
+    results, gradient_of = torch.func.vjp(loop, *(argument for argument in arguments if argument is not None))  # type: ignore[misc]
+    outside = zip(results, (out_TBP, state_TBH), strict=True)
+    gradients = iter(gradient_of(tuple(torch.zeros_like(to) if by is None else by for to, by in outside)))
+    return tuple(None if argument is None else next(gradients) for argument in arguments)
 
 
 def _o_first(gates: Tensor) -> Tensor:
