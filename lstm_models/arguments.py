@@ -72,9 +72,12 @@ def check_lengths(lengths: Tensor, input: Tensor, x_TBD: Tensor) -> None:
     """The lengths of a padded batch.
 
     Raises:
+        TypeError: if they are no tensor.
         ValueError: if they are not B integers from 1 to T. What is being compiled or exported can't look at them.
     """
     T, B, _ = x_TBD.shape
+    if not isinstance(lengths, Tensor):
+        raise TypeError(f"lengths must be a Tensor, got {type(lengths).__name__}")
     if input.dim() != 3:
         raise ValueError("lengths are for a batch; got one sequence, (T, D)")
     if lengths.shape != (B,) or lengths.dtype not in INTEGERS:

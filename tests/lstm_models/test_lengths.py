@@ -138,6 +138,11 @@ def test_lengths_are_not_for_one_sequence() -> None:
         LSTM(D, H)(torch.zeros(T, D), None, torch.tensor([T]))
 
 
+def test_lengths_in_a_list_are_refused_with_what_is_expected() -> None:
+    with pytest.raises(TypeError, match=r"^lengths must be a Tensor, got list$"):
+        LSTM(3, 4)(torch.randn(6, 2, 3), lengths=[6, 2])  # type: ignore[call-overload]
+
+
 def test_lengths_are_not_for_packed_sequences_which_have_their_own() -> None:
     packed = pack_padded_sequence(torch.zeros(T, B, D), LENGTHS, enforce_sorted=False)
     with pytest.raises(ValueError, match=r"^lengths are for a batch; got a PackedSequence"):
