@@ -2,13 +2,22 @@
 
 from typing import Any
 
-__all__ = ["LSTM"]
+__all__ = ["LSTM", "Cell", "trace"]
 
 
 def __getattr__(name: str) -> Any:
     """`from lstm_models import LSTM`, without importing torch for those who only need the configuration."""
-    if name == "LSTM":
-        from lstm_models.lstm import LSTM
+    match name:
+        case "LSTM":
+            from lstm_models.lstm import LSTM
 
-        return LSTM
+            return LSTM
+        case "Cell":
+            from lstm_models.cells import Cell
+
+            return Cell
+        case "trace":
+            from lstm_models.tracing import trace
+
+            return trace
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,14 @@
 """The loop over time. Shapes as in cells.py: B batch, T time, D input_size, H hidden_size, P the size of h_t.
 
 `unroll` is the seam between the module and whatever runs the loop. What runs it is chosen there and nowhere else:
-    plain_loop          cells.lstm_cell step by step, differentiable by autograd in any way and as often as one likes:
+    plain_loop          a cell's `step` after another, differentiable by autograd in any way and as often as one likes:
                         the reference for the rest
-    ThroughTime         the same numbers, with back-propagation through time derived by hand: what training uses
+    ThroughTime         the same numbers for the LSTM's own cell, with back-propagation through time derived by hand:
+                        what training uses
     scanned_loop        one torch operator for any number of time steps: what torch.export stores
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan_op
 from torch.autograd import forward_ad
 
-from lstm_models.cells import LSTMState, lstm_cell
+from lstm_models.cells import Cell, LSTMState, Step, Weights
 
-Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]  # of `unroll`, flat
+BASE = Cell()
+BASE_WEIGHTS = ("weight_ih", "weight_hh", "bias", "weight_hr")  # all that the LSTM's own cell can have
 
 # y' * grad for y = sigmoid(z) and y = tanh(z), given y; written into grad_input
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -26,12 +28,7 @@ tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 def unroll(
-    x_TBD: Tensor,
-    state: LSTMState,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_4H: Tensor | None = None,
-    weight_hr: Tensor | None = None,
+    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, *, training: bool = False
 ) -> LSTMState:
     """Run the cell over all time steps of one layer, in one direction.
 
@@ -41,20 +38,26 @@ def unroll(
     Args:
         x_TBD: the layer's input, time first, of any strides.
         state: the state before the first step, hidden (B, P) and cell (B, H).
-        weight_ih: (4H, D), rows in the order i, f, g, o.
-        weight_hh: (4H, P).
-        bias_4H: the sum of all biases; none if not given.
-        weight_hr: the projection of o_t * tanh(c_t) to h_t, (P, H); without one h_t is not projected, and P = H.
+        weights: weight_ih (4H, D) and weight_hh (4H, P), rows in the order i, f, g, o; if there are biases, bias, their
+            sum (4H); if o_t * tanh(c_t) is projected to h_t, weight_hr (P, H), and else P = H. Another cell may have
+            other gates, and weights of its own.
+        cell: the equations of a step.
+        training: whether the cell's dropout and zoneout draw at random.
 
     Returns:
         The states after every step: hidden (T, B, P) and cell (T, B, H).
     """
-    arguments: Arguments = (x_TBD, *state, weight_ih, weight_hh, bias_4H, weight_hr)
     if torch.compiler.is_exporting():
-        return LSTMState(*scanned_loop(*arguments))
-    if torch.compiler.is_compiling() or _is_transformed() or x_TBD.is_complex():
-        return LSTMState(*plain_loop(*arguments))
-    return LSTMState(*ThroughTime.apply(*arguments))  # type: ignore[no-untyped-call]
+        return scanned_loop(x_TBD, state, weights, cell, training)
+    if not _is_base(cell, training) or torch.compiler.is_compiling() or _is_transformed() or x_TBD.is_complex():
+        return plain_loop(x_TBD, state, weights, cell, training)
+    given = (weights.get(name) for name in BASE_WEIGHTS)
+    return LSTMState(*ThroughTime.apply(x_TBD, *state, *given))  # type: ignore[no-untyped-call]
+
+
+def _is_base(cell: Cell, training: bool) -> bool:
+    """Whether the LSTM's own equations are all that the cell does."""
+    return type(cell) is Cell and cell.zoneout == 0 and not (training and cell.recurrent_dropout > 0)
 
 
 def _is_transformed(*gradients: Tensor | None) -> bool:
@@ -67,50 +70,72 @@ def _is_transformed(*gradients: Tensor | None) -> bool:
 
 
 def plain_loop(
-    x_TBD: Tensor,
-    hidden_BP: Tensor,
-    cell_BH: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_4H: Tensor | None,
-    weight_hr: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The loop as one would write it down; see `unroll`.
+    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
+) -> LSTMState:
+    """The loop as one would write it down; see `unroll`."""
+    hidden, cells = zip(*((step.h, step.c) for step in steps(x_TBD, state, weights, cell, training)), strict=True)
+    return LSTMState(torch.stack(hidden), torch.stack(cells))
 
-    The input's part of the gates does not depend on the state, so it is one matrix product for all steps; what
-    remains in the loop is the recurrent product and the cell.
+
+def steps(
+    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
+) -> Iterator[Step]:
+    """One step after another, with all that it computes.
+
+    The input's part of the gates does not depend on the state, so it is one matrix product for all steps; what remains
+    in the loop is the recurrent product and the cell.
     """
-    hidden_states, cell_states = [], []
-    for gates_B4H in F.linear(x_TBD, weight_ih, bias_4H).unbind(0):
-        hidden_BP, cell_BH = lstm_cell(gates_B4H + F.linear(hidden_BP, weight_hh), cell_BH)
-        if weight_hr is not None:
-            hidden_BP = F.linear(hidden_BP, weight_hr)
-        hidden_states.append(hidden_BP)
-        cell_states.append(cell_BH)
-    return torch.stack(hidden_states), torch.stack(cell_states)
+    step = _before_the_first(state)
+    draws = training and cell.recurrent_dropout > 0
+    mask_BP = F.dropout(torch.ones_like(state.hidden), cell.recurrent_dropout) if draws else None
+    for z_BG in cell.from_input(x_TBD, weights).unbind(0):
+        step = _one_step(z_BG, step, weights, cell, training, mask_BP)
+        yield step
+
+
+def _before_the_first(state: LSTMState) -> Step:
+    nothing = torch.zeros_like(state.cell)
+    return Step(nothing, nothing, nothing, nothing, state.cell, state.hidden)
+
+
+def _one_step(z_BG: Tensor, before: Step, weights: Weights, cell: Cell, training: bool, mask_BP: Tensor | None) -> Step:
+    """A cell's step, with what every cell may have: recurrent dropout, a projection, zoneout."""
+    dropped = before if mask_BP is None else before._replace(h=before.h * mask_BP)
+    step = cell.step(z_BG, dropped, weights)
+    if "weight_hr" in weights:
+        step = step._replace(h=F.linear(step.h, weights["weight_hr"]))
+    if cell.zoneout > 0:
+        c = _zoned_out(step.c, before.c, cell.zoneout, training)
+        step = step._replace(c=c, h=_zoned_out(step.h, before.h, cell.zoneout, training))
+    return step
+
+
+def _zoned_out(after: Tensor, before: Tensor, probability: float, training: bool) -> Tensor:
+    """Krueger et al. 2017: before, where a draw says so; in evaluation the mean of that."""
+    share = torch.bernoulli(torch.full_like(after, probability)) if training else probability
+    return share * before + (1 - share) * after
 
 
 def scanned_loop(
-    x_TBD: Tensor,
-    hidden_BP: Tensor,
-    cell_BH: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_4H: Tensor | None,
-    weight_hr: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The loop as one operator, so that an exported program does not depend on the number of steps; see `unroll`."""
+    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
+) -> LSTMState:
+    """The loop as one operator, so that an exported program does not depend on the number of steps; see `unroll`.
 
-    def step(hidden_BP: Tensor, cell_BH: Tensor, gates_B4H: Tensor, *weights: Tensor) -> list[Tensor]:
-        hidden_BP, cell_BH = lstm_cell(gates_B4H + F.linear(hidden_BP, weights[0]), cell_BH)
-        if len(weights) == 2:
-            hidden_BP = F.linear(hidden_BP, weights[1])
-        return [hidden_BP, cell_BH, hidden_BP.clone(), cell_BH.clone()]  # carried on, and kept: scan wants two tensors
+    Raises:
+        RuntimeError: while training, if the cell has dropout or zoneout: what is exported draws nothing.
+    """
+    if training and (cell.recurrent_dropout > 0 or cell.zoneout > 0):
+        raise RuntimeError("call eval() before the export: recurrent dropout and zoneout draw at random in training")
 
-    gates_TB4H = F.linear(x_TBD, weight_ih, bias_4H)
-    weights = (weight_hh,) if weight_hr is None else (weight_hh, weight_hr)
-    *_, hidden_TBP, cell_TBH = scan_op(step, [hidden_BP, cell_BH], [gates_TB4H], weights)
-    return hidden_TBP, cell_TBH
+    def one_step(*tensors: Tensor) -> list[Tensor]:
+        before, z_BG, given = Step(*tensors[:6]), tensors[6], tensors[7:]
+        step = _one_step(z_BG, before, dict(zip(weights, given, strict=True)), cell, False, None)
+        carried_on = (part.contiguous() for part in step)  # g may be a view of the gates' sums; scan wants one layout
+        return [*carried_on, step.h.clone(), step.c.clone()]  # the states once more: scan wants other tensors to keep
+
+    first = [part.clone() for part in _before_the_first(state)]
+    *_, hidden_TBP, cell_TBH = scan_op(one_step, first, [cell.from_input(x_TBD, weights)], tuple(weights.values()))
+    return LSTMState(hidden_TBP, cell_TBH)
 
 
 class ThroughTime(torch.autograd.Function):
@@ -247,17 +272,16 @@ def _gradient_of_the_plain_loop(
     arguments: Sequence[Tensor | None], out_TBP: Tensor | None, state_TBH: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """The same gradient as a differentiable function of the arguments and of what comes from outside."""
+    names = ("x", "hidden", "cell", *BASE_WEIGHTS)
+    given = {name: value for name, value in zip(names, arguments, strict=True) if value is not None}
 
-    def loop(*given: Tensor) -> tuple[Tensor, Tensor]:
-        """`plain_loop` as a function of tensors only: without the bias or projection that is None."""
-        remaining = iter(given)
-        restored: list[Any] = [None if argument is None else next(remaining) for argument in arguments]
-        return plain_loop(*restored)
+    def loop(given: dict[str, Tensor]) -> LSTMState:
+        return plain_loop(given["x"], LSTMState(given["hidden"], given["cell"]), given)
 
-    results, gradient_of = torch.func.vjp(loop, *(argument for argument in arguments if argument is not None))  # type: ignore[misc]
+    results, gradient_of = torch.func.vjp(loop, given)  # type: ignore[misc]
     outside = zip(results, (out_TBP, state_TBH), strict=True)
-    gradients = iter(gradient_of(tuple(torch.zeros_like(to) if by is None else by for to, by in outside)))
-    return tuple(None if argument is None else next(gradients) for argument in arguments)
+    (gradients,) = gradient_of(LSTMState(*(torch.zeros_like(to) if by is None else by for to, by in outside)))
+    return tuple(gradients.get(name) for name in names)
 
 
 def _o_first(gates: Tensor) -> Tensor:

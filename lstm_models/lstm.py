@@ -1,6 +1,7 @@
 """The LSTM written by hand: nn.LSTM's interface, parameters and results, from the equations in cells.py."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal, Self, TypeVar, cast, get_args, overload
 
@@ -10,23 +11,25 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lstm_models import arguments, padding
-from lstm_models.cells import LSTMState
-from lstm_models.kernel import unroll
+from lstm_models.cells import Cell, LSTMState
+from lstm_models.kernel import BASE, unroll
 
 Biases = Literal["one", "two"]
 Init = Literal["default", "normal"]
 AnyLSTM = TypeVar("AnyLSTM", bound=nn.Module)
+Loop = Callable[..., LSTMState]  # over time, with `unroll`'s arguments and result
 
 
 class LSTM(nn.Module):
-    """A stack of LSTM layers that stands wherever an nn.LSTM does, and adds three settings of its own.
+    """A stack of LSTM layers that stands wherever an nn.LSTM does, and adds settings of its own: the last three.
 
     It takes what nn.LSTM takes and returns what nn.LSTM returns; with two biases the state dict of either loads into
     the other. Parameters of layer k, in the order of the state dict (gates i, f, g, o; P = proj_size, or H without):
 
         weight_ih_l{k} (4H, D), above the first layer (4H, P), twice as wide if bidirectional; weight_hh_l{k} (4H, P);
         bias_ih_l{k} (4H); with `biases="two"` bias_hh_l{k} (4H); with a projection weight_hr_l{k} (P, H);
-        the same again with the suffix _reverse for the direction from the end to the beginning.
+        the same again with the suffix _reverse for the direction from the end to the beginning. Another cell may have
+        other gates, and weights of its own behind these.
 
     Args:
         input_size: D, the number of features at a time step.
@@ -43,11 +46,13 @@ class LSTM(nn.Module):
         biases: "two" as in nn.LSTM, or "one", as in the equations.
         init: "default" draws uniformly from (-1/sqrt(H), 1/sqrt(H)), in nn.LSTM's order; "normal" draws the weights
             from N(0, 1) as the tutorial does: gate by gate in its order f, i, g, o, the recurrent weight before the
-            input's, a projection last, and sets the biases to 0.
+            input's, what else there is last, and sets the biases to 0.
+        cell: the equations of a time step, such as cells.Peephole().
 
     Raises:
-        ValueError: for a size below 1, a projection not smaller than H, or a dropout outside [0, 1].
-        TypeError: for a size that is no integer, or a bias or batch_first that is no bool.
+        ValueError: for a size below 1, a projection not smaller than H, a dropout outside [0, 1], or a cell with a
+            forget_bias where there are no biases.
+        TypeError: for a size that is no integer, a bias or batch_first that is no bool, or a cell that is no Cell.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class LSTM(nn.Module):
         *,
         biases: Biases = "two",
         init: Init = "default",
+        cell: Cell = BASE,
     ) -> None:
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "proj_size": proj_size}
@@ -72,6 +78,10 @@ class LSTM(nn.Module):
         for name, choice, choices in (("biases", biases, get_args(Biases)), ("init", init, get_args(Init))):
             if choice not in choices:
                 raise ValueError(f"{name} must be {' or '.join(choices)}, got {choice!r}")
+        if not isinstance(cell, Cell):
+            raise TypeError(f"cell must be a Cell, such as Peephole(), got {cell!r}")
+        if cell.forget_bias is not None and not bias:
+            raise ValueError(f"forget_bias={cell.forget_bias} needs bias=True")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -82,10 +92,11 @@ class LSTM(nn.Module):
         self.proj_size = proj_size
         self.biases = biases
         self.init = init
+        self.cell = cell
 
         # by layer and, within it, by direction: what each one's parameters are called, in nn.LSTM's order
         self._names: list[dict[str, str]] = []
-        gates, out_size = 4 * hidden_size, proj_size or hidden_size
+        gates, out_size = len(cell.gates) * hidden_size, proj_size or hidden_size
         directions = ("", "_reverse") if bidirectional else ("",)
         for layer in range(num_layers):
             for suffix in directions:
@@ -97,6 +108,7 @@ class LSTM(nn.Module):
                     shapes |= dict.fromkeys(("bias_ih", "bias_hh") if biases == "two" else ("bias_ih",), (gates,))
                 if proj_size:
                     shapes |= {"weight_hr": (proj_size, hidden_size)}
+                shapes |= cell.parameters(hidden_size)
                 self._names.append({kind: f"{kind}_l{layer}{suffix}" for kind in shapes})
                 for kind, shape in shapes.items():
                     parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -105,25 +117,24 @@ class LSTM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the initial weights anew, as `init` says."""
-        if self.init == "normal":
-            for parameters in self._parameters_by_direction():
-                self._draw_like_the_tutorial(parameters)
-            return
         bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
+        for parameter in self.parameters() if self.init == "default" else ():
             nn.init.uniform_(parameter, -bound, bound)
+        for parameters in self._parameters_by_direction():
+            if self.init == "normal":
+                self._draw_like_the_tutorial(parameters)
+            self.cell.reset(parameters)
 
     @torch.no_grad()
     def _draw_like_the_tutorial(self, parameters: dict[str, Tensor]) -> None:
-        i, f, g, o = range(4)
-        for gate in (f, i, g, o):
-            rows = slice(gate * self.hidden_size, (gate + 1) * self.hidden_size)
-            for kind in ("weight_hh", "weight_ih"):
-                parameters[kind][rows].normal_()
+        by_gate = {kind: parameters[kind].chunk(len(self.cell.gates)) for kind in ("weight_hh", "weight_ih")}
+        for gate in filter(self.cell.gates.__contains__, "figo"):
+            for rows in by_gate.values():
+                rows[self.cell.gates.index(gate)].normal_()
         for kind, parameter in parameters.items():
             if kind.startswith("bias"):
                 parameter.zero_()
-            elif kind == "weight_hr":
+            elif kind not in by_gate:
                 parameter.normal_()
 
     def _parameters_by_direction(self) -> list[dict[str, Tensor]]:
@@ -174,6 +185,20 @@ class LSTM(nn.Module):
             RuntimeError: if the input does not have a time step or input_size features, or the state another shape.
             AttributeError, TypeError, IndexError: as nn.LSTM, for what is no tensor, or no pair of states.
         """
+        return self.run(input, hx, lengths, unroll)
+
+    def run(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None,
+        lengths: Tensor | None,
+        loop: Loop,
+    ) -> tuple[Tensor | PackedSequence, LSTMState]:
+        """`forward`, with a function of one's own in the place of `kernel.unroll`.
+
+        It is called once for each layer and, within it, each direction; for the backward one with the sequence turned
+        round.
+        """
         arguments.check_input(input, self.input_size, self.batch_first, cast(Tensor, self.weight_ih_l0).dtype)
         if isinstance(input, PackedSequence):
             if lengths is not None:
@@ -182,7 +207,7 @@ class LSTM(nn.Module):
             state = self._state_before(hx, x_TBD, "a packed batch")
             if input.sorted_indices is not None:
                 state = LSTMState(*(part.index_select(1, input.sorted_indices) for part in state))
-            out_TBP, state = self._run(x_TBD, state, lengths)
+            out_TBP, state = self._stack(x_TBD, state, lengths, loop)
             if input.unsorted_indices is not None:
                 state = LSTMState(*(part.index_select(1, input.unsorted_indices) for part in state))
             return padding.pack(out_TBP, rows, input), state
@@ -194,7 +219,7 @@ class LSTM(nn.Module):
             arguments.check_lengths(lengths, input, x_TBD)
             padding_TB1 = ~padding.is_real(lengths, x_TBD.size(0)).unsqueeze(-1)
             x_TBD = x_TBD.masked_fill(padding_TB1, 0)  # whatever stands there, NaN even
-        out_TBP, state = self._run(x_TBD, state, lengths)
+        out_TBP, state = self._stack(x_TBD, state, lengths, loop)
         if lengths is not None:
             out_TBP = out_TBP.masked_fill(padding_TB1, 0)
         if one:
@@ -206,7 +231,7 @@ class LSTM(nn.Module):
         shapes = (K, B, self.proj_size or self.hidden_size), (K, B, self.hidden_size)
         return arguments.state_before(hx, x_TBD, form, shapes)
 
-    def _run(self, x_TBD: Tensor, state: LSTMState, lengths_B: Tensor | None) -> tuple[Tensor, LSTMState]:
+    def _stack(self, x_TBD: Tensor, state: LSTMState, lengths_B: Tensor | None, loop: Loop) -> tuple[Tensor, LSTMState]:
         """All layers and directions; the state (K, B, ...)."""
         parameters = self._parameters_by_direction()
         device = x_TBD.device.type
@@ -226,11 +251,30 @@ class LSTM(nn.Module):
                 for direction in range(directions):
                     k = layer * directions + direction
                     before = LSTMState(state.hidden[k], state.cell[k])
-                    result_TBP, after = _run_one(x_TBD, before, lengths_B, parameters[k], backwards=direction == 1)
+                    result_TBP, after = self._run_one(loop, x_TBD, before, lengths_B, parameters[k], direction == 1)
                     results.append(result_TBP)
                     last.append(after)
                 x_TBD = torch.cat(results, -1) if self.bidirectional else results[0]
         return x_TBD, LSTMState(*(torch.stack(parts) for parts in zip(*last, strict=True)))
+
+    def _run_one(
+        self,
+        loop: Loop,
+        x_TBD: Tensor,
+        state: LSTMState,
+        lengths_B: Tensor | None,
+        parameters: dict[str, Tensor],
+        backwards: bool,
+    ) -> tuple[Tensor, LSTMState]:
+        """One layer in one direction: the hidden state after every step, and the state after the last."""
+        weights = dict(parameters)
+        biases = [weights.pop(name) for name in ("bias_ih", "bias_hh") if name in weights]
+        if biases:  # only their sum matters to what the cell computes
+            weights["bias"] = biases[0] + biases[1] if len(biases) == 2 else biases[0]
+        x_TBD = padding.reverse(x_TBD, lengths_B) if backwards else x_TBD
+        states = loop(x_TBD, state, weights, self.cell, training=self.training)
+        after = LSTMState(*(padding.last_step(part, lengths_B) for part in states))
+        return padding.reverse(states.hidden, lengths_B) if backwards else states.hidden, after
 
     @classmethod
     def from_builtin(cls, builtin: nn.LSTM) -> Self:
@@ -238,7 +282,13 @@ class LSTM(nn.Module):
         return _fill(cls(**_settings(builtin)), builtin)
 
     def to_builtin(self) -> nn.LSTM:
-        """The same LSTM as an nn.LSTM; where this one has one bias, its second is 0."""
+        """The same LSTM as an nn.LSTM; where this one has one bias, its second is 0.
+
+        Raises:
+            ValueError: if it has another cell, or zoneout or recurrent dropout, which nn.LSTM has not.
+        """
+        if self.cell != Cell(forget_bias=self.cell.forget_bias):
+            raise ValueError(f"an nn.LSTM has no {self.cell}")
         return _fill(nn.LSTM(**_settings(self)), self)
 
     def extra_repr(self) -> str:
@@ -251,27 +301,10 @@ class LSTM(nn.Module):
             "bidirectional": (self.bidirectional, False),
             "biases": (self.biases, "two"),
             "init": (self.init, "default"),
+            "cell": (self.cell, BASE),
         }
         changed = [f"{name}={value}" for name, (value, default) in settings.items() if value != default]
         return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
-
-
-def _run_one(
-    x_TBD: Tensor, state: LSTMState, lengths_B: Tensor | None, parameters: dict[str, Tensor], *, backwards: bool
-) -> tuple[Tensor, LSTMState]:
-    """One layer in one direction: the hidden state after every step, and the state after the last."""
-    biases = [value for kind, value in parameters.items() if kind.startswith("bias")]
-    states = unroll(
-        padding.reverse(x_TBD, lengths_B) if backwards else x_TBD,
-        state,
-        parameters["weight_ih"],
-        parameters["weight_hh"],
-        # only their sum matters to what the cell computes
-        biases[0] + biases[1] if len(biases) == 2 else biases[0] if biases else None,
-        parameters.get("weight_hr"),
-    )
-    after = LSTMState(*(padding.last_step(part, lengths_B) for part in states))
-    return padding.reverse(states.hidden, lengths_B) if backwards else states.hidden, after
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
