@@ -1,29 +1,25 @@
 """`lstm-flows ...`: parse, call a flow, print. Heavy imports wait until a command needs them."""
 
-import gc
-import logging
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from flows import session
+
 if TYPE_CHECKING:
-    from lstm_models.config import CompareConfig
+    import pandas as pd
+    from rich.console import Console
+
     from tasks.references import Comparison
 
-DONE, RUN_FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-
-
-class RunFailed(RuntimeError):
-    """A flow run ended with an exception, which is the cause."""
+DONE, RUN_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def _set_verbosity(context: click.Context, parameter: click.Parameter, given: bool) -> None:
@@ -67,8 +63,8 @@ def compare(
         click.echo(config.to_yaml(), nl=False)
         return
     options = context.ensure_object(dict)
-    _prepare(**options)
-    comparison = _run_compare(config, again)
+    session.prepare(**options)
+    comparison = session.run_compare(config, again)
     if as_json:
         click.echo(comparison.model_dump_json())
     else:
@@ -92,28 +88,45 @@ def recipes() -> None:
 @click.pass_context
 def predict(context: click.Context, model_uri: str, table: Path, output: Path | None) -> None:
     """Add the column `prediction` to a table, by a registered model."""
-    _prepare(**context.ensure_object(dict))
+    session.prepare(**context.ensure_object(dict))
     from lstm_models.data import tables
     from lstm_models.evaluation import predict as predict_with
     from tasks.registry import load_model
 
-    rows = tables.read_csv(table)
-    network, columns, _ = load_model(model_uri)
-    try:
-        rows["prediction"] = predict_with(network, tables.inputs(rows, columns)).tolist()
-    except tables.TableError as error:
-        raise tables.TableError(f"{table}: {error}") from None
-    try:
+    model = load_model(model_uri)
+    rows, x_BTD = tables.read_inputs(table, model.columns)
+    rows["prediction"] = predict_with(model.program, x_BTD).tolist()
+    with _written(output):
         rows.to_csv(output or sys.stdout, index=False)
-    except OSError as error:
-        raise click.UsageError(f"{output}: can't be written: {os.strerror(error.errno or 0)}") from None
+
+
+@cli.command(epilog="Example: lstm-flows inspect models:/tutorial@champion days.csv --figure gates.png")
+@click.argument("model_uri")
+@click.argument("table", metavar="INPUT.csv", type=click.Path(path_type=Path))
+@click.option("--figure", type=click.Path(path_type=Path), help="Draw the first four sequences into this PNG file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else: every unit's values.")
+@verbosity
+@click.pass_context
+def inspect(context: click.Context, model_uri: str, table: Path, figure: Path | None, as_json: bool) -> None:
+    """Open a registered LSTM: its gates and states at every step of a table's sequences."""
+    session.prepare(**context.ensure_object(dict))
+    from tasks import inside
+
+    opened = inside.inspect(model_uri, table)
+    if figure:
+        with _written(figure):
+            opened.figure().savefig(figure, format="png")
+    if as_json:
+        click.echo(opened.to_json())
+    else:
+        _print_table(opened.table(), left=("sequence",))
 
 
 @cli.command(epilog="Example: lstm-flows ui --port 5001")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(port: int) -> None:
     """Open the MLflow UI on 127.0.0.1, on what was tracked in this directory or at MLFLOW_TRACKING_URI."""
-    _prepare()
+    session.prepare()
     from tasks import tracking
 
     uri = tracking.uri()
@@ -126,80 +139,41 @@ def ui(port: int) -> None:
     os.execv(sys.executable, [sys.executable, "-m", *command, "--workers", "1"])  # noqa: S606
 
 
-def _prepare(quiet: bool = False, verbose: bool = False) -> None:
-    """Settings of the libraries that have to stand before they are imported; what the user has set stays."""
-    defaults = {
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",  # without it Prefect's client prints a notice on a terminal
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    }
-    if not verbose:
-        # the console alone: Prefect's own UI still gets every line
-        defaults |= {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR"}
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("lstm_flows").setLevel(logging.WARNING if quiet else logging.INFO)
+@contextmanager
+def _written(path: Path | None) -> Iterator[None]:
+    """Say in one line that a file can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise click.UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from None
 
 
-def _run_compare(config: "CompareConfig", again: bool) -> "Comparison":
-    """Run the flow; Prefect's server starts, where none is running, while this process imports the rest."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    with ThreadPoolExecutor(1) as pool:
-        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+def _console() -> "Console":
+    from rich.console import Console
 
-        api = pool.submit(_start_api)
-        # A million objects come with these imports and stay: the garbage collector is not to walk through them, neither
-        # while they are made, nor in training, nor at the exit.
-        gc.disable()
-        from flows.compare import compare
-
-        gc.freeze()
-        gc.enable()
-        try:
-            api.result()
-            # the heartbeat's thread would hold the exit up by a second
-            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                return compare(config, again)
-        except Exception as error:
-            raise RunFailed(f"{type(error).__name__}: {error}") from error
+    return Console(highlight=False, color_system=None, width=None if sys.stdout.isatty() else 100)
 
 
-def _start_api() -> None:
-    """Reach Prefect's API, one process at a time where that starts a server and creates its database."""
-    from filelock import FileLock
-    from prefect.client.orchestration import get_client
-    from prefect.settings import get_current_settings
+def _print_table(rows: "pd.DataFrame", left: Sequence[str]) -> None:
+    """A table of text; the columns `left` are words, the others numbers."""
+    from rich import box
+    from rich.table import Table
 
-    # A child inherits what its thread blocks: so Ctrl-C in the terminal, which goes to every process of this one's
-    # group, leaves Prefect's server up for as long as the flow run still has to be marked.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    settings = get_current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
-    lock = nullcontext() if settings.api.url else FileLock(settings.home / "lstm-flows.lock")
-    with lock, get_client(sync_client=True) as client:
-        client.hello()
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in rows.columns:
+        shown.add_column(name, justify="left" if name in left else "right")
+    for row in rows.itertuples(index=False):
+        shown.add_row(*row)
+    _console().print(shown)
 
 
 def _show(comparison: "Comparison", hints: bool) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from tasks import reporting, tracking
 
-    console = Console(highlight=False, color_system=None, width=None if sys.stdout.isatty() else 100)
-    rows = reporting.table(comparison)
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in rows.columns:
-        shown.add_column(name, justify="left" if name in ("contender", "phase") else "right")
-    for row in rows.itertuples(index=False):
-        shown.add_row(*row)
+    console = _console()
     if comparison.reused:
         console.print("Nothing was trained: an earlier run had this configuration, data and code (--again trains).")
-    console.print(shown)
+    _print_table(reporting.table(comparison), left=("contender", "phase"))
     console.print(f"\n{reporting.headline(comparison)}")
     if hints:
         # what can be typed: the bare name only where the shell finds it
@@ -229,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(str(error), WRONG_INPUT)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", INTERRUPTED)
-    except RunFailed as error:
+    except session.RunFailed as error:
         if "-v" in sys.argv or "--verbose" in sys.argv:
             raise
         _fail(f"the run failed: {error}; -v shows more", RUN_FAILED)

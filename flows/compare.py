@@ -41,9 +41,9 @@ def compete(config: CompareConfig, contender: str, dataset: DatasetRef, parent: 
     """One contender's way: untrained, initial, fine-tuned; the two trained phases become model versions."""
     untrained = evaluate_untrained(config, contender, dataset, parent)
     initial = train(config, contender, dataset, parent)
-    initial_result = evaluate(initial, dataset)
+    initial_result = evaluate(config, initial, dataset)
     fine_tuned = resume(config, initial, dataset, parent)
-    fine_tuned_result = evaluate(fine_tuned, dataset)
+    fine_tuned_result = evaluate(config, fine_tuned, dataset)
     return [
         untrained,
         register(config, initial, initial_result, dataset),

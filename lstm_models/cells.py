@@ -28,7 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GATES = {"i": "input", "f": "forget", "g": "candidate", "o": "output"}
+LABELS = {
+    "i": "input gate", "f": "forget gate", "g": "candidate", "o": "output gate", "c": "cell state", "h": "hidden state",
+}  # fmt: skip
 
 Weights = Mapping[str, Tensor]
 
@@ -253,6 +255,21 @@ class LayerNorm(Cell):
         for name in ("ih", "hh", "c"):
             weights[f"weight_norm_{name}"].fill_(1)
             weights[f"bias_norm_{name}"].zero_()
+
+
+class Elman(Cell):
+    """No LSTM at all: the plain recurrent network's h_t = tanh(z_g), which has neither gates nor a cell state.
+
+    With it an nn.RNN's weights can be run, and opened, like an LSTM's. What is shown as c is h; of the gates i and o
+    count as open and f as shut. Source: Elman 1990.
+    """
+
+    gates = "g"
+
+    def step(self, z_BG: Tensor, before: Step, weights: Weights) -> Step:
+        (g,) = self.sums(z_BG, before, weights)
+        g = g.tanh()
+        return Step(torch.ones_like(g), torch.zeros_like(g), g, torch.ones_like(g), g.clone(), g.clone())
 
 
 def _normalised(vector: Tensor, weights: Weights, name: str) -> Tensor:

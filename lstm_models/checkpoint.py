@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from lstm_models.config import BuiltIn, HandBuilt, UserError
+from lstm_models.config import AnyModel, Contender, UserError
 from lstm_models.network import Network, build_network
+from lstm_models.replicas import Replicas
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CheckpointError(UserError):
@@ -27,8 +28,8 @@ class CheckpointError(UserError):
 class Continuity(L.Callback):
     """Puts the network's description and the random state into each checkpoint, and takes the state up on resuming."""
 
-    def __init__(self, network: HandBuilt | BuiltIn, input_size: int) -> None:
-        self.description = describe(network, input_size)
+    def __init__(self, contender: Contender, input_size: int) -> None:
+        self.description = describe(contender, input_size)
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -88,8 +89,8 @@ def read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_network(path: Path) -> Network:
-    """The network of a checkpoint, built from its own description, with its weights, in evaluation mode.
+def load_network(path: Path) -> Network | Replicas:
+    """The network of a checkpoint, or its copies, built from its own description, with its weights, in evaluation mode.
 
     Raises:
         CheckpointError: as `read`, or if description and weights do not fit together.
@@ -98,9 +99,10 @@ def load_network(path: Path) -> Network:
     ours = checkpoint["lstm_flows"]
     prefix = "network."
     try:
-        config: HandBuilt | BuiltIn = TypeAdapter(HandBuilt | BuiltIn).validate_python(ours["network"])
+        config: AnyModel = TypeAdapter(AnyModel).validate_python(ours["network"])
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are replaced
-            network = build_network(config, ours["input_size"])
+            networks = [build_network(config, ours["input_size"]) for _ in range(ours["replicas"])]
+        network = Replicas(networks) if len(networks) > 1 else networks[0]
         weights = {key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items()}
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -108,20 +110,25 @@ def load_network(path: Path) -> Network:
     return network.eval()
 
 
-def check_resumable(path: Path, network: HandBuilt | BuiltIn, input_size: int, max_epochs: int) -> None:
+def check_resumable(path: Path, contender: Contender, input_size: int, max_epochs: int) -> None:
     """See to it that training can go on from a checkpoint.
 
     Raises:
         CheckpointError: as `read`; or if it is of another network, or has trained for max_epochs already.
     """
     checkpoint = read(path)
-    theirs = {key: checkpoint["lstm_flows"].get(key) for key in ("network", "input_size")}
-    if theirs != describe(network, input_size):
+    expected = describe(contender, input_size)
+    theirs = {key: checkpoint["lstm_flows"].get(key) for key in expected}
+    if theirs != expected:
         raise CheckpointError(f"{path}: a checkpoint of another network, {theirs}")
     if checkpoint["epoch"] >= max_epochs:
         raise CheckpointError(f"{path}: trained for {checkpoint['epoch']} epochs; max_epochs {max_epochs} adds none")
 
 
-def describe(network: HandBuilt | BuiltIn, input_size: int) -> dict[str, Any]:
+def describe(contender: Contender, input_size: int) -> dict[str, Any]:
     """A network in primitives: what it takes to build it anew."""
-    return {"network": network.model_dump(mode="json"), "input_size": input_size}
+    return {
+        "network": contender.model.model_dump(mode="json"),
+        "input_size": input_size,
+        "replicas": contender.replicas,
+    }

@@ -31,3 +31,14 @@ def takes_over(candidate_mse: float, incumbent_mse: float | None, *, same_data: 
         same_data: whether both were judged on data with the same digest.
     """
     return incumbent_mse is None or (same_data and candidate_mse < incumbent_mse)
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share, from how often something was seen in so many trials.
+
+    Source: Wilson 1927. It stays within 0 and 1, and is of use for few trials and for shares of 0 and 1 too.
+    """
+    from scipy.stats import binomtest  # half a second, for those who have copies
+
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -13,6 +13,10 @@ from lstm_models import yaml_text
 PHASES = ("untrained", "initial", "fine_tuned")
 Phase = Literal["untrained", "initial", "fine_tuned"]
 
+CELLS = (
+    "lstm", "peephole", "no_input_gate", "no_forget_gate", "no_output_gate", "no_input_activation",
+    "no_output_activation", "coupled_gates", "full_gate_recurrence", "layer_norm",
+)  # fmt: skip
 RESERVED_NAMES = ("champion", "challenger", "latest")  # aliases that mean something else in the registry
 
 
@@ -27,6 +31,14 @@ def _check_contender_name(name: str) -> str:
         raise PydanticCustomError("name", "must be lower-case letters, digits and '_', a letter first")
     if name in RESERVED_NAMES or re.fullmatch(r"v\d+", name):
         raise PydanticCustomError("name", "means something else in the model registry; choose another name")
+    return name
+
+
+def _check_cell(name: str) -> str:
+    if name not in CELLS and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):
+        close = get_close_matches(name, CELLS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(CELLS)}."
+        raise PydanticCustomError("cell", "no such cell; {hint} One of your own is module.Class", {"hint": hint})
     return name
 
 
@@ -67,6 +79,18 @@ class TutorialData(Config):
     kind: Literal["tutorial"] = "tutorial"
 
 
+class AddingData(Config):
+    """The adding problem: two of a sequence's numbers are marked, and their sum is to be told at its end."""
+
+    kind: Literal["adding"]
+    length: int = Field(100, ge=2, le=10_000, description="time steps of a sequence")
+    count: int = Field(ge=1, le=10_000_000, description="sequences")
+    seed: int = Field(0, ge=0, lt=2**32, description="what is drawn depends on it and on nothing else")
+
+
+AnyData = TutorialData | AddingData
+
+
 class _Recurrent(Config):
     hidden_size: int = Field(1, ge=1, description="size of the hidden and of the cell state, in numbers")
     num_layers: int = Field(1, ge=1, description="layers on top of each other")
@@ -101,12 +125,30 @@ class HandBuilt(_Recurrent):
     init: Literal["default", "normal"] = Field(
         "default", description="default: uniform, as nn.LSTM; normal: weights from N(0, 1), biases 0, as the tutorial"
     )
+    cell: Annotated[str, AfterValidator(_check_cell)] = Field(
+        "lstm", description=f"the equations of a time step: {', '.join(CELLS)}; or module.Class, one of your own"
+    )
+    forget_bias: float | None = Field(None, description="where the forget gate's bias starts; none: drawn as the rest")
+    recurrent_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability of dropping a hidden state on its way into the next step"
+    )
+    zoneout: float = Field(0.0, ge=0, lt=1, description="probability of a state staying what it was a step before")
 
 
 class BuiltIn(_Recurrent):
     """PyTorch's nn.LSTM."""
 
     kind: Literal["built_in"]
+    forget_bias: float | None = Field(None, description="where the forget gate's bias starts; none: drawn as the rest")
+
+
+class RNN(_Recurrent):
+    """PyTorch's nn.RNN, a plain recurrent network with tanh: what the LSTM is held against."""
+
+    kind: Literal["rnn"]
+
+
+AnyModel = HandBuilt | BuiltIn | RNN
 
 
 class Training(Config):
@@ -119,6 +161,9 @@ class Training(Config):
     )
     batch_size: int = Field(1, ge=1, description="sequences in a step")
     shuffle: bool = Field(False, description="another order each epoch, drawn from the seed and the epoch's number")
+    clip_norm: float | None = Field(
+        None, gt=0, description="the most that the gradient's norm may be; a longer one is scaled down to it"
+    )
     threads: int | None = Field(None, ge=1, description="torch's threads while training; none: as many as torch takes")
     log_every_n_steps: int = Field(50, ge=1, description="steps between two points of a curve")
     log_outputs: bool = Field(
@@ -135,9 +180,12 @@ class FineTuning(Config):
 class Contender(Config):
     """A model with its training settings."""
 
-    model: HandBuilt | BuiltIn = Field(discriminator="kind")
+    model: AnyModel = Field(discriminator="kind")
     training: Training
     fine_tuning: FineTuning
+    replicas: int = Field(
+        1, ge=1, le=1000, description="copies that are trained together, seeded with the seed, the seed + 1, and so on"
+    )
 
     @model_validator(mode="after")
     def _fine_tuning_goes_on(self) -> Self:
@@ -151,13 +199,33 @@ class Contender(Config):
         return self
 
 
+class Converged(Config):
+    """When a copy counts as converged: its error is below a threshold."""
+
+    metric: Literal["max_error", "mse", "mae"] = Field("max_error", description="which error; max_error: the largest")
+    below: float = Field(0.1, gt=0, description="the threshold, in the error's unit")
+
+
+class Figures(Config):
+    """What is drawn beside the loss curves and the predictions."""
+
+    gates_of: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None, description="rows of the data whose gates are drawn over time, from 1; none: the first two"
+    )
+    gradients_through_time: bool = Field(
+        False, description="the gradient of the loss with respect to the state at every time step"
+    )
+
+
 class CompareConfig(Config):
     """One comparison: contenders, trained and judged on the same data."""
 
     experiment: Name = Field(description="name of the MLflow experiment and of the registered model")
     seed: int = Field(42, ge=0, lt=2**32, description="each contender is seeded with it by itself")
-    data: TutorialData = Field(TutorialData(), description="where the sequences come from")
+    data: AnyData = Field(TutorialData(), discriminator="kind", description="where the sequences come from")
     contenders: dict[ContenderName, Contender] = Field(min_length=1, description="by name")
+    converged: Converged = Field(Converged(), description="when a copy of a contender with replicas has converged")
+    figures: Figures = Field(Figures(), description="what is drawn")
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `lstm-flows compare` runs again as it is."""

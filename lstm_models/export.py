@@ -13,14 +13,14 @@ class Exportable(nn.Module):
     What serves a model hands it one tensor. So the lengths of a padded batch travel in it: NaN in all features, from a
     sequence's end to the end of the batch, is padding. A NaN anywhere else is a missing value, and its prediction NaN.
 
-    An nn.LSTM is exported as the hand-built LSTM of the same weights: its own operator would store the number of steps
-    as a constant.
+    An nn.LSTM or nn.RNN is exported as the hand-built LSTM of the same weights: its own operator would store the number
+    of steps as a constant.
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         recurrent = network.recurrent
-        if isinstance(recurrent, nn.LSTM):
+        if isinstance(recurrent, nn.LSTM | nn.RNN):
             recurrent = LSTM.from_builtin(recurrent)
         self.network = Network(recurrent, network.head)
 

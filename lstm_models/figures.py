@@ -1,16 +1,22 @@
 """Every figure, alike: one finding each, in the title; a contender has one colour everywhere, and one line style."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from lstm_models.cells import LABELS, Step
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; the dashes and markers serve in grey.
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#777777"
 OTHERS = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-FIXED = {"hand_built": BLUE, "built_in": ORANGE}
+FIXED = {"hand_built": BLUE, "built_in": ORANGE, "rnn": GREY}
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D")
 
@@ -31,6 +37,14 @@ class Points:
     targets: Sequence[float]
     predictions: Sequence[float]
     mse: float
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The mean squared errors of a contender's copies, infinite for those that failed, and how many converged."""
+
+    errors: Sequence[float]
+    converged: int
 
 
 def loss_curves(curves: Mapping[str, Curve]) -> Figure:
@@ -66,8 +80,7 @@ def loss_curves(curves: Mapping[str, Curve]) -> Figure:
 
 def predictions_against_targets(phases: Mapping[str, Mapping[str, Points]]) -> Figure:
     """A panel a phase: what each contender predicts over what was to be predicted, and the line where both agree."""
-    figure = Figure(figsize=(8, 3.4), dpi=100, layout="constrained")
-    panels = figure.subplots(1, len(phases), sharex=True, sharey=True, squeeze=False)[0]
+    figure, panels = _panels(list(phases), 3.4)
     colours = _colours(list(next(iter(phases.values()))))
     values = [value for panel in phases.values() for points in panel.values() for value in points.targets]
     ends = [min(values), max(values)]
@@ -88,12 +101,134 @@ def predictions_against_targets(phases: Mapping[str, Mapping[str, Points]]) -> F
         axes.set_title(phase.replace("_", "-"), fontsize=10)
         axes.set_xlabel("target")
         axes.legend(fontsize=7, frameon=False, loc="upper left")
-        _plain(axes)
     panels[0].set_ylabel("prediction")
     last = list(phases)[-1]
     nearest = min(phases[last], key=lambda name: phases[last][name].mse)
     figure.suptitle(f"{nearest} comes nearest to the targets (on the line), in sample", fontsize=11)
     return figure
+
+
+def errors_of_copies(phases: Mapping[str, Mapping[str, Copies]]) -> Figure:
+    """A panel a phase: which share of a contender's copies has an error of at most so much."""
+    figure, panels = _panels(list(phases), 3.6)
+    colours = _colours(list(next(iter(phases.values()))))
+    for axes, (phase, contenders) in zip(panels, phases.items(), strict=True):
+        for position, (name, copies) in enumerate(contenders.items()):
+            errors = sorted(error for error in copies.errors if math.isfinite(error))
+            shares = [number / len(copies.errors) for number in range(1, len(errors) + 1)]
+            axes.step(
+                errors,
+                shares,
+                where="post",
+                color=colours[name],
+                linestyle=DASHES[position % len(DASHES)],
+                marker=MARKERS[position % len(MARKERS)],
+                markersize=3,
+                label=f"{name}, {len(copies.errors)} copies",
+            )
+        axes.set_title(phase.replace("_", "-"), fontsize=10)
+        axes.set_xscale("log")
+        axes.set_xlabel("mean squared error")
+        axes.legend(fontsize=7, frameon=False, loc="upper left")
+    panels[0].set_ylabel("share of copies with at most this error")
+    last = phases[list(phases)[-1]]
+    counts = [f"{copies.converged} of {len(copies.errors)} copies of {name}" for name, copies in last.items()]
+    figure.suptitle(f"{' and '.join(counts)} converged", fontsize=11)
+    return figure
+
+
+def gradients_through_time(phases: Mapping[str, Mapping[str, Mapping[str, Mapping[int, float]]]]) -> Figure:
+    """A panel a phase: how much the loss depends on each contender's states h, and c, at each time step."""
+    figure, panels = _panels(list(phases), 3.8)
+    colours = _colours(list(next(iter(phases.values()))))
+    for axes, (phase, contenders) in zip(panels, phases.items(), strict=True):
+        for name, states in contenders.items():
+            for state, curve in states.items():
+                style = "-" if state == "h" else DASHES[1]
+                axes.plot(list(curve), list(curve.values()), color=colours[name], linestyle=style, linewidth=1.4)
+                axes.plot([], [], color=colours[name], linestyle=style, label=f"{name}, {state}")
+        axes.set_title(phase.replace("_", "-"), fontsize=10)
+        axes.set_yscale("log")
+        axes.set_xlabel("time step t")
+    panels[0].set_ylabel("|dLoss/dh_t| and |dLoss/dc_t|, mean over sequences")
+    panels[-1].legend(fontsize=7, frameon=False, loc="lower right")
+    shares = {}
+    for name, states in next(iter(phases.values())).items():
+        of_steps = list((states.get("c") or states["h"]).values())
+        shares[name] = of_steps[0] / of_steps[-1]
+    told = [f"{share:.0e} in {name}" for name, share in shares.items()]
+    figure.suptitle(f"What of the gradient reaches the first step, untrained: {', '.join(told)}", fontsize=11)
+    return figure
+
+
+def gates(name: str, x_BTD: Tensor, opened: Step, sequences: Sequence[str]) -> Figure:
+    """A column a sequence, a row for x and each of i, f, g, o, c, h: its units, of all layers, over time.
+
+    Args:
+        name: whose they are.
+        x_BTD: the sequences, (B, T, D).
+        opened: what `trace` makes of them, (K, B, T, H) each.
+        sequences: their names, B.
+    """
+    K, B, T, H = opened.c.shape
+    parts = {"x": x_BTD.unsqueeze(0)}
+    parts |= {letter: part.detach() for letter, part in zip(Step._fields, opened, strict=True)}
+    figure = Figure(figsize=(8, 1.3 + 7 * max(0.7, min(1.5, 0.06 * K * H))), dpi=100, layout="constrained")
+    panels = figure.subplots(len(parts), B, sharex=True, squeeze=False)
+    for row, (letter, part) in enumerate(parts.items()):
+        highest = max(1.0, part.abs().max().item())
+        low, colours = (0.0, "Blues") if letter in "ifo" else (-highest, "PuOr_r")
+        for column, sequence in enumerate(sequences):
+            axes = panels[row, column]
+            units_over_time = part[:, column].transpose(1, 2).flatten(0, 1)  # (K units, T)
+            image = axes.imshow(
+                units_over_time, aspect="auto", cmap=colours, vmin=low, vmax=highest, extent=(0.5, T + 0.5, 0, 1)
+            )
+            axes.set_yticks([])
+            if units_over_time.numel() <= 12:
+                _write_numbers(axes, units_over_time, low, highest)
+            if row == 0:
+                axes.set_title(sequence, fontsize=10)
+        panels[row, 0].set_ylabel(f"{letter}\n{LABELS.get(letter, 'input')}", fontsize=8)
+        figure.colorbar(image, ax=list(panels[row]), fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
+    for axes in panels[-1]:
+        axes.set_xlabel("time step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(T, 10)))
+    figure.suptitle(f"{name}: {_finding(x_BTD, opened, sequences)}", fontsize=11)
+    return figure
+
+
+def _finding(x_BTD: Tensor, opened: Step, sequences: Sequence[str]) -> str:
+    """What the cell state has kept at the end."""
+    last_BN = opened.c.detach()[:, :, -1].transpose(0, 1).flatten(1)
+    T = x_BTD.size(1)
+    if len(sequences) == 1:
+        return f"after step {T} the cell state of {sequences[0]} is {last_BN.norm().item():.2g} long"
+    apart = torch.cdist(last_BN, last_BN).max().item()
+    if len(sequences) > 2:
+        return f"after step {T} the cell states are up to {apart:.2g} apart"
+    differing = (x_BTD[0] != x_BTD[1]).any(-1).nonzero().flatten().tolist()
+    alone = f"differ in step {differing[0] + 1} alone, and are" if len(differing) == 1 else "are"
+    return f"{' and '.join(sequences)} {alone} {apart:.2g} apart in the cell state after step {T}"
+
+
+def _write_numbers(axes: Axes, units_over_time: Tensor, low: float, high: float) -> None:
+    units, T = units_over_time.shape
+    for unit in range(units):
+        for step in range(T):
+            value = units_over_time[unit, step].item()
+            dark = value > 0.6 * high or (low < 0 and value < 0.6 * low)
+            place = (step + 1, 1 - (unit + 0.5) / units)
+            axes.text(*place, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+
+
+def _panels(titles: Sequence[str], height: float) -> tuple[Figure, Sequence[Axes]]:
+    """One beside the other, with common axes."""
+    figure = Figure(figsize=(8, height), dpi=100, layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, len(titles), sharex=True, sharey=True, squeeze=False)[0]
+    for axes in panels:
+        _plain(axes)
+    return figure, panels
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

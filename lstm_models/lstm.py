@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lstm_models import arguments, padding
-from lstm_models.cells import Cell, LSTMState
+from lstm_models.cells import Cell, Elman, LSTMState
 from lstm_models.kernel import BASE, unroll
 
 Biases = Literal["one", "two"]
@@ -277,9 +277,15 @@ class LSTM(nn.Module):
         return padding.reverse(states.hidden, lengths_B) if backwards else states.hidden, after
 
     @classmethod
-    def from_builtin(cls, builtin: nn.LSTM) -> Self:
-        """The same LSTM written by hand: settings, weights, device, type and training mode of an nn.LSTM."""
-        return _fill(cls(**_settings(builtin)), builtin)
+    def from_builtin(cls, builtin: nn.LSTM | nn.RNN) -> Self:
+        """The same written by hand: settings, weights, device, type and training mode of an nn.LSTM, or an nn.RNN.
+
+        Raises:
+            ValueError: for an nn.RNN with another activation than tanh.
+        """
+        if isinstance(builtin, nn.RNN) and builtin.nonlinearity != "tanh":
+            raise ValueError(f"an nn.RNN with {builtin.nonlinearity}; only tanh can be taken over")
+        return _fill(cls(**_settings(builtin), cell=BASE if isinstance(builtin, nn.LSTM) else Elman()), builtin)
 
     def to_builtin(self) -> nn.LSTM:
         """The same LSTM as an nn.LSTM; where this one has one bias, its second is 0.
@@ -312,7 +318,7 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
-def _settings(lstm: "LSTM | nn.LSTM") -> dict[str, Any]:
+def _settings(lstm: "LSTM | nn.LSTM | nn.RNN") -> dict[str, Any]:
     """What the two kinds have in common, to build another on the meta device, where no weight is drawn."""
     names = (
         "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size",

@@ -9,6 +9,11 @@ def errors(predictions_B: Tensor, targets_B: Tensor) -> dict[str, float]:
     Returns:
         mse: mean squared error, in the target's unit squared.
         mae: mean absolute error, in the target's unit.
+        max_error: the largest absolute error, in the target's unit.
     """
     difference_B = predictions_B.double() - targets_B.double()
-    return {"mse": difference_B.square().mean().item(), "mae": difference_B.abs().mean().item()}
+    return {
+        "mse": difference_B.square().mean().item(),
+        "mae": difference_B.abs().mean().item(),
+        "max_error": difference_B.abs().max().item(),
+    }

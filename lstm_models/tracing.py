@@ -1,13 +1,18 @@
 """An LSTM opened: what its gates and states are at every time step."""
 
+from collections.abc import Sequence
+from typing import NamedTuple, TypeGuard
+
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from lstm_models import padding
 from lstm_models.cells import Cell, LSTMState, Step, Weights
+from lstm_models.data.tables import Sequences
 from lstm_models.kernel import steps
 from lstm_models.lstm import LSTM
+from lstm_models.network import Network
 
 
 def trace(
@@ -38,27 +43,79 @@ def trace(
     """
     if isinstance(lstm, nn.LSTM):
         lstm = LSTM.from_builtin(lstm)
-    if isinstance(input, PackedSequence):
-        if lengths is not None:
-            raise ValueError("lengths are for a batch; got a PackedSequence, which has its own")
-        input, lengths = pad_packed_sequence(input, batch_first=lstm.batch_first)
-        lengths = lengths.to(input.device)
     recorded: list[Step] = []
 
     def loop(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, *, training: bool) -> LSTMState:
-        all_steps = Step(*map(torch.stack, zip(*steps(x_TBD, state, weights, cell, training), strict=True)))
-        backwards = lstm.bidirectional and len(recorded) % 2 == 1
-        recorded.append(Step(*(padding.reverse(part, lengths) if backwards else part for part in all_steps)))
-        return LSTMState(all_steps.h, all_steps.c)
+        recorded.append(Step(*map(torch.stack, zip(*steps(x_TBD, state, weights, cell, training), strict=True))))
+        return LSTMState(recorded[-1].h, recorded[-1].c)
 
     lstm.run(input, hx, lengths, loop)
-    return Step(*(_in_the_form_of(input, torch.stack(parts), lengths, lstm) for parts in zip(*recorded, strict=True)))
+    lengths_B = padding.pad(input)[1] if isinstance(input, PackedSequence) else lengths
+    for k in range(1, len(recorded), 2) if lstm.bidirectional else ():
+        recorded[k] = Step(*(padding.reverse(part, lengths_B) for part in recorded[k]))
+    opened = Step(*(torch.stack(parts) for parts in zip(*recorded, strict=True)))  # (K, T, B, ...)
+    if lengths_B is not None:
+        padding_TB1 = ~padding.is_real(lengths_B, opened.c.size(1)).unsqueeze(-1)
+        opened = Step(*(part.masked_fill(padding_TB1, torch.nan) for part in opened))
+    if isinstance(input, PackedSequence):
+        if (order := input.unsorted_indices) is not None:
+            opened = Step(*(part.index_select(2, order) for part in opened))
+    elif input.dim() == 2:
+        return Step(*(part.squeeze(2) for part in opened))
+    return Step(*(part.transpose(1, 2) for part in opened)) if lstm.batch_first else opened
 
 
-def _in_the_form_of(input: Tensor, part_KTBH: Tensor, lengths: Tensor | None, lstm: LSTM) -> Tensor:
-    if lengths is not None:
-        real_TB1 = padding.is_real(lengths, part_KTBH.size(1)).unsqueeze(-1)
-        part_KTBH = part_KTBH.masked_fill(~real_TB1, torch.nan)
-    if input.dim() == 2:
-        return part_KTBH.squeeze(2)
-    return part_KTBH.transpose(1, 2) if lstm.batch_first else part_KTBH
+def has_gates(recurrent: nn.Module) -> TypeGuard[LSTM | nn.LSTM]:
+    """Whether there is something in it for `trace` to open."""
+    return isinstance(recurrent, LSTM | nn.LSTM)
+
+
+class StateGradients(NamedTuple):
+    """How much the loss depends on the states of each time step, (T): see `gradients_through_time`."""
+
+    hidden_T: Tensor
+    cell_T: Tensor | None
+
+
+def gradients_through_time(network: Network, sequences: Sequences) -> StateGradients:
+    """The norm of dLoss/dh_t, and of dLoss/dc_t where there is a cell state, at every time step t.
+
+    The loss is the squared error of one sequence; the norm is taken over all layers and units, and the mean over the
+    sequences. A gradient that dies on its way back through time can't teach what lies that far back: Hochreiter 1991;
+    Bengio, Simard and Frasconi 1994.
+
+    Args:
+        network: with a core of one direction: an LSTM of either kind, or an nn.RNN.
+        sequences: some; each is held against its own target.
+    """
+    core = network.recurrent
+    if isinstance(core, nn.LSTM | nn.RNN):
+        core = LSTM.from_builtin(core)
+    assert isinstance(core, LSTM)
+    layers: list[list[Step]] = []
+
+    def loop(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, *, training: bool) -> LSTMState:
+        layers.append(list(steps(x_TBD, state, weights, cell, training)))
+        return LSTMState(
+            *(torch.stack(parts) for parts in zip(*((step.h, step.c) for step in layers[-1]), strict=True))
+        )
+
+    x_BTD, y_B = sequences
+    with torch.enable_grad():
+        _, (last_KBH, _) = core.run(x_BTD, None, None, loop)
+        loss = (network.head(last_KBH[-1]).squeeze(-1) - y_B).square().sum()
+        hidden_T, cell_T = (
+            _norms(torch.autograd.grad(loss, states, retain_graph=True, materialize_grads=True), x_BTD.size(1))
+            for states in (
+                [step.h for layer in layers for step in layer],
+                [step.c for layer in layers for step in layer],
+            )
+        )
+    return StateGradients(hidden_T, cell_T if has_gates(network.recurrent) else None)
+
+
+def _norms(gradients: Sequence[Tensor], steps: int) -> Tensor:
+    """Of gradients (B, H), the steps of one layer after those of another: over layers and units, the mean over B."""
+    return torch.stack(
+        [torch.stack(list(gradients[t::steps])).square().sum(dim=(0, 2)).sqrt().mean() for t in range(steps)]
+    )

@@ -20,6 +20,7 @@ from lstm_models.data.loader import SequenceLoader
 from lstm_models.data.tables import Sequences
 from lstm_models.module import SequenceModule
 from lstm_models.network import Network, build_network
+from lstm_models.replicas import Replicas
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,16 @@ class Fit:
     seconds: float
 
 
-def new_network(contender: Contender, sequences: Sequences, seed: int) -> Network:
-    """The contender's untrained network: what it is depends on the contender and the seed alone."""
-    L.seed_everything(seed, verbose=False)
-    return build_network(contender.model, input_size=sequences.x_BTD.size(-1))
+def new_network(contender: Contender, sequences: Sequences, seed: int) -> Network | Replicas:
+    """The contender's untrained network: what it is depends on the contender and the seed alone.
+
+    Of replicas the first has this seed, the second the next, and so on.
+    """
+    networks = []
+    for own_seed in range(seed, seed + contender.replicas):
+        L.seed_everything(own_seed % 2**32, verbose=False)
+        networks.append(build_network(contender.model, input_size=sequences.x_BTD.size(-1)))
+    return Replicas(networks) if contender.replicas > 1 else networks[0]
 
 
 def fit(
@@ -71,7 +78,7 @@ def fit(
     input_size = sequences.x_BTD.size(-1)
     max_epochs = training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs
     if resume_from:
-        check_resumable(resume_from, contender.model, input_size, max_epochs)
+        check_resumable(resume_from, contender, input_size, max_epochs)
     module = SequenceModule(new_network(contender, sequences, seed), training)
     loader = SequenceLoader(sequences, batch_size=training.batch_size, shuffle=training.shuffle, seed=seed)
     with _quiet_lightning():
@@ -80,7 +87,8 @@ def fit(
             max_epochs=max_epochs,
             log_every_n_steps=training.log_every_n_steps,
             logger=list(loggers),
-            callbacks=[Continuity(contender.model, input_size), *callbacks],
+            callbacks=[Continuity(contender, input_size), *callbacks],
+            gradient_clip_val=training.clip_norm,
             enable_checkpointing=False,  # a file is written once, at the end, not at every epoch
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -10,24 +10,25 @@ from mlflow.models import infer_signature
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from lstm_models.config import TutorialData
-from lstm_models.data import tables, tutorial
+from lstm_models.config import AddingData, AnyData, TutorialData
+from lstm_models.data import adding, tables, tutorial
 from tasks import tracking
 from tasks.references import DatasetRef, ParentRun
 
 
-def read_source(config: TutorialData) -> pd.DataFrame:
-    """The table that the configuration describes."""
+def read_source(config: AnyData) -> tuple[pd.DataFrame, tables.Columns]:
+    """The table that the configuration describes, and what its columns hold. The first column names the sequences."""
     match config:
         case TutorialData():
-            return tutorial.table()
+            return tutorial.table(), tutorial.COLUMNS
+        case AddingData():
+            return adding.table(config.length, config.count, config.seed), adding.columns(config.length)
 
 
 @task(task_run_name="generate {config.kind} data", cache_policy=NO_CACHE)
-def generate_data(config: TutorialData, parent: ParentRun) -> DatasetRef:
+def generate_data(config: AnyData, parent: ParentRun) -> DatasetRef:
     """Make the table and store it with the parent run."""
-    table = read_source(config)
-    columns = tutorial.COLUMNS
+    table, columns = read_source(config)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / f"{config.kind}.parquet"
         table.to_parquet(path, index=False)
@@ -39,7 +40,8 @@ def generate_data(config: TutorialData, parent: ParentRun) -> DatasetRef:
         sequences=len(table),
         inputs=columns.inputs,
         target=columns.target,
-        key="company",
+        features=columns.features,
+        key=str(table.columns[0]),
     )
     tracking.log_dataset(parent.run_id, as_input(reference, table), "training and evaluation")
     return reference
@@ -52,7 +54,7 @@ def load_table(dataset: DatasetRef) -> pd.DataFrame:
 
 def load_sequences(dataset: DatasetRef) -> tables.Sequences:
     """Read a stored dataset as tensors."""
-    return tables.to_sequences(load_table(dataset), tables.Columns(dataset.inputs, dataset.target))
+    return tables.to_sequences(load_table(dataset), dataset.columns)
 
 
 def as_input(dataset: DatasetRef, table: pd.DataFrame) -> Dataset:

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from lstm_models.config import Phase
+from lstm_models.data.tables import Columns
 
 
 class Reference(BaseModel):
@@ -29,7 +30,13 @@ class DatasetRef(Reference):
     sequences: int
     inputs: tuple[str, ...]
     target: str
+    features: int
     key: str
+
+    @property
+    def columns(self) -> Columns:
+        """Which of its columns hold what."""
+        return Columns(self.inputs, self.target, self.features)
 
 
 class CheckpointRef(Reference):
@@ -53,8 +60,19 @@ class DatasetSummary(Reference):
     names: list[str] | None = Field(None, description="of the sequences, where they are few")
 
 
+class Copies(Reference):
+    """How the copies of a contender with replicas do. Copy number n, from 0, has the comparison's seed + n."""
+
+    count: int
+    converged: int
+    low: float = Field(description="of the 95 % interval of the share of converged ones, after Wilson")
+    high: float
+    median: int = Field(description="the number of the median copy by mse, whose figures the result has")
+    errors: list[float | None] = Field(description="each copy's mse; null where it predicts NaN or infinity")
+
+
 class Result(Reference):
-    """How one contender does after one phase.
+    """How one contender does after one phase; with replicas, its median copy.
 
     predictions is None, and predictions_uri the place of a Parquet table, where there are more than 100. model_uri is
     None for the untrained phase, whose figures stand on the parent run.
@@ -71,6 +89,7 @@ class Result(Reference):
     parameters: int
     run_id: str
     model_uri: str | None
+    copies: Copies | None = None
 
 
 class Holder(Reference):

@@ -2,6 +2,7 @@
 
 import os
 from functools import lru_cache
+from typing import NamedTuple
 
 import mlflow.pytorch
 import numpy as np
@@ -13,12 +14,16 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import TypeAdapter
 from torch import nn
 
 from lstm_models import comparison
 from lstm_models.checkpoint import load_network
-from lstm_models.config import CompareConfig, UserError
+from lstm_models.config import AnyModel, CompareConfig, UserError
+from lstm_models.data.tables import Columns
+from lstm_models.evaluation import one_of
 from lstm_models.export import Exportable
+from lstm_models.network import Network, build_network
 from tasks import provenance, tracking
 from tasks.data import load_sequences
 from tasks.references import CheckpointRef, DatasetRef, Holder, Result
@@ -49,6 +54,7 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
     logged = client.create_logged_model(
         experiment_id, name=f"{checkpoint.contender}-{checkpoint.phase}", source_run_id=checkpoint.run_id, tags=tags
     )
+    network = load_network(tracking.download(checkpoint.uri))
     x_BTD = load_sequences(dataset).x_BTD
     # two sequences, and two steps: torch.export would take an example's size of one for a constant
     example = np.resize(x_BTD.numpy(), (2, max(2, x_BTD.size(1)), x_BTD.size(2)))
@@ -60,9 +66,10 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         metadata={
             "inputs": list(dataset.inputs),
             "target": dataset.target,
+            "features": dataset.features,
             "model": config.contenders[checkpoint.contender].model.model_dump(mode="json"),
         },
-        pytorch_model=Exportable(load_network(tracking.download(checkpoint.uri))).eval(),
+        pytorch_model=Exportable(one_of(network, result.copies.median if result.copies else 0)).eval(),
         serialization_format="pt2",
         input_example=example,
         signature=ModelSignature(
@@ -88,8 +95,8 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
 def _registered_model(client: MlflowClient, name: str, dataset: DatasetRef) -> str:
     """The name of the experiment's registered model, which is created if it is not there."""
     description = (
-        f"Recurrent networks of the experiment {name}: they take float32 (sequences, steps, 1 feature), NaN after the "
-        f"end of a shorter sequence, and return {dataset.target}. The alias champion is the one to use."
+        f"Recurrent networks of the experiment {name}: they take float32 (sequences, steps, {dataset.features}), NaN "
+        f"after the end of a shorter sequence, and return {dataset.target}. The alias champion is the one to use."
     )
     try:
         client.create_registered_model(name, description=description)
@@ -149,11 +156,23 @@ def find_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | No
         raise
 
 
-def load_model(uri: str) -> tuple[nn.Module, tuple[str, ...], str]:
-    """Load a registered model, its archive looked into first: one that carries a pickle is refused, nothing runs.
+class Registered(NamedTuple):
+    """A registered model: what it computes, (B, T, D) to (B); the columns it reads and predicts; how it was made."""
 
-    Returns:
-        The network, which takes (B, T, D) and returns (B); the columns that it reads; the column that it predicts.
+    program: nn.Module
+    columns: Columns
+    config: AnyModel
+
+    def network(self) -> Network:
+        """The network that was exported, built from its configuration, with the program's weights."""
+        weights = {key.removeprefix("network."): value for key, value in self.program.state_dict().items()}
+        network = build_network(self.config, self.columns.features)
+        network.load_state_dict(weights)
+        return network.eval()
+
+
+def load_model(uri: str) -> Registered:
+    """Load a registered model, its archive looked into first: one that carries a pickle is refused, nothing runs.
 
     Raises:
         ModelError: if there is no such model, or it is not one of this program's, or it can't be trusted.
@@ -170,10 +189,11 @@ def load_model(uri: str) -> tuple[nn.Module, tuple[str, ...], str]:
     try:
         directory = tracking.download(uri)
         metadata = yaml.safe_load((directory / "MLmodel").read_text())["metadata"]
-        columns, target = tuple(metadata["inputs"]), metadata["target"]
-        network: nn.Module = mlflow.pytorch.load_model(str(directory))
+        columns = Columns(tuple(metadata["inputs"]), metadata["target"], metadata["features"])
+        config: AnyModel = TypeAdapter(AnyModel).validate_python(metadata["model"])
+        program: nn.Module = mlflow.pytorch.load_model(str(directory))
     except MlflowException as error:
         raise ModelError(f"{uri}: {error.message.splitlines()[0]}") from error
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
-    return network, columns, target
+    return Registered(program, columns, config)

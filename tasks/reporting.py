@@ -1,5 +1,6 @@
 """The comparison as people look at it: a table and two figures, in MLflow and in Prefect."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -11,7 +12,7 @@ from lstm_models import figures
 from lstm_models.config import PHASES, CompareConfig
 from tasks import tracking
 from tasks.data import load_table
-from tasks.references import Comparison, DatasetRef, DatasetSummary, Holder, ParentRun, Result
+from tasks.references import Comparison, Copies, DatasetRef, DatasetSummary, Holder, ParentRun, Result
 from tasks.runs import RESULT_FILE
 
 MOST_COLUMNS = 4  # predictions that the table shows side by side
@@ -46,6 +47,10 @@ def report(
     client.log_figure(run_id, figures.loss_curves(_curves(results)), "loss_curves.png")
     if any(result.predictions for result in results):
         client.log_figure(run_id, figures.predictions_against_targets(_points(results)), "predictions.png")
+    if any(result.copies for result in results):
+        client.log_figure(run_id, figures.errors_of_copies(_copies(results)), "copies.png")
+    if config.figures.gradients_through_time:
+        client.log_figure(run_id, figures.gradients_through_time(_gradients(results)), "gradients_through_time.png")
     create_markdown_artifact(
         key="comparison",
         markdown=f"{markdown(comparison)}\n\n[This run in MLflow]({tracking.run_url(parent.run_id)})",
@@ -58,6 +63,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
     """The comparison for the eye: one row a contender and phase, numbers rounded to what is of interest."""
     names = comparison.dataset.names or []
     rows = []
+    with_copies = any(result.copies for result in comparison.results)
     for result in comparison.results:
         predictions = {
             f"{name} (is {target:g})": f"{prediction:.5f}"
@@ -74,9 +80,15 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "mse": f"{result.metrics['mse']:.2e}",
                 "seconds": f"{result.seconds:.1f}" if result.epochs else "-",
                 "weights": str(result.parameters),
+                **({"converged": _converged(result.copies)} if with_copies else {}),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _converged(copies: Copies | None) -> str:
+    """How many, and the 95 % interval of their share."""
+    return f"{copies.converged}/{copies.count} ({copies.low:.2f}-{copies.high:.2f})" if copies else "-"
 
 
 def headline(comparison: Comparison) -> str:
@@ -107,12 +119,11 @@ def _curves(results: list[Result]) -> Mapping[str, figures.Curve]:
     for result in results:
         if result.phase == "untrained":
             continue
-        history = tracking.client().get_metric_history(result.run_id, "train_loss_epoch")
-        points = sorted((point.step, point.value) for point in history)
+        points = tracking.read_curve(result.run_id, "train_loss_epoch")
         before = curves.get(result.contender)
         curves[result.contender] = figures.Curve(
-            steps=[*(before.steps if before else []), *(step for step, _ in points)],
-            losses=[*(before.losses if before else []), *(loss for _, loss in points)],
+            steps=[*(before.steps if before else []), *points],
+            losses=[*(before.losses if before else []), *points.values()],
             resumed_at=before.steps[-1] if before else None,
         )
     return curves
@@ -127,3 +138,27 @@ def _points(results: list[Result]) -> Mapping[str, Mapping[str, figures.Points]]
         }
         for phase in PHASES
     }
+
+
+def _copies(results: list[Result]) -> Mapping[str, Mapping[str, figures.Copies]]:
+    """By phase and contender."""
+    return {
+        phase: {
+            result.contender: figures.Copies(
+                [math.inf if error is None else error for error in result.copies.errors], result.copies.converged
+            )
+            for result in results
+            if result.phase == phase and result.copies
+        }
+        for phase in ("initial", "fine_tuned")
+    }
+
+
+def _gradients(results: list[Result]) -> Mapping[str, Mapping[str, dict[str, dict[int, float]]]]:
+    """By phase, contender and state, as MLflow has them."""
+    found: dict[str, dict[str, dict[str, dict[int, float]]]] = {phase: {} for phase in PHASES}
+    for result in results:
+        prefix = f"{result.contender}/{result.phase}/" if result.phase == "untrained" else ""
+        curves = {state: tracking.read_curve(result.run_id, f"{prefix}dloss_d{state}") for state in ("h", "c")}
+        found[result.phase][result.contender] = {state: curve for state, curve in curves.items() if curve}
+    return found

@@ -109,5 +109,5 @@ def find_earlier(config: CompareConfig) -> Comparison | None:
 
 def fingerprint(config: CompareConfig) -> str:
     """The same for the same configuration, data and code."""
-    parts = [config.model_dump_json(), tables.digest(read_source(config.data)), provenance.code_digest()]
+    parts = [config.model_dump_json(), tables.digest(read_source(config.data)[0]), provenance.code_digest()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -99,6 +99,18 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], *, dataset_name: str,
     client().log_batch(run_id, metrics=[Metric(key, value, moment, 0, **data) for key, value in metrics.items()])
 
 
+def log_curve(run_id: str, name: str, points: Mapping[int, float]) -> None:
+    """Log a figure at several steps; logged again, it is no second point."""
+    start = client().get_run(run_id).info.start_time
+    client().log_batch(run_id, metrics=[Metric(name, value, start + step, step) for step, value in points.items()])
+
+
+def read_curve(run_id: str, name: str) -> dict[int, float]:
+    """A metric's values by their step, in the order of the steps."""
+    history = client().get_metric_history(run_id, name)
+    return dict(sorted((point.step, point.value) for point in history))
+
+
 def log_dataset(run_id: str, dataset: Dataset, context: str) -> None:
     """Note a dataset as the run's input; `context` says what for, such as "training"."""
     tag = InputTag("mlflow.data.context", context)

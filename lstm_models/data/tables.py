@@ -15,10 +15,12 @@ from lstm_models.config import UserError
 
 
 class Columns(NamedTuple):
-    """Which columns of a table hold what: one sequence a row, one time step a column of `inputs`."""
+    """Which columns of a table hold what: one sequence a row; in `inputs` one time step after another, each with its
+    features side by side."""
 
     inputs: tuple[str, ...]
     target: str
+    features: int = 1
 
 
 class Sequences(NamedTuple):
@@ -51,6 +53,15 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise TableError(f"{path}: a row has more fields than the header line names") from None
 
 
+def read_inputs(path: Path, columns: Columns) -> tuple[pd.DataFrame, Tensor]:
+    """A CSV file, and its input columns as x (B, T, D); errors as `read_csv` and `numbers`, naming the file."""
+    table = read_csv(path)
+    try:
+        return table, inputs(table, columns)
+    except TableError as error:
+        raise TableError(f"{path}: {error}") from None
+
+
 def digest(table: pd.DataFrame) -> str:
     """A name for a table's content: the same for the same columns, types and values in the same order.
 
@@ -62,8 +73,18 @@ def digest(table: pd.DataFrame) -> str:
     return content.hexdigest()[:32]
 
 
-def inputs(table: pd.DataFrame, columns: tuple[str, ...]) -> Tensor:
-    """The input columns as x (B, T, 1), float32.
+def inputs(table: pd.DataFrame, columns: Columns) -> Tensor:
+    """The input columns as x (B, T, D), float32; errors as `numbers`."""
+    return numbers(table, columns.inputs).reshape(len(table), -1, columns.features)
+
+
+def to_sequences(table: pd.DataFrame, columns: Columns) -> Sequences:
+    """A table's rows as sequences with their targets; errors as `numbers`."""
+    return Sequences(inputs(table, columns), numbers(table, (columns.target,)).squeeze(1))
+
+
+def numbers(table: pd.DataFrame, columns: tuple[str, ...]) -> Tensor:
+    """These columns as a tensor (rows, columns), float32.
 
     Raises:
         TableError: if a column is missing, or a value in one is missing, infinite or no number.
@@ -74,17 +95,12 @@ def inputs(table: pd.DataFrame, columns: tuple[str, ...]) -> Tensor:
     if table.empty:
         raise TableError("the table has no rows")
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
-        numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32, copy=True)
-    if not np.isfinite(numbers).all():
-        row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(numbers)))
+        values = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32, copy=True)
+    if not np.isfinite(values).all():
+        row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(values)))
         value = table[columns[column]].iloc[row]
         where = f"column {columns[column]}, row {row + 1}"
         if isinstance(value, float | int) and math.isfinite(value):
             raise TableError(f"{where}: {value} is too large for float32")
         raise TableError(f"{where}: {value if isinstance(value, float) else repr(value)} is not a finite number")
-    return torch.from_numpy(numbers).unsqueeze(-1)
-
-
-def to_sequences(table: pd.DataFrame, columns: Columns) -> Sequences:
-    """A table's rows as sequences with their targets; errors as `inputs`."""
-    return Sequences(inputs(table, columns.inputs), inputs(table, (columns.target,)).reshape(-1))
+    return torch.from_numpy(values)

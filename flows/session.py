@@ -1,0 +1,77 @@
+"""What a command needs from the libraries before it can start: their settings, and Prefect's API. Imports wait."""
+
+import gc
+import logging
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lstm_models.config import CompareConfig
+    from tasks.references import Comparison
+
+TERMINATED = 143  # the exit code after SIGTERM
+
+
+class RunFailed(RuntimeError):
+    """A flow run ended with an exception, which is the cause."""
+
+
+def prepare(quiet: bool = False, verbose: bool = False) -> None:
+    """Settings of the libraries that have to stand before they are imported; what the user has set stays."""
+    defaults = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",  # without it Prefect's client prints a notice on a terminal
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    if not verbose:
+        # the console alone: Prefect's own UI still gets every line
+        defaults |= {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("lstm_flows").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def run_compare(config: "CompareConfig", again: bool) -> "Comparison":
+    """Run the flow; Prefect's server starts, where none is running, while this process imports the rest."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    with ThreadPoolExecutor(1) as pool:
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        api = pool.submit(_start_api)
+        # A million objects come with these imports and stay: the garbage collector is not to walk through them, neither
+        # while they are made, nor in training, nor at the exit.
+        gc.disable()
+        from flows.compare import compare
+
+        gc.freeze()
+        gc.enable()
+        try:
+            api.result()
+            # the heartbeat's thread would hold the exit up by a second
+            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                return compare(config, again)
+        except Exception as error:
+            raise RunFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _start_api() -> None:
+    """Reach Prefect's API, one process at a time where that starts a server and creates its database."""
+    from filelock import FileLock
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    # A child inherits what its thread blocks: so Ctrl-C in the terminal, which goes to every process of this one's
+    # group, leaves Prefect's server up for as long as the flow run still has to be marked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    settings = get_current_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    lock = nullcontext() if settings.api.url else FileLock(settings.home / "lstm-flows.lock")
+    with lock, get_client(sync_client=True) as client:
+        client.hello()

@@ -1,0 +1,796 @@
+"""Every cell against its paper's equations, written once more in NumPy, and what every cell can be given and can do.
+
+The reference is the LSTM of Greff et al. 2016 (section II A), one vector at a time: with peepholes and gate recurrence
+it is the whole of which the variants take parts away, and with layer normalisation that of Ba, Kiros and Hinton 2016.
+It shares no code with the cells, which start from the smallest and add.
+"""
+
+import copy
+import math
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+from torch.func import functional_call, stack_module_state, vmap
+
+from lstm_models import LSTM, trace
+from lstm_models.cells import CELLS, LABELS, Cell, CoupledGates, LSTMState, NoForgetGate, Peephole, Step, Weights
+from lstm_models.kernel import plain_loop
+
+T, B, D, H = 5, 3, 2, 4
+# whose weights and biases there are, as Greff et al. have them; in nn.LSTM's order
+GATES_OF = {
+    "lstm": "ifgo",
+    "peephole": "ifgo",
+    "no_input_gate": "fgo",
+    "no_forget_gate": "igo",
+    "no_output_gate": "ifg",
+    "no_input_activation": "ifgo",
+    "no_output_activation": "ifgo",
+    "coupled_gates": "igo",
+    "full_gate_recurrence": "ifgo",
+    "layer_norm": "ifgo",
+}
+WITH_A_FORGET_GATE = [name for name, gates in GATES_OF.items() if "f" in gates]
+# float64: the same products as in NumPy, in another order of sums. Layer normalisation divides by a deviation that may
+# be small, and so makes the most of it: 3e-14 was seen. Another equation is off by 1e-3 at least.
+CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+
+Array = Any  # of NumPy, float64
+Parameters = Mapping[str, Array]
+
+
+# ---- the reference
+def sigma(a: Array) -> Array:
+    return 1 / (1 + np.exp(-a))
+
+
+def normalised(a: Array, gain: Array, shift: Array) -> Array:
+    """LN of Ba et al., supplementary material; its deviation has an epsilon here, as nn.LayerNorm's, to divide by."""
+    mu = a.sum() / a.size
+    return (a - mu) / np.sqrt(((a - mu) ** 2).sum() / a.size + 1e-5) * gain + shift
+
+
+class Layer:
+    """One layer in one direction: a matrix a gate, with the letters of Greff et al."""
+
+    def __init__(self, name: str, parameters: Parameters) -> None:
+        gates, self.name, self.more = GATES_OF[name], name, parameters
+        self.size = parameters["weight_ih"].shape[0] // len(gates)
+        none = np.zeros(len(gates) * self.size)
+        both = parameters.get("bias_ih", none) + parameters.get("bias_hh", none)
+        self.W, self.R, self.b = (
+            {gate: stored[self.size * k : self.size * (k + 1)] for k, gate in enumerate(gates)}
+            for stored in (parameters["weight_ih"], parameters["weight_hh"], both)
+        )
+        self.projection = parameters.get("weight_hr", np.eye(self.size))
+
+    def sums(self, x: Array, y: Array) -> dict[str, Array]:
+        """W x_t + R y_{t-1} + b of each gate."""
+        if self.name != "layer_norm":
+            return {gate: self.W[gate] @ x + self.R[gate] @ y + self.b[gate] for gate in self.W}
+        both = []
+        for vectors, key in ((self.W, "ih"), (self.R, "hh")):
+            stacked = np.concatenate([vectors[gate] @ (x if key == "ih" else y) for gate in "ifgo"])
+            both.append(normalised(stacked, self.more[f"weight_norm_{key}"], self.more[f"bias_norm_{key}"]))
+        parts = np.split(both[0] + both[1], 4)
+        return {gate: part + self.b[gate] for gate, part in zip("ifgo", parts, strict=True)}
+
+    def peephole(self, gate: str, c: Array) -> Array:
+        """p * c, Gers and Schmidhuber 2000."""
+        return self.more[f"weight_c{gate}"] * c if self.name == "peephole" else 0.0
+
+    def recurrence(self, gate: str, before: dict[str, Array]) -> Array:
+        """R_i i_{t-1} + R_f f_{t-1} + R_o o_{t-1}, the blocks of this gate's rows."""
+        if self.name != "full_gate_recurrence":
+            return 0.0
+        rows = np.split(self.more["weight_gates"], 3, axis=0)["ifo".index(gate)]
+        return sum(block @ before[other] for block, other in zip(np.split(rows, 3, axis=1), "ifo", strict=True))
+
+    def run(
+        self, xs: Array, y: Array, c: Array, zoneout: float = 0.0, mask: Array | float = 1.0
+    ) -> tuple[list[Array], list[Array]]:
+        """One sequence: y_t and c_t after every step. The mask is on y_{t-1}, the same at all steps."""
+        one = np.ones(self.size)
+        gates = dict.fromkeys("ifo", np.zeros(self.size))
+        ys, cs = [], []
+        for x in xs:
+            z = self.sums(x, mask * y)
+
+            def gate(letter: str, c: Array, z: Any = z, before: Any = gates) -> Array:
+                if letter not in z:
+                    return one
+                return sigma(z[letter] + self.peephole(letter, c) + self.recurrence(letter, before))
+
+            i = gate("i", c)
+            f = one - i if self.name == "coupled_gates" else gate("f", c)
+            g = z["g"] if self.name == "no_input_activation" else np.tanh(z["g"])
+            new_c = g * i + c * f
+            o = gate("o", new_c)
+            squashed = new_c
+            if self.name == "layer_norm":
+                squashed = normalised(new_c, self.more["weight_norm_c"], self.more["bias_norm_c"])
+            if self.name != "no_output_activation":
+                squashed = np.tanh(squashed)
+            new_y = self.projection @ (squashed * o)
+            # Krueger et al. 2017: the expected value of d * before + (1 - d) * after; new_y is of new_c, not of the mix
+            y, c = zoneout * y + (1 - zoneout) * new_y, zoneout * c + (1 - zoneout) * new_c
+            gates = {"i": i, "f": f, "o": o}
+            ys.append(y)
+            cs.append(c)
+        return ys, cs
+
+
+def reference(
+    name: str,
+    module: LSTM,
+    x: Tensor,
+    hx: tuple[Tensor, Tensor],
+    zoneout: float = 0.0,
+    masks: list[Tensor] | None = None,
+) -> tuple[Array, Array, Array]:
+    """All layers and directions, time first: outputs and both states. Masks (B, P) by layer and direction."""
+    stored = {key: value.numpy() for key, value in module.state_dict().items()}
+    h_0, c_0 = (part.detach().numpy() for part in hx)
+    below, last_y, last_c = x.numpy(), [], []
+    for layer in range(module.num_layers):
+        results = []
+        for suffix in ("", "_reverse") if module.bidirectional else ("",):
+            k, ending = len(last_y), f"_l{layer}{suffix}"
+            one_layer = Layer(
+                name, {key[: -len(ending)]: value for key, value in stored.items() if key.endswith(ending)}
+            )
+            of_batch: list[tuple[list[Array], list[Array]]] = []
+            for n in range(below.shape[1]):
+                xs = below[::-1, n] if suffix else below[:, n]
+                mask = 1.0 if masks is None else masks[k][n].numpy()
+                of_batch.append(one_layer.run(xs, h_0[k, n], c_0[k, n], zoneout, mask))
+            ys = np.stack([np.stack(ys) for ys, _ in of_batch], axis=1)
+            last_y.append(ys[-1])
+            last_c.append(np.stack([cs[-1] for _, cs in of_batch]))
+            results.append(ys[::-1] if suffix else ys)
+        below = np.concatenate(results, axis=-1)
+    return below, np.stack(last_y), np.stack(last_c)
+
+
+# ---- what is compared with it
+def randomised(module: LSTM) -> LSTM:
+    """Every parameter another number, layer normalisation's gains and shifts and the peepholes too."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, 0.7)
+    return module
+
+
+def drawn(module: LSTM, T: int = T, B: int = B) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """A batch of sequences and a state."""
+    K = module.num_layers * (1 + module.bidirectional)
+    hidden = torch.randn(K, B, module.proj_size or module.hidden_size, dtype=torch.float64)
+    cell = torch.randn(K, B, module.hidden_size, dtype=torch.float64)
+    return torch.randn(T, B, module.input_size, dtype=torch.float64), (hidden, cell)
+
+
+def make(name: str, seed: int = 0, **options: Any) -> LSTM:
+    """A module with this cell; the cell's own options among the others."""
+    torch.manual_seed(seed)
+    of_cell = {key: options.pop(key) for key in ("forget_bias", "recurrent_dropout", "zoneout") if key in options}
+    return randomised(LSTM(D, H, cell=CELLS[name](**of_cell), dtype=torch.float64, **options))
+
+
+def tensors(results: tuple[Tensor, LSTMState]) -> list[Tensor]:
+    return [results[0], *results[1]]
+
+
+def assert_close(found: tuple[Tensor, LSTMState], expected: tuple[Array, ...]) -> None:
+    for value, other in zip(tensors(found), expected, strict=True):
+        torch.testing.assert_close(value.detach(), torch.as_tensor(np.ascontiguousarray(other)), **CLOSE)
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
+    """To the bit."""
+    assert [value.shape for value in found] == [value.shape for value in expected]
+    assert all(torch.equal(value, other) for value, other in zip(found, expected, strict=True))
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"biases": "one"},
+    {"bias": False},
+    {"proj_size": 2},
+    {"proj_size": 3, "num_layers": 2, "bidirectional": True},
+    {"num_layers": 3, "biases": "one"},
+    {"bidirectional": True, "bias": False},
+]
+
+
+def test_every_cell_is_tested_here() -> None:
+    assert {name: cell.gates for name, cell in CELLS.items()} == GATES_OF
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_computes_its_papers_equations(name: str, options: dict[str, Any]) -> None:
+    module = make(name, **options)
+    x, hx = drawn(module)
+    assert_close(module(x, hx), reference(name, module, x, hx))
+
+
+@pytest.mark.parametrize("options", [{}, {"proj_size": 2}, {"num_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_zoneout_in_evaluation_mixes_before_and_after(name: str, options: dict[str, Any]) -> None:
+    module = make(name, zoneout=0.3, **options).eval()
+    x, hx = drawn(module)
+    expected = reference(name, module, x, hx, zoneout=0.3)
+    assert_close(module(x, hx), expected)
+    assert np.abs(expected[0] - reference(name, module, x, hx)[0]).max() > 1e-2  # and that is something else
+
+
+class Case(NamedTuple):
+    """What is computed both ways."""
+
+    name: str
+    T: int = 1
+    B: int = 1
+    D: int = 1
+    H: int = 1
+    P: int = 0
+    layers: int = 1
+    bidirectional: bool = False
+    biases: str | None = "two"
+    zoneout: float = 0.0
+    seed: int = 0
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    hidden = draw(st.integers(1, 5))
+    return Case(
+        name=draw(st.sampled_from(sorted(CELLS))),
+        T=draw(st.integers(1, 6)),
+        B=draw(st.integers(1, 3)),
+        D=draw(st.integers(1, 4)),
+        H=hidden,
+        P=draw(st.integers(0, hidden - 1)),
+        layers=draw(st.integers(1, 3)),
+        bidirectional=draw(st.booleans()),
+        biases=draw(st.sampled_from(["one", "two", None])),
+        zoneout=draw(st.sampled_from([0.0, 0.4])),
+        seed=draw(st.integers(0, 2**31)),
+    )
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(cases())
+@example(Case("layer_norm"))  # one number's deviation is 0
+@example(Case("full_gate_recurrence", T=6, H=5))
+@example(Case("peephole", T=40, H=3, zoneout=0.4))
+def test_any_size_of_any_cell_computes_its_papers_equations(case: Case) -> None:
+    torch.manual_seed(case.seed)
+    bias = {"bias": False} if case.biases is None else {"biases": case.biases}
+    module = LSTM(
+        case.D,
+        case.H,
+        case.layers,
+        bidirectional=case.bidirectional,
+        proj_size=case.P,
+        dtype=torch.float64,
+        cell=CELLS[case.name](zoneout=case.zoneout),
+        **bias,
+    ).eval()
+    x, hx = drawn(randomised(module), case.T, case.B)
+    assert_close(module(x, hx), reference(case.name, module, x, hx, case.zoneout))
+
+
+# ---- gates shut and open: exact, for sigmoid(40) is 1 and sigmoid(-800) is 0 in float64
+def one_step(name: str, c: float, **sums: float) -> Step:
+    """A step of one unit, of these sums before their activation; all other weights are 0."""
+    cell = CELLS[name]()
+    weights = {"weight_hh": torch.zeros(len(cell.gates), 1, dtype=torch.float64)}
+    weights |= {kind: torch.zeros(shape, dtype=torch.float64) for kind, shape in cell.parameters(1).items()}
+    nothing = torch.zeros(1, 1, dtype=torch.float64)
+    before = Step(nothing, nothing, nothing, nothing, torch.full_like(nothing, c), nothing)
+    return cell.step(torch.tensor([[sums[gate] for gate in cell.gates]], dtype=torch.float64), before, weights)
+
+
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "no_input_gate"])
+def test_a_shut_input_gate_and_an_open_forget_gate_keep_the_cell(name: str) -> None:
+    step = one_step(name, 0.625, i=-800, f=40, g=5, o=40)
+    assert (step.i.item(), step.f.item(), step.o.item()) == (0, 1, 1)
+    assert step.c.item() == 0.625
+    shown = {"no_output_activation": 0.625, "layer_norm": 0.0}  # its gain is 0 here
+    assert step.h.item() == shown.get(name, torch.tensor(0.625, dtype=torch.float64).tanh().item())
+
+
+@pytest.mark.parametrize("name", [*WITH_A_FORGET_GATE, "coupled_gates"])
+def test_a_shut_forget_gate_drops_the_cell(name: str) -> None:
+    step = one_step(name, 0.625, i=40, f=-800, g=0, o=40)
+    assert (step.i.item(), step.f.item(), step.c.item(), step.h.item()) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "no_output_gate"])
+def test_a_shut_output_gate_hides_the_cell(name: str) -> None:
+    step = one_step(name, 0.625, i=40, f=40, g=0, o=-800)
+    assert (step.c.item(), step.h.item()) == (0 if name == "coupled_gates" else 0.625, 0)
+
+
+@pytest.mark.parametrize(("name", "gate"), [("no_input_gate", "i"), ("no_forget_gate", "f"), ("no_output_gate", "o")])
+def test_a_gate_that_is_not_there_is_open(name: str, gate: str) -> None:
+    step = one_step(name, 0.625, i=0.1, f=0.2, g=0.3, o=0.4)
+    assert getattr(step, gate).item() == 1
+
+
+def test_each_sequence_and_each_unit_has_gates_of_its_own() -> None:
+    sums_B4H = torch.arange(24, dtype=torch.float64).reshape(2, 12).sin()
+    cell_BH = torch.arange(6, dtype=torch.float64).reshape(2, 3).cos()
+    nothing = torch.zeros(2, 3, dtype=torch.float64)
+    weights = {"weight_hh": torch.zeros(12, 3, dtype=torch.float64)}
+
+    step = Cell().step(sums_B4H, Step(nothing, nothing, nothing, nothing, cell_BH, nothing), weights)
+
+    assert {part.shape for part in step} == {(2, 3)}
+    for sequence in range(2):
+        for unit in range(3):
+            sums = dict(zip("ifgo", sums_B4H[sequence, unit::3].tolist(), strict=True))
+            alone = one_step("lstm", cell_BH[sequence, unit].item(), **sums)
+            # vectorised and scalar code paths of sigmoid and tanh may differ in the last bit
+            found = [part[sequence, unit].item() for part in step]
+            assert found == pytest.approx([part.item() for part in alone], rel=1e-15)
+
+
+def test_the_parts_of_a_step_are_named_in_their_stored_order() -> None:
+    assert tuple(LABELS) == Step._fields
+    assert LSTMState._fields == ("hidden", "cell")
+    assert Step._fields == ("i", "f", "g", "o", "c", "h")
+
+
+# ---- gradients
+def seeded_call(module: LSTM) -> tuple[Any, tuple[Tensor, ...]]:
+    """The module as a function of its input, state and parameters, the same draws at every call; and those."""
+    x, hx = drawn(module, T=3, B=1)
+    names = [name for name, _ in module.named_parameters()]
+    given = [x, *hx, *(parameter.detach().clone() for parameter in module.parameters())]
+
+    def function(x: Tensor, hidden: Tensor, cell: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        torch.manual_seed(1)
+        results = functional_call(module, dict(zip(names, parameters, strict=True)), (x, (hidden, cell)))
+        return tuple(tensors(results))
+
+    return function, tuple(value.requires_grad_() for value in given)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"proj_size": 1, "biases": "one", "zoneout": 0.3, "recurrent_dropout": 0.4}],
+    ids=str,
+)
+@pytest.mark.parametrize("name", CELLS)
+def test_the_derivatives_are_those_of_finite_differences(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    of_cell = {key: value for key, value in options.items() if key in ("zoneout", "recurrent_dropout")}
+    others = {key: value for key, value in options.items() if key not in of_cell}
+    module = randomised(LSTM(1, 2, cell=CELLS[name](**of_cell), dtype=torch.float64, **others))
+    # gradcheck's own tolerances, made for differences of 1e-6 in float64
+    assert gradcheck(*seeded_call(module))
+
+
+# ---- parameters
+def more_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """What a cell has beside the usual weights, in the state dict's order."""
+    return {
+        "peephole": dict.fromkeys(("weight_ci", "weight_cf", "weight_co"), (H,)),
+        "full_gate_recurrence": {"weight_gates": (3 * H, 3 * H)},
+        "layer_norm": {
+            "weight_norm_ih": (4 * H,),
+            "bias_norm_ih": (4 * H,),
+            "weight_norm_hh": (4 * H,),
+            "bias_norm_hh": (4 * H,),
+            "weight_norm_c": (H,),
+            "bias_norm_c": (H,),
+        },
+    }.get(name, {})
+
+
+@pytest.mark.parametrize("biases", ["one", "two"])
+@pytest.mark.parametrize("name", CELLS)
+def test_the_state_dict_has_the_rows_of_the_gates_that_there_are(name: str, biases: Any) -> None:
+    module = LSTM(D, H, num_layers=2, bidirectional=True, proj_size=3, biases=biases, cell=CELLS[name]())
+    gates = len(GATES_OF[name]) * H
+    expected: dict[str, tuple[int, ...]] = {}
+    for layer, size in enumerate((D, 2 * 3)):
+        for direction in ("", "_reverse"):
+            shapes = {"weight_ih": (gates, size), "weight_hh": (gates, 3), "bias_ih": (gates,)}
+            shapes |= {"bias_hh": (gates,)} if biases == "two" else {}
+            shapes |= {"weight_hr": (3, H)} | more_shapes(name)
+            expected |= {f"{kind}_l{layer}{direction}": shape for kind, shape in shapes.items()}
+    assert [(key, tuple(value.shape)) for key, value in module.state_dict().items()] == list(expected.items())
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_default_init_draws_uniformly_in_the_state_dicts_order(name: str) -> None:
+    torch.manual_seed(3)
+    weights = LSTM(D, H, 2, proj_size=2, cell=CELLS[name]()).state_dict()
+    torch.manual_seed(3)
+    for key, value in weights.items():
+        expected = torch.empty_like(value).uniform_(-1 / math.sqrt(H), 1 / math.sqrt(H))
+        if "_norm_" in key:  # drawn and not used: gains of 1, shifts of 0
+            expected = torch.full_like(value, float(key.startswith("weight")))
+        assert torch.equal(value, expected), key
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_normal_init_draws_gate_by_gate_and_what_else_there_is_last(name: str) -> None:
+    torch.manual_seed(5)
+    weights = LSTM(D, H, 2, bidirectional=True, proj_size=3, init="normal", cell=CELLS[name]()).state_dict()
+    torch.manual_seed(5)
+    for suffix, size in {"l0": D, "l0_reverse": D, "l1": 2 * 3, "l1_reverse": 2 * 3}.items():
+        for gate in "figo":
+            if gate in GATES_OF[name]:
+                first = H * GATES_OF[name].index(gate)
+                assert torch.equal(weights[f"weight_hh_{suffix}"][first : first + H], torch.randn(H, 3))
+                assert torch.equal(weights[f"weight_ih_{suffix}"][first : first + H], torch.randn(H, size))
+        assert torch.equal(weights[f"weight_hr_{suffix}"], torch.randn(3, H))
+        for kind, shape in more_shapes(name).items():
+            found = weights[f"{kind}_{suffix}"]
+            if kind.startswith("weight"):
+                value = torch.randn(shape)
+                assert torch.equal(found, torch.ones(shape) if name == "layer_norm" else value), kind
+            else:
+                assert not found.any(), kind
+        assert not weights[f"bias_ih_{suffix}"].any()
+        assert not weights[f"bias_hh_{suffix}"].any()
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0, -2.5])
+@pytest.mark.parametrize("biases", ["one", "two"])
+@pytest.mark.parametrize("init", ["default", "normal"])
+@pytest.mark.parametrize("name", WITH_A_FORGET_GATE)
+def test_the_forget_bias_is_set_and_no_other_draw_is_changed(name: str, init: Any, biases: Any, value: float) -> None:
+    """Jozefowicz et al. 2015. The sum of both biases is what counts: the second one's rows are 0."""
+    both = []
+    for cell in (CELLS[name](forget_bias=value), CELLS[name]()):
+        torch.manual_seed(7)
+        both.append(LSTM(D, H, 2, bidirectional=True, init=init, biases=biases, cell=cell).state_dict())
+    with_it, without = both
+    first = H * GATES_OF[name].index("f")
+    for key, expected in without.items():
+        if key.startswith(("bias_ih", "bias_hh")):
+            expected[first : first + H] = value if key.startswith("bias_ih") else 0
+        assert torch.equal(with_it[key], expected), key
+
+
+def test_the_forget_bias_is_set_anew_at_every_reset() -> None:
+    module = make("lstm", forget_bias=1.0)
+    assert not (module.bias_ih_l0[H : 2 * H] == 1).any()  # what trained it has moved it
+    module.reset_parameters()
+    assert module.bias_ih_l0[H : 2 * H].tolist() == [1] * H
+    assert module.bias_hh_l0[H : 2 * H].tolist() == [0] * H
+
+
+# ---- refused
+@pytest.mark.parametrize("cell", [NoForgetGate, CoupledGates])
+def test_no_forget_bias_without_a_forget_gate(cell: type[Cell]) -> None:
+    with pytest.raises(ValueError, match=rf"^forget_bias=1\.0: {cell.__name__} has no forget gate of its own$"):
+        cell(forget_bias=1.0)
+
+
+@pytest.mark.parametrize("name", WITH_A_FORGET_GATE)
+def test_no_forget_bias_without_biases(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^forget_bias=1\.0 needs bias=True$"):
+        LSTM(D, H, bias=False, cell=CELLS[name](forget_bias=1.0))
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1, 1.0, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("option", ["recurrent_dropout", "zoneout"])
+@pytest.mark.parametrize("name", ["lstm", "peephole"])
+def test_what_is_no_probability(name: str, option: str, probability: float) -> None:
+    text = f"{option} must be a probability from 0 to below 1, got {probability!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        CELLS[name](**{option: probability})
+
+
+@pytest.mark.parametrize("cell", ["peephole", Peephole, None, nn.LSTMCell(1, 1)])
+def test_what_is_no_cell(cell: Any) -> None:
+    text = f"cell must be a Cell, such as Peephole(), got {cell!r}"
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        LSTM(D, H, cell=cell)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [*(cell() for name, cell in CELLS.items() if name != "lstm"), Cell(zoneout=0.1), Cell(recurrent_dropout=0.1)],
+    ids=str,
+)
+def test_nn_lstm_has_no_other_cell(cell: Cell) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(f'an nn.LSTM has no {cell}')}$"):
+        LSTM(D, H, cell=cell).to_builtin()
+
+
+def test_nn_lstm_can_have_what_a_forget_bias_started_from() -> None:
+    module = LSTM(D, H, cell=Cell(forget_bias=1.0))
+    assert_same(list(module.to_builtin().state_dict().values()), list(module.state_dict().values()))
+
+
+# ---- recurrent dropout, Gal and Ghahramani 2016
+def test_recurrent_dropout_has_one_mask_for_all_steps_of_a_sequence() -> None:
+    """Read off at every step: with z_i = h_{t-1} of the same unit, logit(i_t) / h_{t-1} is the mask."""
+    p, steps, batch, size = 0.4, 7, 5, 8
+    module = LSTM(D, size, biases="one", cell=Cell(recurrent_dropout=p), dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.weight_hh_l0[:size] = torch.eye(size)
+        module.bias_ih_l0[2 * size :] = 1.0  # g and o: h is never 0
+    x, hx = torch.zeros(steps, batch, D, dtype=torch.float64), torch.full((2, 1, batch, size), 0.5, dtype=torch.float64)
+
+    step = trace(module, x, tuple(hx))
+    before = torch.cat([hx[0], step.h[0, :-1]])
+    masks = torch.logit(step.i[0]) / before
+
+    # 1e-13: logit undoes sigmoid up to the rounding of i, divided by an h of 0.3 at least. That of 0.5 is exactly 0.
+    assert before.min() > 0.3
+    torch.testing.assert_close(masks, masks[:1].expand_as(masks), rtol=0, atol=1e-13)
+    assert torch.equal(masks == 0, (masks[:1] == 0).expand_as(masks))
+    torch.testing.assert_close(masks[0], (masks[0] != 0) / torch.tensor(1 - p, dtype=torch.float64), rtol=0, atol=1e-13)
+    assert len({tuple(row) for row in (masks[0] != 0).tolist()}) == batch  # each sequence has a mask of its own
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "proj_size": 3}], ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_recurrent_dropout_is_the_papers_with_the_masks_drawn_again(name: str, options: dict[str, Any]) -> None:
+    """A mask a layer and direction, in that order, before its first step; zeros, and elsewhere 1 / (1 - p)."""
+    p = 0.4
+    module = make(name, recurrent_dropout=p, **options)
+    x, hx = drawn(module)
+    torch.manual_seed(11)
+    masks = [F.dropout(torch.ones_like(part), p) for part in hx[0]]
+    assert {round(number, 12) for mask in masks for number in mask.flatten().tolist()} == {0, round(1 / (1 - p), 12)}
+    assert all(not torch.equal(*masks[k : k + 2]) for k in range(len(masks) - 1))
+
+    torch.manual_seed(11)
+    assert_close(module(x, hx), reference(name, module, x, hx, masks=masks))
+
+
+@pytest.mark.parametrize("option", ["recurrent_dropout", "zoneout"])
+def test_each_call_in_training_draws_anew(option: str) -> None:
+    module = make("lstm", **{option: 0.4})
+    x, hx = drawn(module)
+    assert not torch.equal(module(x, hx)[0], module(x, hx)[0])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_recurrent_dropout_does_nothing_in_evaluation(name: str) -> None:
+    """To the bit, and nothing is drawn; also with a probability of 0 in training."""
+    found = []
+    for options, training in [({}, True), ({"recurrent_dropout": 0.4}, False), ({"recurrent_dropout": 0.0}, True)]:
+        module = make(name, num_layers=2, **options).train(training)
+        x, hx = drawn(module)
+        before = torch.get_rng_state()
+        found.append(tensors(module(x, hx)))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("cell", "training", "node"),
+    [
+        (Cell(), True, "ThroughTimeBackward"),
+        (Cell(forget_bias=1.0), True, "ThroughTimeBackward"),
+        (Cell(recurrent_dropout=0.4), False, "ThroughTimeBackward"),
+        (Cell(recurrent_dropout=0.4), True, "StackBackward0"),
+        (Cell(zoneout=0.4), False, "StackBackward0"),
+        (Cell(zoneout=0.4), True, "StackBackward0"),
+        (Peephole(), False, "StackBackward0"),
+    ],
+    ids=str,
+)
+def test_the_lstms_own_equations_run_the_hand_derived_gradient(cell: Cell, training: bool, node: str) -> None:
+    out, _ = LSTM(D, H, cell=cell).train(training)(torch.randn(T, B, D))
+    assert type(out.grad_fn).__name__ == node
+
+
+# ---- zoneout in training, Krueger et al. 2017
+@pytest.mark.parametrize("name", CELLS)
+def test_zoneout_in_training_keeps_a_number_or_takes_the_new_one(name: str) -> None:
+    p, steps, batch, size = 0.3, 50, 8, 16
+    torch.manual_seed(0)
+    module = LSTM(D, size, cell=CELLS[name](zoneout=p), dtype=torch.float64)
+    x, (h_0, c_0) = drawn(module, steps, batch)
+    step = Step(*(part[0] for part in trace(module, x, (h_0, c_0))))
+    c_before, h_before = torch.cat([c_0, step.c[:-1]]), torch.cat([h_0, step.h[:-1]])
+
+    new_c = step.f * c_before + step.i * step.g  # the same operations: to the bit
+    kept_c = step.c == c_before
+    assert torch.equal(step.c, torch.where(kept_c, c_before, new_c))
+
+    squashed = new_c if name == "no_output_activation" else new_c.tanh()
+    if name == "layer_norm":  # its gains are 1 and its shifts 0 at the beginning
+        squashed = F.layer_norm(new_c, (size,)).tanh()
+    kept_h = step.h == h_before
+    # 1e-14: tanh of another layout may differ in the last bit
+    torch.testing.assert_close(step.h, torch.where(kept_h, h_before, step.o * squashed), rtol=0, atol=1e-14)
+
+    # five standard deviations of a binomial share: 6e-7 that one such bound fails for a right sampler, and the seed is
+    # fixed
+    numbers = steps * batch * size
+    kept = torch.stack([kept_c, kept_h]).double()
+    for share, expected in [(kept[0].mean(), p), (kept[1].mean(), p), (kept.prod(0).mean(), p * p)]:
+        assert abs(share.item() - expected) < 5 * math.sqrt(expected * (1 - expected) / numbers)
+
+
+def test_zoneout_in_training_draws_c_then_h_at_every_step() -> None:
+    """Reproduced from the seed: one draw a number, in this order."""
+    p = 0.3
+    module = make("lstm", zoneout=p)
+    x, (hidden, cell) = drawn(module)
+    torch.manual_seed(13)
+    step = Step(*(part[0] for part in trace(module, x, (hidden, cell))))
+    torch.manual_seed(13)
+    for c, h, c_before, h_before in zip(
+        step.c, step.h, torch.cat([cell, step.c[:-1]]), torch.cat([hidden, step.h[:-1]]), strict=True
+    ):
+        for after, before in ((c, c_before), (h, h_before)):
+            kept = torch.bernoulli(torch.full_like(after, p)).bool()
+            assert torch.equal(after == before, kept)
+
+
+# ---- what every cell can do
+@pytest.mark.parametrize("name", CELLS)
+def test_a_padded_batch_is_each_sequence_alone(name: str) -> None:
+    module = make(name, num_layers=2, bidirectional=True, zoneout=0.2).eval()
+    x, (hidden, cell) = drawn(module)
+    lengths = torch.tensor([2, T, 1])
+    out, after = module(x, (hidden, cell), lengths)
+    for n, length in enumerate(lengths.tolist()):
+        alone, alone_after = module(x[:length, n], (hidden[:, n], cell[:, n]))
+        # a batch's products sum in another order than one sequence's
+        torch.testing.assert_close(out[:length, n], alone, **CLOSE)
+        assert not out[length:, n].any()
+        for part, other in zip(after, alone_after, strict=True):
+            torch.testing.assert_close(part[:, n], other, **CLOSE)
+
+
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "full_gate_recurrence"])
+def test_a_sequence_cut_in_two_and_continued_is_the_whole(name: str) -> None:
+    module = make(name, num_layers=2)
+    x, hx = drawn(module)
+    whole, last = module(x, hx)
+    first, between = module(x[:2], hx)
+    second, end = module(x[2:], between)
+    # the products of fewer steps may sum in another order
+    for found, expected in [(torch.cat([first, second]), whole), *zip(end, last, strict=True)]:
+        torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_full_gate_recurrence_starts_from_gates_of_0_after_a_cut() -> None:
+    """As its docstring says: the gates are no part of the state."""
+    module = make("full_gate_recurrence")
+    x, hx = drawn(module)
+    whole, _ = module(x, hx)
+    _, between = module(x[:2], hx)
+    assert (module(x[2:], between)[0] - whole[2:]).abs().max() > 1e-2
+    assert_close(module(x[2:], between), reference("full_gate_recurrence", module, x[2:], between))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_an_ensemble_in_vmap_is_its_members_one_by_one(name: str) -> None:
+    members = [make(name, seed, num_layers=2, bidirectional=True, proj_size=3, zoneout=0.2).eval() for seed in range(3)]
+    x, hx = drawn(members[0])
+    stacked, _ = stack_module_state(members)
+    found = vmap(lambda weights: tuple(tensors(functional_call(members[0], weights, (x, hx)))))(stacked)
+    for number, member in enumerate(members):
+        for value, alone in zip(found, tensors(member(x, hx)), strict=True):
+            torch.testing.assert_close(value[number], alone, **CLOSE)  # batched products sum in another order
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", CELLS)
+def test_a_copy_computes_the_same(name: str, training: bool) -> None:
+    module = make(name, recurrent_dropout=0.2, zoneout=0.2).train(training)
+    x, hx = drawn(module)
+    results = []
+    for each in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert (each.cell, each.training) == (module.cell, training)
+        torch.manual_seed(0)
+        results.append(tensors(each(x, hx)))
+    assert_same(results[0], results[1])
+    assert_same(results[0], results[2])
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+class WithState(nn.Module):
+    """The module with its state given and its results in a flat tuple, for export."""
+
+    def __init__(self, module: LSTM) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensors(self.module(x, (hidden, cell))))
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("zoneout", [0.0, 0.3])
+@pytest.mark.parametrize("name", CELLS)
+def test_what_was_exported_runs_any_number_of_steps_and_sequences(name: str, zoneout: float) -> None:
+    module = make(name, zoneout=zoneout, recurrent_dropout=0.3, bias=zoneout == 0).eval()
+    steps, batch = torch.export.Dim("steps", min=2), torch.export.Dim("batch", min=2)
+    dynamic = ({0: steps, 1: batch}, {1: batch}, {1: batch})
+    x, hx = drawn(module)
+    exported = torch.export.export(WithState(module), (x, *hx), dynamic_shapes=dynamic).module()
+    for sizes in ((2, 2), (9, 4), (40, 7)):
+        x, hx = drawn(module, *sizes)
+        with torch.no_grad():
+            found = exported(x, *hx)
+            # the same operations as the plain loop, hence bitwise; it is what every cell but the LSTM's own runs
+            assert_same(list(found), tensors(module.run(x, hx, None, plain_loop)))
+            if name != "lstm" or zoneout:
+                assert_same(list(found), tensors(module(x, hx)))
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("option", ["recurrent_dropout", "zoneout"])
+def test_what_draws_at_random_cannot_be_exported(option: str) -> None:
+    module = make("lstm", **{option: 0.3})
+    with pytest.raises(RuntimeError, match=r"call eval\(\) before the export: recurrent dropout and zoneout draw"):
+        torch.export.export(module, (torch.randn(T, B, D, dtype=torch.float64),))
+
+
+# ---- a cell of one's own
+class Minimal(Cell):
+    """One gate alone: c_t = (1 - i_t) * c_{t-1} + i_t * (g_t + shift), h_t = c_t."""
+
+    gates = "ig"
+
+    def parameters(self, hidden_size: int) -> dict[str, tuple[int, ...]]:
+        return {"weight_shift": (hidden_size,)}
+
+    def step(self, z_BG: Tensor, before: Step, weights: Weights) -> Step:
+        i, g = self.sums(z_BG, before, weights)
+        i, g = i.sigmoid(), g.tanh() + weights["weight_shift"]
+        c = (1 - i) * before.c + i * g
+        return Step(i, 1 - i, g, torch.ones_like(i), c, c)
+
+
+def test_a_cell_of_ones_own_is_a_subclass_with_another_step() -> None:
+    torch.manual_seed(0)
+    module = randomised(LSTM(D, H, cell=Minimal(zoneout=0.2), dtype=torch.float64)).eval()
+    assert [(key, tuple(value.shape)) for key, value in module.state_dict().items()] == [
+        ("weight_ih_l0", (2 * H, D)),
+        ("weight_hh_l0", (2 * H, H)),
+        ("bias_ih_l0", (2 * H,)),
+        ("bias_hh_l0", (2 * H,)),
+        ("weight_shift_l0", (H,)),
+    ]
+    x, hx = drawn(module)
+    found = module(x, hx)
+
+    W, R, b, d, shift = (value.numpy() for value in module.state_dict().values())
+    h, c = (part[0].numpy() for part in hx)
+    outputs = []
+    for x_t in x.numpy():
+        z = x_t @ W.T + h @ R.T + b + d
+        i = sigma(z[:, :H])
+        new = (1 - i) * c + i * (np.tanh(z[:, H:]) + shift)
+        h, c = 0.2 * h + 0.8 * new, 0.2 * c + 0.8 * new
+        outputs.append(h)
+    assert_close(found, (np.stack(outputs), h[None], c[None]))
+
+    assert str(module) == "LSTM(2, 4, cell=Minimal(forget_bias=None, recurrent_dropout=0.0, zoneout=0.2))"
+    with pytest.raises(ValueError, match=r"^forget_bias=1: Minimal has no forget gate of its own$"):
+        Minimal(forget_bias=1)

@@ -1,0 +1,500 @@
+"""An LSTM opened: that the gates and states of `trace` are those of the call, and obey the equations."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from lstm_models import LSTM, trace
+from lstm_models.cells import CELLS, LSTMState, Step
+
+# nn.LSTM says on the CPU that a faster library than its own does not know projections
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+
+# float64: in a call the LSTM's own cell and nn.LSTM sum the same products in another order; 1e-15 was seen. Other
+# cells run the same operations in both, and there the tests ask for every bit.
+CLOSE = {"rtol": 0, "atol": 1e-12}
+T, B, D, H = 6, 4, 2, 3
+LENGTHS = torch.tensor([2, 5, 1, 6])
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"bidirectional": True},
+    {"num_layers": 3, "biases": "one"},
+    {"num_layers": 2, "bidirectional": True, "proj_size": 2, "bias": False},
+]
+
+
+def make(seed: int = 0, **options: Any) -> LSTM:
+    """A module of which each parameter is another number; the cell by its name, its options among the others."""
+    torch.manual_seed(seed)
+    of_cell = {key: options.pop(key) for key in ("recurrent_dropout", "zoneout") if key in options}
+    module = LSTM(D, H, cell=CELLS[options.pop("name", "lstm")](**of_cell), dtype=torch.float64, **options)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, 0.7)
+    return module
+
+
+def directions(module: LSTM | nn.LSTM) -> int:
+    return 1 + module.bidirectional
+
+
+def drawn(module: LSTM, T: int = T, B: int = B) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """A batch of sequences, time first, and a state."""
+    K = module.num_layers * directions(module)
+    hidden = torch.randn(K, B, module.proj_size or H, dtype=torch.float64)
+    return torch.randn(T, B, D, dtype=torch.float64), (hidden, torch.randn(K, B, H, dtype=torch.float64))
+
+
+def output(step: Step, module: LSTM | nn.LSTM) -> Tensor:
+    """The hidden states of the last layer, as a call returns them: both directions side by side."""
+    return torch.cat(list(step.h[-directions(module) :]), dim=-1)
+
+
+def assert_same(found: Step | list[Tensor], expected: Step | list[Tensor]) -> None:
+    """To the bit, and NaN where NaN is."""
+    for part, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(part, other, rtol=0, atol=0, equal_nan=True)
+
+
+# ---- the equations
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_each_layer_and_direction_obeys_the_equations(options: dict[str, Any]) -> None:
+    """Every gate from the input it read and the state before; c to the bit, for it is the same operations."""
+    module = make(**options)
+    x, (h_0, c_0) = drawn(module)
+    traced = trace(module, x, (h_0, c_0))
+    below = x
+    for layer in range(module.num_layers):
+        of_layer = []
+        for k in range(layer * directions(module), (layer + 1) * directions(module)):
+            backwards = module.bidirectional and k % 2 == 1
+            ending = f"l{layer}_reverse" if backwards else f"l{layer}"
+            weights = {name.removesuffix(f"_{ending}"): value for name, value in module.named_parameters()}
+            i, f, g, o, c, h = (part[k] for part in traced)
+            c_before, h_before = (
+                torch.cat([part[1:], first[k : k + 1]]) if backwards else torch.cat([first[k : k + 1], part[:-1]])
+                for part, first in ((c, c_0), (h, h_0))
+            )
+
+            assert torch.equal(c, f * c_before + i * g)
+            sums = below @ weights["weight_ih"].T + h_before @ weights["weight_hh"].T
+            sums = sums + sum(weights[name] for name in ("bias_ih", "bias_hh") if name in weights)
+            z_i, z_f, z_g, z_o = sums.split(H, dim=-1)
+            for gate, expected in ((i, z_i.sigmoid()), (f, z_f.sigmoid()), (g, z_g.tanh()), (o, z_o.sigmoid())):
+                torch.testing.assert_close(gate, expected, **CLOSE)  # this sum has another order
+            shown = o * c.tanh()
+            torch.testing.assert_close(h, shown @ weights["weight_hr"].T if module.proj_size else shown, **CLOSE)
+            of_layer.append(h)
+        below = torch.cat(of_layer, dim=-1)
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_the_last_layer_is_what_a_call_returns(options: dict[str, Any]) -> None:
+    module = make(**options)
+    x, hx = drawn(module)
+    torch.testing.assert_close(output(trace(module, x, hx), module), module(x, hx)[0], **CLOSE)
+
+
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "lstm"])
+def test_the_last_layer_is_what_a_call_returns_for_any_cell(name: str) -> None:
+    """To the bit: both are the plain loop."""
+    module = make(name=name, num_layers=2, bidirectional=True, proj_size=2, zoneout=0.2).eval()
+    x, hx = drawn(module)
+    traced = trace(module, x, hx)
+    out, (hidden, cell) = module(x, hx)
+    assert torch.equal(output(traced, module), out)
+    for part, last in ((traced.h, hidden), (traced.c, cell)):
+        assert torch.equal(part[0::2, -1], last[0::2])
+        assert torch.equal(part[1::2, 0], last[1::2])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_gate_that_is_not_there_is_open_and_the_others_are_between(name: str) -> None:
+    """Of gates that are not there, and of coupled ones, exactly what stands in their place."""
+    module = make(name=name)
+    step = trace(module, *drawn(module))
+    missing = {"no_input_gate": "i", "no_forget_gate": "f", "no_output_gate": "o"}.get(name)
+    for gate in "ifo":
+        value = getattr(step, gate)
+        assert (value == 1).all() if gate == missing else ((value > 0) & (value < 1)).all()
+    if name == "coupled_gates":
+        assert torch.equal(step.f, 1 - step.i)
+
+
+# ---- nn.LSTM
+@pytest.mark.parametrize("with_state", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bidirectional": True, "batch_first": True},
+        {"num_layers": 2, "bidirectional": True, "proj_size": 2, "bias": False},
+    ],
+    ids=str,
+)
+def test_an_nn_lstm_is_opened(options: dict[str, Any], with_state: bool) -> None:
+    module = make(**options)
+    builtin = module.to_builtin()
+    x, state = drawn(module)
+    x, hx = x.transpose(0, 1) if module.batch_first else x, state if with_state else None
+    traced = trace(builtin, x, hx)
+    assert_same(traced, trace(module, x, hx))
+    torch.testing.assert_close(output(traced, builtin), builtin(x, hx)[0], **CLOSE)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_nn_lstm_keeps_its_mode_and_its_draws(training: bool) -> None:
+    builtin = nn.LSTM(D, H, 3, dropout=0.5, dtype=torch.float64).train(training)
+    x = torch.randn(T, B, D, dtype=torch.float64)
+    torch.manual_seed(1)
+    expected, _ = builtin(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(output(trace(builtin, x), builtin), expected, **CLOSE)
+    assert builtin.training is training
+
+
+def test_an_nn_lstm_takes_lengths_here() -> None:
+    builtin = make(bidirectional=True).to_builtin()
+    x = torch.randn(T, B, D, dtype=torch.float64)
+    packed, _ = builtin(pack_padded_sequence(x, LENGTHS, enforce_sorted=False))
+    found = output(trace(builtin, x, None, LENGTHS), builtin).nan_to_num(0)
+    torch.testing.assert_close(found, pad_packed_sequence(packed)[0], **CLOSE)
+
+
+# ---- shapes
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_shapes(options: dict[str, Any], batch_first: bool) -> None:
+    module = make(batch_first=batch_first, **options)
+    K, P = module.num_layers * directions(module), module.proj_size or H
+    x, _ = drawn(module)
+
+    def batch(*dots: int) -> tuple[int, ...]:
+        return dots[::-1] if batch_first else dots
+
+    forms: list[tuple[Any, tuple[int, ...]]] = [
+        (x[:, 0], (T,)),
+        (x.reshape(*batch(T, B), D), batch(T, B)),
+        (x[:1, :1], (1, 1)),
+        (x.new_zeros(*batch(T, 0), D), batch(T, 0)),
+        (pack_padded_sequence(x, LENGTHS, enforce_sorted=False), batch(T, B)),
+        (pack_padded_sequence(x, torch.tensor([4, 4, 2, 1])), batch(4, B)),
+    ]
+    for input, dots in forms:
+        assert [tuple(part.shape) for part in trace(module, input)] == [(K, *dots, H)] * 5 + [(K, *dots, P)]
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_one_sequence_and_batch_first_hold_the_same_numbers(options: dict[str, Any]) -> None:
+    module, other = make(**options), make(batch_first=True, **options)
+    x, (hidden, cell) = drawn(module)
+    batch = trace(module, x, (hidden, cell))
+    assert_same(
+        trace(other, x.transpose(0, 1), (hidden, cell)),
+        Step(*(part.transpose(1, 2) for part in batch)),
+    )
+    one = trace(module, x[:, 1], (hidden[:, 1], cell[:, 1]))
+    for part, expected in zip(one, batch, strict=True):
+        torch.testing.assert_close(part, expected[:, :, 1], **CLOSE)  # a batch's products sum in another order
+
+
+@pytest.mark.parametrize("with_lengths", [True, False])
+def test_a_backward_step_lies_where_the_input_that_it_read_lies(with_lengths: bool) -> None:
+    """To the bit what an LSTM of one direction with these weights does with each sequence turned round."""
+    both, one = make(bidirectional=True), make()
+    weights = {name: value for name, value in both.state_dict().items() if name.endswith("_reverse")}
+    one.load_state_dict({name.removesuffix("_reverse"): value for name, value in weights.items()})
+    x, (hidden, cell) = drawn(both)
+    lengths = LENGTHS if with_lengths else torch.full((B,), T)
+
+    def turned(sequences: Tensor) -> Tensor:
+        """(T, B, ...), each from its end to its beginning."""
+        parts = [
+            torch.cat([part[:length].flip(0), part[length:]])
+            for part, length in zip(sequences.unbind(1), lengths.tolist(), strict=True)
+        ]
+        return torch.stack(parts, dim=1)
+
+    given = LENGTHS if with_lengths else None
+    backward = [part[1] for part in trace(both, x, (hidden, cell), given)]
+    alone = [turned(part[0]) for part in trace(one, turned(x), (hidden[1:], cell[1:]), given)]
+    assert_same(backward, alone)
+
+
+def test_without_a_state_the_first_step_follows_zeros() -> None:
+    module = make(num_layers=2, bidirectional=True, proj_size=2)
+    x, (hidden, cell) = drawn(module)
+    zeros = (torch.zeros_like(hidden), torch.zeros_like(cell))
+    assert_same(trace(module, x), trace(module, x, zeros))
+    assert not torch.equal(trace(module, x).c, trace(module, x, (hidden, cell)).c)
+
+
+# ---- sequences of different lengths
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("options", [*SETTINGS, {"name": "full_gate_recurrence", "bidirectional": True}], ids=str)
+def test_a_padded_batch_is_each_sequence_alone_and_then_nan(options: dict[str, Any], batch_first: bool) -> None:
+    module = make(batch_first=batch_first, **options)
+    x, (hidden, cell) = drawn(module)
+    padding_TB1 = (torch.arange(T).unsqueeze(1) >= LENGTHS).unsqueeze(-1)
+    filled = x.masked_fill(padding_TB1, torch.inf)  # what stands there is not looked at
+    traced = trace(module, filled.transpose(0, 1) if batch_first else filled, (hidden, cell), LENGTHS)
+    for n, length in enumerate(LENGTHS.tolist()):
+        alone = trace(module, x[:length, n], (hidden[:, n], cell[:, n]))
+        for part, expected in zip(traced, alone, strict=True):
+            of_sequence = part[:, n] if batch_first else part[:, :, n]
+            # a batch's products sum in another order than one sequence's
+            torch.testing.assert_close(of_sequence[:, :length], expected, **CLOSE)
+            assert of_sequence[:, length:].isnan().all()
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("lengths", [[2, 5, 1, 6], [6, 5, 5, 1], [3, 3, 3, 3], [2, 1, 4, 3]], ids=str)
+def test_a_packed_batch_is_the_padded_one_with_its_lengths(
+    lengths: list[int], batch_first: bool, with_state: bool
+) -> None:
+    """To the bit, in the order of the unpacked sequences, and as many steps as the longest has."""
+    module = make(num_layers=2, bidirectional=True, proj_size=2, batch_first=batch_first)
+    x, state = drawn(module, max(lengths))
+    x, hx = x.transpose(0, 1) if batch_first else x, state if with_state else None
+    expected = trace(module, x, hx, torch.tensor(lengths))
+    descending = lengths == sorted(lengths, reverse=True)
+    for enforce_sorted in {False, descending}:
+        packed = pack_padded_sequence(x, torch.tensor(lengths), batch_first, enforce_sorted=enforce_sorted)
+        traced = trace(module, packed, hx)
+        assert_same(traced, expected)
+        out, _ = pad_packed_sequence(module(packed, hx)[0], batch_first)
+        torch.testing.assert_close(output(traced, module).nan_to_num(0), out, **CLOSE)
+
+
+# ---- gradients
+def of_the_output(out: Tensor, of: list[Tensor]) -> list[Tensor]:
+    """The gradient of a sum that weighs each number by another; NaN, after a sequence's end, counts nothing."""
+    weights = torch.arange(1.0, out.numel() + 1, dtype=out.dtype).sin().view(out.shape)
+    return list(torch.autograd.grad((out * weights).nansum(), of))
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
+@pytest.mark.parametrize("options", [*SETTINGS, {"name": "layer_norm", "num_layers": 2}], ids=str)
+def test_gradients_go_through_it_as_through_a_call(options: dict[str, Any], lengths: Tensor | None) -> None:
+    module = make(**options)
+    x, hx = drawn(module)
+    of = [x.requires_grad_(), *(part.requires_grad_() for part in hx), *module.parameters()]
+    found = of_the_output(output(trace(module, x, hx, lengths), module), of)
+    expected = of_the_output(module(x, hx, lengths)[0], of)
+    for value, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-12, atol=1e-12)  # sums over all steps
+
+
+def test_each_part_has_a_gradient() -> None:
+    module = make()
+    x, hx = drawn(module)
+    for part in trace(module, x.requires_grad_(), hx):
+        (gradient,) = torch.autograd.grad(part.sum(), x, retain_graph=True)
+        assert gradient.isfinite().all()
+        assert gradient.any()
+
+
+def test_gradients_reach_the_input_of_an_nn_lstm() -> None:
+    builtin = make(num_layers=2).to_builtin()
+    x = torch.randn(T, B, D, dtype=torch.float64, requires_grad=True)
+    found = of_the_output(output(trace(builtin, x), builtin), [x])
+    torch.testing.assert_close(found, of_the_output(builtin(x)[0], [x]), **CLOSE)
+
+
+def test_without_gradients_nothing_is_kept() -> None:
+    module = make()
+    with torch.no_grad():
+        assert not any(part.requires_grad for part in trace(module, *drawn(module)))
+
+
+def test_nothing_given_is_changed() -> None:
+    module = make(num_layers=2, bidirectional=True)
+    x, hx = drawn(module)
+    given = [x, *hx, LENGTHS, *module.parameters()]
+    before = [value.detach().clone() for value in given]
+    module.eval()
+    trace(module, x, hx, LENGTHS)
+    assert all(torch.equal(value, other) for value, other in zip(given, before, strict=True))
+    assert not module.training
+
+
+# ---- what is drawn at random
+DRAWS: list[dict[str, Any]] = [
+    {"num_layers": 3, "dropout": 0.5, "bidirectional": True},
+    {"num_layers": 2, "dropout": 0.5, "recurrent_dropout": 0.4, "zoneout": 0.3, "bidirectional": True},
+    {"num_layers": 2, "zoneout": 0.3, "name": "peephole", "proj_size": 2},
+]
+
+
+@pytest.mark.parametrize("form", ["batch", "lengths", "packed", "packed unsorted"])
+@pytest.mark.parametrize("options", DRAWS, ids=str)
+def test_in_training_it_draws_as_a_call_does(options: dict[str, Any], form: str) -> None:
+    """The same seed, the same draws, in the same places."""
+    module = make(**options)
+    x, hx = drawn(module)
+    lengths = {"batch": torch.full((B,), T), "packed": torch.tensor([6, 5, 2, 1])}.get(form, LENGTHS)
+    packed = form.startswith("packed")
+    given = pack_padded_sequence(x, lengths, enforce_sorted=form == "packed") if packed else x
+    more = (lengths,) if form == "lengths" else ()
+
+    torch.manual_seed(1)
+    out, _ = module(given, hx, *more)
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    traced = trace(module, given, hx, *more)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(
+        output(traced, module).nan_to_num(0), pad_packed_sequence(out)[0] if packed else out, **CLOSE
+    )
+
+
+# ---- refused as by a call
+def pack(features: int = D, dtype: torch.dtype = torch.float64, sorted: bool = True) -> PackedSequence:
+    lengths = torch.tensor([3, 2] if sorted else [2, 3])
+    return pack_padded_sequence(torch.zeros(3, 2, features, dtype=dtype), lengths, enforce_sorted=sorted)
+
+
+def zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float64)
+
+
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "dimensions": (zeros(D),),
+    "features": (zeros(T, B, D + 1),),
+    "no step": (zeros(0, B, D),),
+    "type": (zeros(T, B, D).float(),),
+    "no tensor": ([[1.0]],),
+    "no pair": (zeros(T, B, D), zeros(1, B, H)),
+    "half a pair": (zeros(T, B, D), (zeros(1, B, H),)),
+    "state's shape": (zeros(T, B, D), (zeros(1, B + 1, H), zeros(1, B, H))),
+    "state of one sequence": (zeros(T, D), (zeros(1, 1, H), zeros(1, 1, H))),
+    "lengths": (zeros(T, B, D), None, torch.tensor([1, 2, 3, T + 1])),
+    "lengths in a list": (zeros(T, B, D), None, [1, 2, 3, 4]),
+    "lengths of one sequence": (zeros(T, D), None, torch.tensor([T])),
+    "packed, with lengths": (pack(), None, torch.tensor([3, 2])),
+    "packed, features": (pack(D + 1),),
+    "packed, type": (pack(dtype=torch.float32),),
+    "packed, dimensions": (PackedSequence(zeros(3, 2, D), torch.tensor([2, 1])),),
+    "packed, half a pair": (pack(), (zeros(1, 2, H),)),
+    "packed, state's shape": (pack(), (zeros(1, 3, H), zeros(1, 2, H))),
+    "packed, state's dimensions": (pack(), (zeros(2, H), zeros(1, 2, H))),
+    "packed unsorted, no tensors": (pack(sorted=False), (None, None)),
+}
+
+
+@pytest.mark.parametrize("given", REFUSED.values(), ids=list(REFUSED))
+def test_what_a_call_refuses_it_refuses_in_the_same_words(given: tuple[Any, ...]) -> None:
+    module = make()
+    errors = []
+    calls: tuple[Callable[..., Any], ...] = (module, lambda *given: trace(module, *given))
+    for call in calls:
+        with pytest.raises((ValueError, RuntimeError, AttributeError, TypeError, IndexError)) as caught:
+            call(*given)
+        errors.append((type(caught.value), str(caught.value)))
+    assert errors[1] == errors[0]
+
+
+# ---- any options together
+class Case(NamedTuple):
+    """A module and what it is given."""
+
+    name: str = "lstm"
+    T: int = 3
+    B: int = 2
+    H: int = 3
+    P: int = 0
+    layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+    batch_first: bool = False
+    form: str = "batch"
+    with_state: bool = True
+    zoneout: float = 0.0
+    recurrent_dropout: float = 0.0
+    dropout: float = 0.0
+    training: bool = False
+    seed: int = 0
+
+
+FORMS = ["one sequence", "batch", "lengths", "packed"]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    hidden, form, layers = draw(st.integers(1, 4)), draw(st.sampled_from(FORMS)), draw(st.integers(1, 3))
+    return Case(
+        name=draw(st.sampled_from(sorted(CELLS))),
+        T=draw(st.integers(1, 6)),
+        B=draw(st.integers(0 if form == "batch" else 1, 4)),
+        H=hidden,
+        P=draw(st.integers(0, hidden - 1)),
+        layers=layers,
+        bidirectional=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        batch_first=draw(st.booleans()),
+        form=form,
+        with_state=draw(st.booleans()),
+        zoneout=draw(st.sampled_from([0.0, 0.3])),
+        recurrent_dropout=draw(st.sampled_from([0.0, 0.3])),
+        dropout=draw(st.sampled_from([0.0, 0.5])) if layers > 1 else 0.0,  # which warns where it has no effect
+        training=draw(st.booleans()) and form != "packed",  # whose order of draws has a test of its own
+        seed=draw(st.integers(0, 2**31)),
+    )
+
+
+@settings(deadline=None, max_examples=120, derandomize=True)
+@given(cases())
+@example(Case(T=1, B=1, H=1))
+@example(Case(B=0, bidirectional=True, layers=2))
+@example(Case(T=6, B=4, form="lengths", bidirectional=True, layers=3, dropout=0.5, training=True, zoneout=0.3))
+@example(Case(T=6, B=4, form="packed", bidirectional=True, layers=2, batch_first=True, P=2))
+def test_it_shows_the_outputs_and_the_states_of_a_call(case: Case) -> None:
+    torch.manual_seed(case.seed)
+    module = LSTM(
+        D,
+        case.H,
+        case.layers,
+        case.bias,
+        case.batch_first,
+        case.dropout,
+        case.bidirectional,
+        case.P,
+        dtype=torch.float64,
+        cell=CELLS[case.name](zoneout=case.zoneout, recurrent_dropout=case.recurrent_dropout),
+    ).train(case.training)
+    K, one = case.layers * (1 + case.bidirectional), case.form == "one sequence"
+    lengths = torch.randint(1, case.T + 1, (1 if one else case.B,))
+    if case.form in ("one sequence", "batch"):
+        lengths[:] = case.T
+    x = torch.randn(case.T, len(lengths), D, dtype=torch.float64)
+    state = [torch.randn(K, len(lengths), size, dtype=torch.float64) for size in (case.P or case.H, case.H)]
+    given: Any = x.squeeze(1) if one else x.transpose(0, 1) if case.batch_first else x
+    if case.form == "packed":
+        given = pack_padded_sequence(given, lengths, case.batch_first, enforce_sorted=False)
+    hx = tuple(part.squeeze(1) if one else part for part in state) if case.with_state else None
+    more = (lengths,) if case.form == "lengths" else ()
+
+    results: list[Any] = []
+    for call in (module, lambda *given: trace(module, *given)):
+        torch.manual_seed(case.seed)
+        results.append(call(given, hx, *more))
+    (out, last), traced = results
+    out = pad_packed_sequence(out, case.batch_first)[0] if case.form == "packed" else out
+    torch.testing.assert_close(output(traced, module).nan_to_num(0), out, **CLOSE)
+
+    last = LSTMState(*(part.unsqueeze(1) if one else part for part in last))
+    for part, expected in ((traced.h, last.hidden), (traced.c, last.cell)):
+        part_KTBH = part.unsqueeze(2) if one else part.transpose(1, 2) if case.batch_first else part
+        for k in range(K):
+            backwards = case.bidirectional and k % 2 == 1
+            for n, length in enumerate(lengths.tolist()):
+                found = part_KTBH[k, 0 if backwards else length - 1, n]
+                torch.testing.assert_close(found, expected[k, n], **CLOSE)
