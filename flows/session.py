@@ -49,6 +49,7 @@ def run_compare(config: "CompareConfig", again: bool) -> "Comparison":
         # while they are made, nor in training, nor at the exit.
         gc.disable()
         from flows.compare import compare
+        from lstm_models.config import UserError
 
         gc.freeze()
         gc.enable()
@@ -57,6 +58,8 @@ def run_compare(config: "CompareConfig", again: bool) -> "Comparison":
             # the heartbeat's thread would hold the exit up by a second
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
                 return compare(config, again)
+        except UserError:
+            raise
         except Exception as error:
             raise RunFailed(f"{type(error).__name__}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import inspect
 import os
 import platform
 import subprocess
@@ -27,6 +28,11 @@ def code_digest() -> str:
         for path in sorted((ROOT / package).rglob("*.py")):
             content.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return content.hexdigest()
+
+
+def source_digest(cls: type) -> str:
+    """A name for the file in which a class was written."""
+    return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
 
 
 def git_commit() -> str | None:

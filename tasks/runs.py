@@ -10,8 +10,9 @@ from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from lstm_models.config import CompareConfig
+from lstm_models.config import CompareConfig, HandBuilt
 from lstm_models.data import tables
+from lstm_models.network import build_cell
 from tasks import provenance, tracking
 from tasks.data import read_source
 from tasks.references import Comparison, ParentRun
@@ -108,6 +109,13 @@ def find_earlier(config: CompareConfig) -> Comparison | None:
 
 
 def fingerprint(config: CompareConfig) -> str:
-    """The same for the same configuration, data and code."""
-    parts = [config.model_dump_json(), tables.digest(read_source(config.data)[0]), provenance.code_digest()]
+    """The same for the same configuration, data and code, that of the user's own cells included.
+
+    Raises:
+        ConfigError: if a cell can't be had.
+    """
+    models = [contender.model for contender in config.contenders.values()]
+    cells = [build_cell(model) for model in models if isinstance(model, HandBuilt)]
+    code = [provenance.code_digest(), *(provenance.source_digest(type(cell)) for cell in cells)]
+    parts = [config.model_dump_json(), tables.digest(read_source(config.data)[0]), *code]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
