@@ -129,7 +129,7 @@ def errors_of_copies(phases: Mapping[str, Mapping[str, Copies]]) -> Figure:
         axes.set_title(phase.replace("_", "-"), fontsize=10)
         axes.set_xscale("log")
         axes.set_xlabel("mean squared error")
-        axes.legend(fontsize=7, frameon=False, loc="upper left")
+        axes.legend(fontsize=7, frameon=False, loc="lower right")
     panels[0].set_ylabel("share of copies with at most this error")
     last = phases[list(phases)[-1]]
     counts = [f"{copies.converged} of {len(copies.errors)} copies of {name}" for name, copies in last.items()]

@@ -102,7 +102,8 @@ def headline(comparison: Comparison) -> str:
         )
     else:
         finding = f"Lowest error: {champion.contender}/{champion.phase}, now champion ({champion.model_uri})."
-    return f"{finding} All errors are in-sample: on the data that was trained on."
+    copies = " Of copies the median one is shown." if any(result.copies for result in comparison.results) else ""
+    return f"{finding}{copies} All errors are in-sample: on the data that was trained on."
 
 
 def markdown(comparison: Comparison) -> str:

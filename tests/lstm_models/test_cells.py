@@ -599,11 +599,13 @@ def test_the_lstms_own_equations_run_the_hand_derived_gradient(cell: Cell, train
 
 
 # ---- zoneout in training, Krueger et al. 2017
+@pytest.mark.parametrize("recurrent_dropout", [0.0, 0.4])
 @pytest.mark.parametrize("name", CELLS)
-def test_zoneout_in_training_keeps_a_number_or_takes_the_new_one(name: str) -> None:
+def test_zoneout_in_training_keeps_a_number_or_takes_the_new_one(name: str, recurrent_dropout: float) -> None:
+    """What recurrent dropout hides from the gates is kept all the same."""
     p, steps, batch, size = 0.3, 50, 8, 16
     torch.manual_seed(0)
-    module = LSTM(D, size, cell=CELLS[name](zoneout=p), dtype=torch.float64)
+    module = LSTM(D, size, cell=CELLS[name](zoneout=p, recurrent_dropout=recurrent_dropout), dtype=torch.float64)
     x, (h_0, c_0) = drawn(module, steps, batch)
     step = Step(*(part[0] for part in trace(module, x, (h_0, c_0))))
     c_before, h_before = torch.cat([c_0, step.c[:-1]]), torch.cat([h_0, step.h[:-1]])
