@@ -229,7 +229,8 @@ class LayerNorm(Cell):
     """z = N_ih(W_i x_t) + N_hh(W_h h_{t-1}) + b, and h_t = o_t * tanh(N_c(c_t)).
 
     N(a) = gain * (a - mean(a)) / sqrt(var(a) + 1e-5) + shift over all numbers of one sequence's vector: 4H for the
-    sums, H for c. The gains start at 1, the shifts at 0.
+    sums, H for c. The gains start at 1, the shifts at 0. Deviation: the paper has no 1e-5, which keeps from dividing by
+    0 where all numbers are the same.
 
     Source: Ba, Kiros and Hinton 2016, the LSTM of the supplementary material.
     """
@@ -260,8 +261,8 @@ class LayerNorm(Cell):
 class Elman(Cell):
     """No LSTM at all: the plain recurrent network's h_t = tanh(z_g), which has neither gates nor a cell state.
 
-    With it an nn.RNN's weights can be run, and opened, like an LSTM's. What is shown as c is h; of the gates i and o
-    count as open and f as shut. Source: Elman 1990.
+    With it an nn.RNN's weights can be run, and opened, like an LSTM's. What is shown as c is h before any projection
+    and zoneout; of the gates i and o count as open and f as shut. Source: Elman 1990.
     """
 
     gates = "g"

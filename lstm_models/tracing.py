@@ -23,8 +23,8 @@ def trace(
 ) -> Step:
     """The gates i, f, g, o and the states c, h of each layer, direction and time step.
 
-    What a layer computes is the same as in a call of the LSTM, dropout included if it is in training mode; gradients
-    go through it.
+    What a layer computes is the same as in a call of the LSTM, dropout included if it is in training mode. Gradients go
+    through it, to the weights of a hand-built LSTM; of an nn.LSTM's weights it sees a copy.
 
     Args:
         lstm: a hand-built LSTM with any cell, or an nn.LSTM, which is opened as the hand-built one of equal weights.

@@ -23,7 +23,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call, stack_module_state, vmap
 
 from lstm_models import LSTM, trace
-from lstm_models.cells import CELLS, LABELS, Cell, CoupledGates, LSTMState, NoForgetGate, Peephole, Step, Weights
+from lstm_models.cells import CELLS, LABELS, Cell, CoupledGates, Elman, LSTMState, NoForgetGate, Peephole, Step, Weights
 from lstm_models.kernel import plain_loop
 
 T, B, D, H = 5, 3, 2, 4
@@ -727,8 +727,9 @@ class WithState(nn.Module):
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("zoneout", [0.0, 0.3])
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    ("name", "zoneout"), [*((name, 0.0) for name in CELLS), ("lstm", 0.3), ("full_gate_recurrence", 0.3)]
+)
 def test_what_was_exported_runs_any_number_of_steps_and_sequences(name: str, zoneout: float) -> None:
     module = make(name, zoneout=zoneout, recurrent_dropout=0.3, bias=zoneout == 0).eval()
     steps, batch = torch.export.Dim("steps", min=2), torch.export.Dim("batch", min=2)
@@ -751,6 +752,34 @@ def test_what_draws_at_random_cannot_be_exported(option: str) -> None:
     module = make("lstm", **{option: 0.3})
     with pytest.raises(RuntimeError, match=r"call eval\(\) before the export: recurrent dropout and zoneout draw"):
         torch.export.export(module, (torch.randn(T, B, D, dtype=torch.float64),))
+
+
+# ---- no LSTM at all
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False, "batch_first": True}], ids=str
+)
+def test_elmans_cell_is_an_nn_rnn(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    builtin = nn.RNN(D, H, **options, dtype=torch.float64)
+    ours = LSTM.from_builtin(builtin)
+    assert_same(list(ours.state_dict().values()), list(builtin.state_dict().values()))
+    x, (hidden, cell) = drawn(ours)
+    x = x.transpose(0, 1) if ours.batch_first else x
+    out, (last, shown) = ours(x, (hidden, cell))  # there is no cell state for the given one to reach
+    expected, expected_last = builtin(x, hidden)
+    # the same products in another order
+    torch.testing.assert_close(out, expected, **CLOSE)
+    torch.testing.assert_close(last, expected_last, **CLOSE)
+    assert torch.equal(shown, last)
+
+
+def test_elmans_cell_has_neither_gates_nor_another_activation() -> None:
+    with pytest.raises(ValueError, match=r"^forget_bias=1: Elman has no forget gate of its own$"):
+        Elman(forget_bias=1)
+    with pytest.raises(ValueError, match=r"^an nn\.RNN with relu; only tanh can be taken over$"):
+        LSTM.from_builtin(nn.RNN(D, H, nonlinearity="relu"))
+    step = trace(LSTM(D, H, cell=Elman()), torch.randn(T, D))
+    assert ((step.i == 1).all(), (step.f == 0).all(), (step.o == 1).all()) == (True, True, True)
 
 
 # ---- a cell of one's own
