@@ -36,7 +36,7 @@ def own(write: Any) -> str:
 
 
 def test_the_recipes_the_default_first() -> None:
-    assert recipes.names() == ["tutorial", "parity"]
+    assert recipes.names() == ["tutorial", "memory", "parity", "tutorial-seeds"]
     assert recipes.DEFAULT == "tutorial"
 
 
@@ -44,7 +44,10 @@ def test_the_recipes_the_default_first() -> None:
 def test_every_recipe_loads_has_its_own_name_and_a_description(name: str) -> None:
     config = recipes.load(name)
     assert config.experiment == name
-    assert list(config.contenders) == ["hand_built", "built_in"]
+    assert list(config.contenders) == ["hand_built", "built_in"] + ["rnn"] * (name == "memory")
+    assert {name: contender.model.kind for name, contender in config.contenders.items()} == {
+        name: name for name in config.contenders
+    }
     assert recipes.description(name).endswith(".")
     assert not recipes.description(name).startswith("#")
 
@@ -64,6 +67,10 @@ def test_the_tutorial_is_the_tutorials_experiment() -> None:
                     "kind": "hand_built",
                     "biases": "one",
                     "init": "normal",
+                    "cell": "lstm",
+                    "forget_bias": None,
+                    "recurrent_dropout": 0.0,
+                    "zoneout": 0.0,
                 },
                 "training": {
                     "max_epochs": 2000,
@@ -71,28 +78,74 @@ def test_the_tutorial_is_the_tutorials_experiment() -> None:
                     "fused": True,
                     "batch_size": 1,
                     "shuffle": False,
+                    "clip_norm": None,
                     "threads": 1,
                     "log_every_n_steps": 50,
                     "log_outputs": True,
                 },
                 "fine_tuning": {"max_epochs": 5000},
+                "replicas": 1,
             },
             "built_in": {
-                "model": {"hidden_size": 1, "num_layers": 1, "dropout": 0.0, "head": "none", "kind": "built_in"},
+                "model": {
+                    "hidden_size": 1,
+                    "num_layers": 1,
+                    "dropout": 0.0,
+                    "head": "none",
+                    "kind": "built_in",
+                    "forget_bias": None,
+                },
                 "training": {
                     "max_epochs": 300,
                     "learning_rate": 0.1,
                     "fused": False,
                     "batch_size": 1,
                     "shuffle": False,
+                    "clip_norm": None,
                     "threads": 1,
                     "log_every_n_steps": 2,
                     "log_outputs": True,
                 },
                 "fine_tuning": {"max_epochs": 600},
+                "replicas": 1,
             },
         },
+        "converged": {"metric": "max_error", "below": 0.1},
+        "figures": {"gates_of": None, "gradients_through_time": False},
     }
+
+
+def test_the_tutorial_from_many_seeds_differs_from_the_tutorial_in_the_copies_only() -> None:
+    found, expected = recipes.load("tutorial-seeds").model_dump(), recipes.load("tutorial").model_dump()
+    copies = {name: contender.pop("replicas") for name, contender in found["contenders"].items()}
+    assert copies == {"hand_built": 64, "built_in": 8}
+    for contender in expected["contenders"].values():
+        del contender["replicas"]
+    assert found | {"experiment": "tutorial"} == expected
+
+
+def test_memory_s_contenders_differ_in_the_model_only() -> None:
+    config = recipes.load("memory")
+    first, *rest = config.contenders.values()
+    assert [(other.training, other.fine_tuning, other.replicas) for other in rest] == [
+        (first.training, first.fine_tuning, 5)
+    ] * 2
+    shared = {"hidden_size": 8, "num_layers": 1, "dropout": 0.0, "head": "linear"}
+    models = {name: contender.model.model_dump() for name, contender in config.contenders.items()}
+    assert all(model.items() >= shared.items() for model in models.values())
+    assert [model.get("forget_bias") for model in models.values()] == [1.0, 1.0, None]
+    assert models["hand_built"]["cell"] == "lstm"
+
+
+def test_memory_is_the_adding_problem_over_100_steps() -> None:
+    config = recipes.load("memory")
+    assert config.data.model_dump() == {"kind": "adding", "length": 100, "count": 32_000, "seed": 0}
+    assert config.converged.model_dump() == {"metric": "mse", "below": 0.005}
+    assert config.figures.gradients_through_time
+    training = config.contenders["rnn"].training
+    assert (training.clip_norm, training.batch_size, training.shuffle) == (1.0, 32, True)
+    batches = config.contenders["rnn"].fine_tuning.max_epochs * config.data.count // training.batch_size
+    assert batches == 8000  # as the recipe's comment says
 
 
 def test_parity_s_contenders_differ_in_the_model_only() -> None:
@@ -144,6 +197,23 @@ def test_null_takes_a_contender_away() -> None:
     assert list(recipes.load("tutorial", ["contenders.hand_built=~"]).contenders) == ["built_in"]
 
 
+def test_a_change_may_add_what_a_recipe_leaves_out() -> None:
+    changes = [
+        "contenders.hand_built.model.cell=layer_norm",
+        "contenders.hand_built.training.clip_norm=1.0",
+        "contenders.hand_built.replicas=8",
+        "converged={below: 0.2}",
+        "figures={gates_of: [2], gradients_through_time: true}",
+        "data={kind: adding, count: 100}",
+    ]
+    config = recipes.load("tutorial", changes)
+    ours = config.contenders["hand_built"]
+    assert (ours.model.cell, ours.training.clip_norm, ours.replicas) == ("layer_norm", 1.0, 8)
+    assert (config.converged.metric, config.converged.below) == ("max_error", 0.2)
+    assert (config.figures.gates_of, config.figures.gradients_through_time) == ([2], True)
+    assert config.data.model_dump() == {"kind": "adding", "length": 100, "count": 100, "seed": 0}
+
+
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "10e-4", "+1e-3"])
 def test_a_number_with_an_exponent_is_a_number(text: str) -> None:
     assert recipes.load("tutorial", [f"{LEARNING_RATE}={text}"]).contenders["hand_built"].training.learning_rate == 1e-3
@@ -184,6 +254,11 @@ def test_a_number_with_an_exponent_is_a_number_in_a_file_too(own: str) -> None:
             "for the tag 'tag:yaml.org,2002:python/name:os.system'",
         ),
         ("seed=1e3", "tutorial: seed: 1000.0 given, must be a valid integer"),
+        (
+            "contenders.hand_built.model.cell=coupled_gate",
+            "tutorial: contenders.hand_built.model.cell: 'coupled_gate' given, no such cell; "
+            "did you mean coupled_gates? One of your own is module.Class",
+        ),
         ("sead=1", "tutorial: sead: unknown key; did you mean seed?"),
         (f"{LEARNING_RATE}=null", f"tutorial: {LEARNING_RATE}: None given, must be a valid number"),
     ],

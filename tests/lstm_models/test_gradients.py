@@ -1,0 +1,325 @@
+"""Gradients through time: |dLoss/dh_t| and |dLoss/dc_t|, against equations written down here a second time.
+
+The reference adds a number of its own, 0, to every h and c where it comes into being; the derivative with respect to
+that number is dLoss/dh_t or dLoss/dc_t along all paths: of c_t through h_t too, of h_t through the next layer too.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lstm_models import LSTM
+from lstm_models.config import RNN, AnyModel, BuiltIn, HandBuilt
+from lstm_models.data.tables import Sequences
+from lstm_models.network import Network, build_network
+from lstm_models.tracing import StateGradients, gradients_through_time
+
+# float64, sums in another order; 4e-16 was seen
+CLOSE = {"rtol": 1e-10, "atol": 1e-14}
+D = 2
+CELLS = ("lstm", "coupled_gates", "peephole", "no_output_activation")
+MODELS: dict[str, Callable[..., AnyModel]] = {
+    **{cell: lambda cell=cell, **sizes: HandBuilt(kind="hand_built", cell=cell, **sizes) for cell in CELLS},
+    "one bias": lambda **sizes: HandBuilt(kind="hand_built", biases="one", **sizes),
+    "built_in": lambda **sizes: BuiltIn(kind="built_in", **sizes),
+    "rnn": lambda **sizes: RNN(kind="rnn", **sizes),
+}
+
+
+def make(name: str, seed: int = 0, **sizes: Any) -> Network:
+    """A network in float64 of which each parameter is another number."""
+    torch.manual_seed(seed)
+    network = build_network(MODELS[name](**{"hidden_size": 3, "head": "linear"} | sizes), D).double().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.7)
+    return network
+
+
+def drawn(B: int = 4, T: int = 5, seed: int = 1) -> Sequences:
+    generator = torch.Generator().manual_seed(seed)
+    return Sequences(*(torch.randn(shape, dtype=torch.float64, generator=generator) for shape in ((B, T, D), (B,))))
+
+
+# ---- the equations once more
+After = Callable[[Tensor], Tensor]  # h_t, given c_t
+
+
+def lstm(z: Tensor, c: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, After]:
+    i, f, g, o = z.chunk(4, -1)
+    return f.sigmoid() * c + i.sigmoid() * g.tanh(), lambda c: o.sigmoid() * c.tanh()
+
+
+def no_output_activation(z: Tensor, c: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, After]:
+    i, f, g, o = z.chunk(4, -1)
+    return f.sigmoid() * c + i.sigmoid() * g.tanh(), lambda c: o.sigmoid() * c
+
+
+def coupled_gates(z: Tensor, c: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, After]:
+    i, g, o = z.chunk(3, -1)
+    return c + i.sigmoid() * (g.tanh() - c), lambda c: o.sigmoid() * c.tanh()
+
+
+def peephole(z: Tensor, c: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, After]:
+    i, f, g, o = z.chunk(4, -1)
+    i, f = (i + weights["weight_ci"] * c).sigmoid(), (f + weights["weight_cf"] * c).sigmoid()
+    return f * c + i * g.tanh(), lambda c: (o + weights["weight_co"] * c).sigmoid() * c.tanh()
+
+
+def rnn(z: Tensor, c: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, After]:
+    return c, lambda c: z.tanh()
+
+
+STEPS: dict[str, Any] = {step.__name__: step for step in (lstm, no_output_activation, coupled_gates, peephole, rnn)} | {
+    "built_in": lstm,
+    "one bias": lstm,
+}
+
+
+class Nudges(NamedTuple):
+    """What is added to the states, (L, T, B, H) each."""
+
+    hidden: Tensor
+    cell: Tensor
+
+
+def no_nudges(network: Network, sequences: Sequences) -> Nudges:
+    core, (B, T, _) = network.recurrent, sequences.x_BTD.shape
+    shape = (core.num_layers, T, B, core.hidden_size)
+    return Nudges(*(torch.zeros(shape, dtype=torch.float64, requires_grad=True) for _ in range(2)))
+
+
+def losses(name: str, network: Network, sequences: Sequences, nudges: Nudges) -> Tensor:
+    """The squared error of each sequence, (B), with the states nudged."""
+    below_TBD = sequences.x_BTD.transpose(0, 1)
+    for layer in range(network.recurrent.num_layers):
+        suffix = f"_l{layer}"
+        weights = {
+            key.removesuffix(suffix): value
+            for key, value in network.recurrent.named_parameters()
+            if key.endswith(suffix)
+        }
+        h = c = torch.zeros_like(nudges.hidden[layer, 0])
+        hidden = []
+        for t, x_BD in enumerate(below_TBD):
+            z = x_BD @ weights["weight_ih"].T + h @ weights["weight_hh"].T
+            z = z + sum(value for key, value in weights.items() if key.startswith("bias"))
+            c, after = STEPS[name](z, c, weights)
+            c = c + nudges.cell[layer, t]
+            h = after(c) + nudges.hidden[layer, t]
+            hidden.append(h)
+        below_TBD = torch.stack(hidden)
+    return (network.head(below_TBD[-1]).squeeze(-1) - sequences.y_B) ** 2
+
+
+def norms(gradient_LTBH: Tensor) -> Tensor:
+    """Over layers and units, then the mean over sequences: (T)."""
+    return gradient_LTBH.pow(2).sum(dim=(0, 3)).sqrt().mean(1)
+
+
+def reference(name: str, network: Network, sequences: Sequences) -> StateGradients:
+    nudges = no_nudges(network, sequences)
+    gradients = torch.autograd.grad(losses(name, network, sequences, nudges).sum(), nudges, materialize_grads=True)
+    hidden_T, cell_T = map(norms, gradients)
+    return StateGradients(hidden_T, None if name == "rnn" else cell_T)
+
+
+def assert_close(found: StateGradients, expected: StateGradients, **tolerance: float) -> None:
+    for part, reference in zip(found, expected, strict=True):
+        assert (part is None) == (reference is None)
+        if part is not None:
+            torch.testing.assert_close(part, reference, **(tolerance or CLOSE))
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("name", MODELS)
+def test_they_are_the_equations_derivatives(name: str, num_layers: int) -> None:
+    network, sequences = make(name, num_layers=num_layers), drawn()
+    found = gradients_through_time(network, sequences)
+    assert_close(found, reference(name, network, sequences))
+    assert found.hidden_T.shape == (5,)
+    assert found.hidden_T.unique().numel() == 5  # so that their order is told, too
+
+
+@torch.no_grad()
+def by_differences(name: str, network: Network, sequences: Sequences) -> StateGradients:
+    """No autograd: each number of each state is moved by 1e-6 to either side, in all sequences at once."""
+    nudges = no_nudges(network, sequences)
+    gradients = []
+    for part in nudges:
+        gradient_LTBH = torch.zeros_like(part)
+        for layer, t, unit in torch.cartesian_prod(*(torch.arange(part.size(dim)) for dim in (0, 1, 3))).tolist():
+            moved = []
+            for by in (1e-6, -1e-6):
+                part[layer, t, :, unit] = by
+                moved.append(losses(name, network, sequences, nudges))
+            part[layer, t, :, unit] = 0
+            gradient_LTBH[layer, t, :, unit] = (moved[0] - moved[1]) / 2e-6
+        gradients.append(norms(gradient_LTBH))
+    return StateGradients(gradients[0], None if name == "rnn" else gradients[1])
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("name", MODELS)
+def test_they_are_those_of_finite_differences(name: str, num_layers: int) -> None:
+    network, sequences = make(name, num_layers=num_layers), drawn(B=2, T=4)
+    # a difference of two losses of order 1 over 2e-6: rounding, 1e-16 / 1e-6, and the third derivative, 1e-12
+    found = gradients_through_time(network, sequences)
+    assert_close(found, by_differences(name, network, sequences), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("name", ["built_in", "rnn"])
+def test_they_are_those_of_pytorchs_own_cells_one_step_at_a_time(name: str, num_layers: int) -> None:
+    network, (x_BTD, y_B) = make(name, num_layers=num_layers), drawn()
+    kept: dict[str, list[list[Tensor]]] = {"h": [], "c": []}
+    below = list(x_BTD.unbind(1))
+    for layer in range(num_layers):
+        cell = (nn.LSTMCell if name == "built_in" else nn.RNNCell)(below[0].size(-1), 3, dtype=torch.float64)
+        weights = {key: getattr(network.recurrent, f"{key}_l{layer}") for key in cell.state_dict()}
+        cell.load_state_dict(weights)
+        state = None
+        states = []
+        for x_BD in below:
+            state = cell(x_BD, state)
+            states.append((state,) if isinstance(state, Tensor) else state)
+        for key, parts in zip(kept, zip(*states, strict=True), strict=False):
+            for part in parts:
+                part.retain_grad()
+            kept[key].append(list(parts))
+        below = kept["h"][-1]
+    ((network.head(below[-1]).squeeze(-1) - y_B) ** 2).sum().backward()
+    hidden_T, *cell_T = (
+        norms(torch.stack([torch.stack([part.grad for part in parts]) for parts in layers]))
+        for layers in kept.values()
+        if layers
+    )
+    network.zero_grad()
+    found = gradients_through_time(network, Sequences(x_BTD, y_B))
+    assert_close(found, StateGradients(hidden_T, cell_T[0] if cell_T else None))
+
+
+class Case(NamedTuple):
+    name: str = "lstm"
+    B: int = 1
+    T: int = 1
+    hidden_size: int = 1
+    num_layers: int = 1
+    head: str = "linear"
+    seed: int = 0
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    head = draw(st.sampled_from(["linear", "none"]))
+    return Case(
+        name=draw(st.sampled_from(list(MODELS))),
+        B=draw(st.integers(1, 4)),
+        T=draw(st.integers(1, 8)),
+        hidden_size=draw(st.integers(1, 4)) if head == "linear" else 1,
+        num_layers=draw(st.integers(1, 3)),
+        head=head,
+        seed=draw(st.integers(0, 2**31)),
+    )
+
+
+@given(cases())
+@example(Case())
+@example(Case(head="none", B=2, T=4))  # the tutorial's
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_of_any_size_they_are_the_equations_derivatives(case: Case) -> None:
+    network = make(case.name, case.seed, hidden_size=case.hidden_size, num_layers=case.num_layers, head=case.head)
+    sequences = drawn(case.B, case.T, case.seed)
+    assert_close(gradients_through_time(network, sequences), reference(case.name, network, sequences))
+
+
+# ---- what can be told without a reference
+def test_at_the_last_step_it_is_the_heads_weight_times_twice_the_error() -> None:
+    network, sequences = make("lstm"), drawn()
+    error_B = network(sequences.x_BTD) - sequences.y_B
+    expected = (2 * error_B).abs().mean() * network.head.weight.norm()
+    torch.testing.assert_close(gradients_through_time(network, sequences).hidden_T[-1], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_in_a_plain_network_it_dies_stays_or_explodes_with_the_recurrent_weight(factor: float) -> None:
+    """h stays 0 without input, where tanh's derivative is 1: each step back multiplies by the weight."""
+    network = make("rnn", hidden_size=1)
+    with torch.no_grad():
+        for name, parameter in network.recurrent.named_parameters():
+            parameter.fill_(factor if name == "weight_hh_l0" else 0)
+    sequences = Sequences(torch.zeros(3, 6, D, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    hidden_T, cell_T = gradients_through_time(network, sequences)
+    expected = hidden_T[-1] * torch.tensor([factor**back for back in (5, 4, 3, 2, 1, 0)], dtype=torch.float64)
+    torch.testing.assert_close(hidden_T, expected, **CLOSE)
+    assert cell_T is None
+
+
+@pytest.mark.parametrize("name", ["lstm", "built_in"])
+def test_in_the_cell_state_it_comes_back_through_the_forget_gate(name: str) -> None:
+    """Without recurrent weights h_t reaches nothing but the head, and c_t the next c through f alone."""
+    network = make(name)
+    with torch.no_grad():
+        network.recurrent.weight_hh_l0.zero_()
+        network.recurrent.weight_ih_l0.zero_()
+        for bias in (network.recurrent.bias_ih_l0, network.recurrent.bias_hh_l0):
+            bias.chunk(4)[1].fill_(1)  # their sum is 2
+    hidden_T, cell_T = gradients_through_time(network, drawn(T=6))
+    forget = 1 / (1 + math.exp(-2))
+    expected = cell_T[-1] * torch.tensor([forget**back for back in (5, 4, 3, 2, 1, 0)], dtype=torch.float64)
+    torch.testing.assert_close(cell_T, expected, **CLOSE)
+    assert hidden_T[:-1].tolist() == [0.0] * 5
+    assert hidden_T[-1] > 0
+
+
+@pytest.mark.parametrize("name", ["lstm", "built_in", "rnn"])
+def test_it_is_the_mean_over_the_sequences_each_held_against_its_own_target(name: str) -> None:
+    network, (x_BTD, y_B) = make(name), drawn()
+    alone = [gradients_through_time(network, Sequences(x_BTD[n : n + 1], y_B[n : n + 1])) for n in range(4)]
+    means = [None if None in parts else torch.stack(parts).mean(0) for parts in zip(*alone, strict=True)]
+    assert_close(gradients_through_time(network, Sequences(x_BTD, y_B)), StateGradients(*means))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_is_left_behind(name: str) -> None:
+    """Neither a gradient nor a change; and it does not matter whether gradients are on around it."""
+    network, sequences = make(name), drawn()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    found = gradients_through_time(network, sequences)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not any(part.requires_grad for part in found if part is not None)
+
+    network(sequences.x_BTD).sum().backward()
+    gradients = [parameter.grad.clone() for parameter in network.parameters()]
+    with torch.no_grad():
+        again = gradients_through_time(network, sequences)
+        assert not torch.is_grad_enabled()
+    assert_close(again, found, rtol=0, atol=0)
+    assert all(torch.equal(p.grad, kept) for p, kept in zip(network.parameters(), gradients, strict=True))
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert not any(module.training for module in network.modules())
+    assert sequences.x_BTD.grad is None
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["lstm", "built_in", "rnn"])
+def test_in_evaluation_dropout_plays_no_part(name: str) -> None:
+    network, sequences = make(name, num_layers=2, dropout=0.5), drawn()
+    expected = reference(name, network, sequences)
+    for _ in range(2):
+        assert_close(gradients_through_time(network, sequences), expected)
+
+
+def test_an_nn_rnn_is_opened_as_the_hand_built_of_equal_weights() -> None:
+    """Which has a cell state in name only: nothing depends on it."""
+    network, sequences = make("rnn", num_layers=2), drawn()
+    by_hand = Network(LSTM.from_builtin(network.recurrent), network.head)
+    hidden_T, cell_T = gradients_through_time(by_hand, sequences)
+    assert torch.equal(hidden_T, gradients_through_time(network, sequences).hidden_T)
+    assert cell_T.tolist() == [0.0] * 5

@@ -1,0 +1,235 @@
+"""The bootstrap: against blocks put together in a loop, closed forms, and how often it holds the true mean."""
+
+import math
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal, stats
+
+from lstm_models import intervals
+from lstm_models.intervals import Interval, block_bootstrap, block_length, paired_difference
+
+few = settings(derandomize=True, deadline=None, max_examples=40)
+lengths = st.integers(2, 60)
+blocks = st.integers(1, 8)
+seeds = st.integers(0, 1000)
+
+
+def drawn(W: int, seed: int = 0) -> intervals.Floats:
+    """Losses that are whole numbers of 1/1024, so that shifts and powers of two keep them exact; two of them differ."""
+    losses = np.random.default_rng(seed).integers(0, 4096, W) / 1024
+    losses[:2] = 0, 1
+    return losses
+
+
+def autoregressive(generator: np.random.Generator, W: int, phi: float) -> intervals.Floats:
+    """AR(1) noise about 0, after it has forgotten where it began."""
+    noise: intervals.Floats = signal.lfilter([1], [1, -phi], generator.standard_normal(W + 200))[200:]
+    return noise
+
+
+def in_a_loop(losses: intervals.Floats, block: int, samples: int, seed: int) -> list[float]:
+    """Low and high as the docstring has them: each resample put together, each block written out."""
+    W, count = len(losses), -(-len(losses) // block)
+    begins = range(W - block + 1)
+    places = np.random.default_rng(seed).integers(0, len(begins), (samples, count))
+    means = [np.concatenate([losses[begin : begin + block] for begin in row])[:W].mean() for row in places]
+    # what a resampled mean is on average: each place is as likely as another
+    whole = sum(losses[begin : begin + block].sum() for begin in begins) / len(begins)
+    rest = W - (count - 1) * block
+    cut = sum(losses[begin : begin + rest].sum() for begin in begins) / len(begins)
+    k = W / block
+    widening = math.sqrt(k / (k - 1)) * stats.t.ppf(0.975, k - 1) / stats.norm.ppf(0.975)
+    away = (np.quantile(means, [0.025, 0.975]) - ((count - 1) * whole + cut) / W) * widening
+    return [float(end) for end in losses.mean() + away]
+
+
+@given(lengths, blocks, seeds)
+@few
+def test_the_interval_is_that_of_blocks_put_together_in_a_loop(W: int, block: int, seed: int) -> None:
+    losses = drawn(W, seed)
+    found = block_bootstrap(losses, block, samples=50, seed=seed)
+    if 2 * block > W:
+        assert found == (-math.inf, math.inf)
+    else:
+        assert list(found) == pytest.approx(in_a_loop(losses, block, 50, seed), rel=1e-9, abs=1e-12)
+
+
+def test_of_independent_losses_it_is_nearly_students_interval() -> None:
+    losses = np.random.default_rng(3).normal(2, 3, 40)
+    expected = stats.t.interval(0.95, 39, losses.mean(), stats.sem(losses))
+    # the ends of 20,000 draws are known to about 1 % of the width
+    assert block_bootstrap(losses, 1, samples=20_000) == pytest.approx(expected, abs=0.02 * (expected[1] - expected[0]))
+
+
+def test_but_for_the_widening_of_independent_losses_it_is_scipys_percentile_interval() -> None:
+    losses = np.random.default_rng(4).exponential(size=400)
+    reference = stats.bootstrap((losses,), np.mean, n_resamples=5000, method="percentile", rng=1, batch=500)
+    low, high = reference.confidence_interval
+    assert block_bootstrap(losses, 1, samples=5000) == pytest.approx((low, high), abs=0.04 * (high - low))
+
+
+@pytest.mark.parametrize("block", [1, 10])
+def test_drawing_in_parts_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = drawn(95)
+    at_once = block_bootstrap(losses, block)
+    monkeypatch.setattr(intervals, "AT_ONCE", 200)
+    assert block_bootstrap(losses, block) == at_once
+
+
+def test_memory_does_not_grow_with_losses_times_samples() -> None:
+    losses = np.random.default_rng(0).standard_normal(2**18)
+    tracemalloc.start()
+    block_bootstrap(losses, 1, samples=64)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40e6  # the places of all draws would be 134 MB
+
+
+@pytest.mark.parametrize(
+    ("W", "phi", "block", "low", "high"),
+    [
+        (500, 0.0, 1, 0.95, 0.95),
+        (600, 0.5, 20, 0.95, 0.95),
+        (384, 0.5, 96, 0.95, 0.99),  # four blocks: a little too wide
+        (600, 0.5, 1, 0.68, 0.80),  # neighbours taken for independent: normal theory says 74 %
+    ],
+)
+def test_how_often_the_interval_holds_the_true_mean(W: int, phi: float, block: int, low: float, high: float) -> None:
+    trials = 400
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(trials):
+        interval = block_bootstrap(autoregressive(generator, W, phi), block, samples=300)
+        held += interval.low <= 0 <= interval.high
+    # three standard deviations of a binomial share of so many trials: 3.3 %
+    slack = 3 * math.sqrt(0.95 * 0.05 / trials)
+    assert low - slack < held / trials < high + slack
+
+
+@given(lengths, blocks, seeds, st.integers(-5, 5), st.integers(-100, 100))
+@few
+def test_scaled_and_shifted_losses_scale_and_shift_the_interval(
+    W: int, block: int, seed: int, power: int, shift: int
+) -> None:
+    losses = drawn(W, seed)
+    low, high = block_bootstrap(losses, block, samples=50)
+    assert block_bootstrap(losses * 2.0**power, block, samples=50) == (low * 2.0**power, high * 2.0**power)
+    assert block_bootstrap(losses + shift, block, samples=50) == pytest.approx((low + shift, high + shift), abs=1e-10)
+
+
+@given(lengths, blocks, seeds)
+@few
+def test_a_against_b_is_b_against_a_in_the_mirror(W: int, block: int, seed: int) -> None:
+    a, b = drawn(W, seed), drawn(W, seed + 1) + 0.5
+    one, other = (paired_difference(*pair, block, samples=50) for pair in ((a, b), (b, a)))
+    assert (one.mean, one.low, one.high) == (-other.mean, -other.high, -other.low)
+    assert other.verdict == {"better": "worse", "worse": "better", "can't tell": "can't tell"}[one.verdict]
+
+
+@given(lengths, blocks, seeds)
+@few
+def test_a_difference_is_the_interval_of_the_differences(W: int, block: int, seed: int) -> None:
+    a, b = drawn(W, seed), drawn(W, seed + 1)
+    found = paired_difference(a, b, block, samples=50, seed=seed)
+    assert (found.low, found.high) == block_bootstrap(a - b, block, samples=50, seed=seed)
+    assert found.mean == (a - b).mean()
+    assert (found.verdict == "better") == (found.high < 0)
+    assert (found.verdict == "worse") == (found.low > 0)
+
+
+def test_verdicts_are_of_losses_so_that_less_is_better() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 200)
+    b = np.random.default_rng(1).exponential(size=200)
+    assert paired_difference(b - 0.1 + noise, b, 1).verdict == "better"
+    assert paired_difference(b + 0.1 + noise, b, 1).verdict == "worse"
+    assert paired_difference(b + noise, b, 1).verdict == "can't tell"
+
+
+def test_what_both_find_hard_does_not_hide_a_difference() -> None:
+    hard = np.random.default_rng(1).exponential(size=200)
+    a, b = hard + 0.01, hard + np.random.default_rng(2).uniform(0, 0.01, 200)
+    (low_a, high_a), (low_b, high_b) = block_bootstrap(a, 5), block_bootstrap(b, 5)
+    assert low_a < high_b
+    assert low_b < high_a  # each alone they overlap
+    assert paired_difference(a, b, 5).verdict == "worse"
+
+
+@pytest.mark.parametrize(("W", "block"), [(1, 1), (1, 5), (3, 2), (9, 5), (95, 48), (4, 100)])
+def test_less_than_two_blocks_say_nothing(W: int, block: int) -> None:
+    losses = np.arange(1.0, W + 1)
+    assert block_bootstrap(losses, block) == Interval(-math.inf, math.inf)
+    assert paired_difference(losses, losses + 1, block) == (-1.0, -math.inf, math.inf, "can't tell")
+
+
+@pytest.mark.parametrize(("W", "block"), [(2, 1), (10, 5)])
+def test_two_blocks_say_something(W: int, block: int) -> None:
+    low, high = block_bootstrap(np.arange(float(W)), block)
+    assert -math.inf < low < (W - 1) / 2 < high < math.inf
+
+
+def test_losses_that_are_all_equal_have_an_interval_of_no_width() -> None:
+    losses = np.full(50, 0.1)
+    assert block_bootstrap(losses, 3) == Interval(0.1, 0.1)
+    assert paired_difference(losses, losses, 3) == (0.0, 0.0, 0.0, "can't tell")
+    assert paired_difference(losses, losses * 2, 3).verdict == "better"  # by as much on every window
+
+
+def test_the_draws_depend_on_the_seed_alone() -> None:
+    losses = drawn(100)
+    np.random.seed(1)
+    first = block_bootstrap(losses, 4)
+    np.random.seed(2)
+    assert block_bootstrap(losses, 4) == first
+    assert block_bootstrap(losses, 4, seed=1) != first
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tensors_are_taken_and_floats_come_back(dtype: torch.dtype) -> None:
+    losses = torch.tensor(drawn(60), dtype=dtype, requires_grad=True)
+    found = paired_difference(losses, losses.flip(0), 3)
+    assert found == paired_difference(losses.detach().double().numpy(), losses.detach().flip(0).double().numpy(), 3)
+    assert [type(value) for value in found] == [float, float, float, str]
+
+
+@pytest.mark.parametrize(
+    ("windows", "horizon", "expected"),
+    [(1, 1, 1), (2, 1, 2), (8, 1, 2), (9, 1, 3), (1000, 1, 10), (1001, 1, 11), (1000, 24, 24), (10**6, 96, 100)],
+)
+def test_block_length(windows: int, horizon: int, expected: int) -> None:
+    assert block_length(windows, horizon) == expected
+
+
+def test_the_cube_root_of_a_cube_is_not_rounded_up() -> None:
+    assert [block_length(root**3) for root in range(1, 200)] == list(range(1, 200))
+
+
+@pytest.mark.parametrize(
+    ("losses", "settings", "message"),
+    [
+        (np.ones(0), {}, "losses of shape (0,): one for each of one or more windows is needed"),
+        (np.ones((3, 2)), {}, "losses of shape (3, 2): one for each of one or more windows is needed"),
+        (np.array([0, 1, math.nan]), {}, "the loss of window 2 is nan: losses must be finite"),
+        (torch.tensor([0, math.inf]), {}, "the loss of window 1 is inf: losses must be finite"),
+        (np.ones(3), {"block": 0}, "block is 0: it must be 1 or more"),
+        (np.ones(3), {"samples": 39}, "samples is 39: it must be 40 or more"),
+    ],
+)
+def test_what_is_refused(losses: intervals.Losses, settings: dict[str, int], message: str) -> None:
+    for call in (
+        lambda **given: block_bootstrap(losses, **given),
+        lambda **given: paired_difference(losses, losses, **given),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            call(**{"block": 1, **settings})
+
+
+def test_losses_of_other_windows_are_refused() -> None:
+    message = "losses of 3 and of 4 windows: a difference needs those of the same windows"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        paired_difference(np.ones(3), np.ones(4), 1)
