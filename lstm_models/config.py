@@ -159,6 +159,30 @@ class TableData(Config):
 AnyData = TutorialData | AddingData
 
 
+class Output(Config):
+    """What a network tells of a sequence: a number; the next steps of some of its columns; or its class."""
+
+    kind: Literal["number", "forecast", "classes"] = "number"
+    targets: list[str] = Field([], description="the columns that are told")
+    steps: int = Field(1, ge=1, description="how many steps a forecast tells")
+    places: list[int] = Field([], description="where a forecast's targets stand among the inputs")
+    residual: bool = Field(False, description="whether a forecast is told as the change from the last value")
+    classes: list[str] = Field([], description="what the classes are called")
+
+    @property
+    def size(self) -> int:
+        """How many numbers the head gives."""
+        match self.kind:
+            case "forecast":
+                return self.steps * len(self.places)
+            case "classes":
+                return len(self.classes)
+        return 1
+
+
+NUMBER = Output()
+
+
 class _Recurrent(Config):
     hidden_size: int = Field(1, ge=1, description="size of the hidden and of the cell state, in numbers")
     num_layers: int = Field(1, ge=1, description="layers on top of each other")
