@@ -42,14 +42,19 @@ class Replicas(nn.Module):
             network.train(mode)
         return super().train(mode)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Predict one number for each copy and sequence: (B, T, D) to (R, B). Each copy has draws of its own."""
+        assert lengths_B is None, "copies are for sequences of one length"
         if self._shape:
             weights = {_name(key): value for key, value in self.weights.items()}
             (shape,) = self._shape
             run = vmap(lambda own: functional_call(shape, own, x_BTD), randomness="different")
             return cast(Tensor, run(weights))
         return torch.stack([network(x_BTD) for network in self.networks])
+
+    def losses(self, told: Tensor, y: Tensor) -> Tensor:
+        """How wrong each copy is about each example, (R, B); as `Network.losses`."""
+        return (self._shape or [cast(Network, self.networks[0])])[0].losses(told, y)
 
     def member(self, index: int) -> Network:
         """A copy by itself, its weights those at this moment."""

@@ -11,7 +11,8 @@ from lstm_models.config import NUMBER, ConfigError, Output, TableData
 from lstm_models.data.examples import Examples, Labelled, Windows
 from lstm_models.data.series import Rows, Series, prepare
 from lstm_models.data.splits import Ends, ends
-from lstm_models.data.tables import Columns, to_sequences
+from lstm_models.data.tables import Columns, Sequences, to_sequences
+from lstm_models.network import Scaling
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Dataset:
     spread_D: Tensor | None = None
     rows: Rows | None = None
 
+    def scaling(self) -> Scaling | None:
+        """A network's own copy of what the inputs are scaled by."""
+        return None if self.center_D is None or self.spread_D is None else Scaling(self.center_D, self.spread_D)
+
     @property
     def input_size(self) -> int:
         return self.train.take(torch.tensor([0])).x_BTD.size(-1)
@@ -44,8 +49,12 @@ def of_sequences(table: pd.DataFrame, columns: Columns) -> Dataset:
     Raises:
         TableError: as `tables.numbers`.
     """
-    sequences = to_sequences(table, columns)
-    return Dataset(sequences, None, sequences, NUMBER, columns.inputs, in_sample=True)
+    return in_sample(to_sequences(table, columns), columns.inputs)
+
+
+def in_sample(sequences: Sequences, columns: tuple[str, ...] = ()) -> Dataset:
+    """Trained and judged on the same sequences."""
+    return Dataset(sequences, None, sequences, NUMBER, columns, in_sample=True)
 
 
 def of_rows(table: pd.DataFrame, config: TableData, source: str, seed: int) -> Dataset:
@@ -76,7 +85,7 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
         for name, of_part in spans.items()
     }
     for name in ("train", "test"):
-        if len(windows[name]) == 0:
+        if windows[name].count == 0:
             needed = config.context_length + config.horizon
             raise ConfigError(f"data: too few rows for one window of {needed} steps in the {name} part")
     trained = torch.cat(
@@ -90,7 +99,7 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
         places=list(series.targets),
         residual=config.residual == "last_value",
     )
-    validation = windows["validation"] if len(windows["validation"]) else None
+    validation = windows["validation"] if windows["validation"].count else None
     return Dataset(
         windows["train"], validation, windows["test"], output, series.columns, False, center_D, spread_D, series.rows
     )
@@ -147,7 +156,7 @@ def _labelled(series: Series, config: TableData, seed: int) -> Dataset:
     validation = part(found.train, found.validation)
     return Dataset(
         train,
-        validation if len(validation) else None,
+        validation if validation.count else None,
         part(found.validation, found.test),
         output,
         series.columns,
