@@ -256,7 +256,7 @@ class Training(Config):
     weight_decay: float = Field(0.0, ge=0, description="how much of each weight a step takes away, decoupled (AdamW)")
     schedule: Literal["none", "exponential", "cosine"] = Field(
         "none",
-        description="of the step size over the epochs: exponential is multiplied by decay, cosine falls to 0 at max_epochs",
+        description="of the step size, epoch by epoch: exponential: times decay; cosine: to 0 at max_epochs",
     )
     decay: float = Field(0.95, gt=0, le=1, description="the factor of the exponential schedule")
     patience: int | None = Field(

@@ -132,10 +132,8 @@ def _labelled(series: Series, config: TableData, seed: int) -> Dataset:
     starts = np.array([group.start for group in series.groups])
     stops = np.array([group.stop for group in series.groups])
     times = series.time[starts] if isinstance(config.split.train, str) and series.time is not None else None
-    if times is None:
-        order = np.random.default_rng(seed).permutation(len(starts))
-    else:
-        order = np.argsort(times, kind="stable")
+    drawn = np.random.default_rng(seed).permutation(len(starts))
+    order = drawn if times is None else np.argsort(times, kind="stable")
     found: Ends = ends(len(order), config.split, None if times is None else times[order])
     labels = torch.from_numpy(series.labels)
 
