@@ -139,8 +139,8 @@ class LogisticRegression:
             ValueError: if a label is not one of 0 to C - 1, all are the same, or there are not as many as sequences;
                 or as `sequence_features`.
         """
-        from sklearn.linear_model import LogisticRegression as Fitted  # type: ignore[import-untyped]  # seconds; no types
-        from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+        from sklearn.linear_model import LogisticRegression as Fitted  # seconds; no types
+        from sklearn.preprocessing import StandardScaler
 
         labels = _tensor(labels_W)
         counts_C = _counts(labels, classes)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from lstm_models import padding
 from lstm_models.cells import CELLS, Cell
 from lstm_models.config import NUMBER, RNN, AnyModel, BuiltIn, ConfigError, HandBuilt, Output
 from lstm_models.lstm import LSTM
@@ -56,7 +57,8 @@ class Network(nn.Module):
         told = self.head(self._last_hidden(z_BTD, lengths_B))
         match self.output.kind:
             case "forecast":
-                return self._forecast(told.unflatten(-1, (self.output.steps, -1)), z_BTD)
+                z_last_BD = padding.last_step(z_BTD.transpose(0, 1), lengths_B)
+                return self._forecast(told.unflatten(-1, (self.output.steps, -1)), z_last_BD)
             case "classes":
                 return cast(Tensor, told)
         return cast(Tensor, told).squeeze(-1)
@@ -73,11 +75,11 @@ class Network(nn.Module):
         hidden_LBH = state if isinstance(state, Tensor) else state[0]
         return hidden_LBH[-1]
 
-    def _forecast(self, told_BSK: Tensor, z_BTD: Tensor) -> Tensor:
+    def _forecast(self, told_BSK: Tensor, z_last_BD: Tensor) -> Tensor:
         """From the change, or the value, that was told in scaled units to a value in the column's own."""
-        told_BSK = told_BSK.float()  # under a lower precision only the way here was computed in it
+        told_BSK = told_BSK.to(z_last_BD.dtype)  # under a lower precision only the way here was computed in it
         if self.output.residual:
-            told_BSK = told_BSK + z_BTD[:, -1:, self.output.places]
+            told_BSK = told_BSK + z_last_BD[:, None, self.output.places]
         if self.scaling is None:
             return told_BSK
         return told_BSK * self.scaling.spread_D[self.output.places] + self.scaling.center_D[self.output.places]

@@ -32,6 +32,7 @@ class Replicas(nn.Module):
         if isinstance(networks[0].recurrent, LSTM):
             stacked, _ = stack_module_state(list[nn.Module](networks))
             self._shape.append(copy.deepcopy(networks[0]).to("meta"))
+            self.scaling = self._shape[0].scaling = networks[0].scaling  # which all have in common
             for name, value in stacked.items():
                 self.weights[_key(name)] = nn.Parameter(value.detach())
         else:
@@ -61,7 +62,8 @@ class Replicas(nn.Module):
         if not self._shape:
             return cast(Network, self.networks[index])
         alone = copy.deepcopy(self._shape[0]).to_empty(device=next(iter(self.weights.values())).device)
-        alone.load_state_dict({_name(key): value[index] for key, value in self.weights.items()})
+        scaling = {} if self.scaling is None else self.scaling.state_dict(prefix="scaling.")
+        alone.load_state_dict({**{_name(key): value[index] for key, value in self.weights.items()}, **scaling})
         return alone
 
     @torch.no_grad()

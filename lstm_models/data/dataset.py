@@ -1,5 +1,6 @@
 """A table as what is trained on, validated on and judged by. N rows, D columns, K targets."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ class Dataset:
     validation is None where there is none; then the last epoch counts as the best. in_sample says that the test is on
     what was trained on. columns: the D inputs' names. center_D, spread_D: what the inputs are scaled by, fitted on the
     training part alone; None where nothing is scaled. rows: how many were read, dropped and used, of a table of rows.
+    trained: of forecasts, the rows of the training part, views, series by series.
     """
 
     train: Examples
@@ -33,6 +35,11 @@ class Dataset:
     center_D: Tensor | None = None
     spread_D: Tensor | None = None
     rows: Rows | None = None
+    trained: tuple[Tensor, ...] = ()
+
+    def trained_rows(self) -> Tensor:
+        """The rows of a table's training part, (N, D), in the order of series and time."""
+        return torch.cat(self.trained)
 
     def scaling(self) -> Scaling | None:
         """A network's own copy of what the inputs are scaled by."""
@@ -74,12 +81,7 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
     A window belongs to the part in which all its targets lie; what it sees may reach back into the part before.
     """
     values_ND = torch.from_numpy(series.values)
-    spans: dict[str, list[tuple[int, int]]] = {"train": [], "validation": [], "test": []}
-    for piece in series.groups:
-        of_piece = None if series.time is None else series.time[piece.start : piece.stop]
-        found = ends(piece.stop - piece.start, config.split, of_piece)
-        for name, begin, end in zip(spans, (0, *found[:2]), found, strict=True):
-            spans[name].append((piece.start + max(begin, config.context_length), piece.start + end))
+    spans = _spans(series, config)
     windows = {
         name: _windows(values_ND, series, config, of_part, config.stride if name == "train" else 1)
         for name, of_part in spans.items()
@@ -88,10 +90,8 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
         if windows[name].count == 0:
             needed = config.context_length + config.horizon
             raise ConfigError(f"data: too few rows for one window of {needed} steps in the {name} part")
-    trained = torch.cat(
-        [values_ND[begin - config.context_length : end] for begin, end in spans["train"] if end > begin]
-    )
-    center_D, spread_D = _scale(trained, config.scaling)
+    trained = tuple((begin - config.context_length, end) for begin, end in spans["train"] if end > begin)
+    center_D, spread_D = _scale(torch.cat([values_ND[begin:end] for begin, end in trained]), config.scaling)
     output = Output(
         kind="forecast",
         steps=config.horizon,
@@ -101,8 +101,34 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
     )
     validation = windows["validation"] if windows["validation"].count else None
     return Dataset(
-        windows["train"], validation, windows["test"], output, series.columns, False, center_D, spread_D, series.rows
+        windows["train"],
+        validation,
+        windows["test"],
+        output,
+        series.columns,
+        False,
+        center_D,
+        spread_D,
+        series.rows,
+        tuple(values_ND[begin:end] for begin, end in trained),
     )
+
+
+def _spans(series: Series, config: TableData) -> dict[str, list[tuple[int, int]]]:
+    """By part, from which row to which there may be targets: in each piece, after a context's length of it.
+
+    A series that was cut at its gaps is split as a whole, so that none of its training lies behind its test.
+    """
+    spans: dict[str, list[tuple[int, int]]] = {"train": [], "validation": [], "test": []}
+    for _, pieces in itertools.groupby(series.groups, key=lambda piece: piece.name):
+        of_one = list(pieces)
+        start, stop = of_one[0].start, of_one[-1].stop
+        found = ends(stop - start, config.split, None if series.time is None else series.time[start:stop])
+        for name, begin, end in zip(spans, (0, *found[:2]), found, strict=True):
+            for piece in of_one:
+                first = max(start + begin, piece.start + config.context_length)
+                spans[name].append((first, min(start + end, piece.stop)))
+    return spans
 
 
 def _windows(
@@ -128,6 +154,8 @@ def _windows(
 def _labelled(series: Series, config: TableData, seed: int) -> Dataset:
     """Whole groups; by date in the order of time, otherwise in an order drawn from the seed."""
     assert series.labels is not None
+    if config.gaps == "split":
+        raise ConfigError("data.gaps: split is for forecasts; a group with a label is one sequence")
     values_ND = torch.from_numpy(series.values)
     starts = np.array([group.start for group in series.groups])
     stops = np.array([group.stop for group in series.groups])
@@ -135,6 +163,8 @@ def _labelled(series: Series, config: TableData, seed: int) -> Dataset:
     drawn = np.random.default_rng(seed).permutation(len(starts))
     order = drawn if times is None else np.argsort(times, kind="stable")
     found: Ends = ends(len(order), config.split, None if times is None else times[order])
+    if found.train == 0 or found.test == found.validation:
+        raise ConfigError(f"data.split: of {len(order)} groups none is left for training or for the test")
     labels = torch.from_numpy(series.labels)
 
     def part(begin: int, end: int) -> Labelled:
@@ -175,4 +205,5 @@ def _scale(values_ND: Tensor, scaling: str) -> tuple[Tensor | None, Tensor | Non
             center_D, spread_D = lowest_D, highest_D - lowest_D
         case _:
             return None, None
-    return center_D.float(), torch.where(spread_D > 0, spread_D, 1).float()
+    spread_D = spread_D.clamp(max=torch.finfo(torch.float32).max).float()
+    return center_D.float(), torch.where(spread_D > 0, spread_D, 1)

@@ -22,7 +22,8 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
-        self.sampler = self  # where Lightning looks for set_epoch
+        if shuffle:
+            self.sampler = self  # where Lightning looks for set_epoch; of validation data it would ask for more
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration; Lightning calls this."""
