@@ -9,8 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from lstm_models.checkpoint import load_network
 from lstm_models.config import Contender, Split, TableData
 from lstm_models.data import source

@@ -358,11 +358,8 @@ def test_a_number_to_be_told_of_each_group() -> None:
         assert [y for _, y in taken(getattr(data, part))] == [g / 4 for g in groups(getattr(data, part))]
 
 
-def test_pieces_of_one_group_are_in_one_part() -> None:
-    """Gaps cut a group into pieces; those in the test would be known from training."""
-    frames = [
-        pd.DataFrame({"g": g, "t": [0, 1, 2, 9, 10, 11], "x": float(g), "y": ["low", "high"][g % 2]}) for g in range(12)
-    ]
-    data = dataset(pd.concat(frames), task="classify", group="g", time="t", gaps="split", split={"train": 0.5})
-    parts = [{seen[0][0] for seen, _ in taken(getattr(data, part))} for part in PARTS]
-    assert all(one.isdisjoint(other) for one, other in itertools.combinations(parts, 2))
+def test_pieces_are_not_for_labels() -> None:
+    """A group with a label is one sequence; and its pieces in the test would be known from training."""
+    table = pd.DataFrame({"g": 0, "t": [0, 1, 2, 9, 10, 11], "x": 1.0, "y": "low"})
+    with pytest.raises(ConfigError, match=r"^data\.gaps: split is for forecasts; a group with a label is one sequence$"):
+        dataset(pd.concat([table, table.assign(g=1, y="high")]), task="classify", group="g", time="t", gaps="split")
