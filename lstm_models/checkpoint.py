@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from lstm_models.config import AnyModel, Contender, UserError
-from lstm_models.network import Network, build_network
+from lstm_models.config import AnyModel, Contender, Output, UserError
+from lstm_models.data.dataset import Dataset
+from lstm_models.network import Network, Scaling, build_network
 from lstm_models.replicas import Replicas
 
 FORMAT_VERSION = 2
@@ -28,8 +29,8 @@ class CheckpointError(UserError):
 class Continuity(L.Callback):
     """Puts the network's description and the random state into each checkpoint, and takes the state up on resuming."""
 
-    def __init__(self, contender: Contender, input_size: int) -> None:
-        self.description = describe(contender, input_size)
+    def __init__(self, contender: Contender, dataset: Dataset) -> None:
+        self.description = describe(contender, dataset)
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -101,7 +102,9 @@ def load_network(path: Path) -> Network | Replicas:
     try:
         config: AnyModel = TypeAdapter(AnyModel).validate_python(ours["network"])
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are replaced
-            networks = [build_network(config, ours["input_size"]) for _ in range(ours["replicas"])]
+            size, output = ours["input_size"], Output.model_validate(ours["output"])
+            scaling = Scaling(torch.zeros(size), torch.ones(size)) if ours["scaled"] else None
+            networks = [build_network(config, size, output, scaling) for _ in range(ours["replicas"])]
         network = Replicas(networks) if len(networks) > 1 else networks[0]
         weights = {key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items()}
         network.load_state_dict(weights)
@@ -110,14 +113,14 @@ def load_network(path: Path) -> Network | Replicas:
     return network.eval()
 
 
-def check_resumable(path: Path, contender: Contender, input_size: int, max_epochs: int) -> None:
+def check_resumable(path: Path, contender: Contender, dataset: Dataset, max_epochs: int) -> None:
     """See to it that training can go on from a checkpoint.
 
     Raises:
         CheckpointError: as `read`; or if it is of another network, or has trained for max_epochs already.
     """
     checkpoint = read(path)
-    expected = describe(contender, input_size)
+    expected = describe(contender, dataset)
     theirs = {key: checkpoint["lstm_flows"].get(key) for key in expected}
     if theirs != expected:
         raise CheckpointError(f"{path}: a checkpoint of another network, {theirs}")
@@ -125,10 +128,12 @@ def check_resumable(path: Path, contender: Contender, input_size: int, max_epoch
         raise CheckpointError(f"{path}: trained for {checkpoint['epoch']} epochs; max_epochs {max_epochs} adds none")
 
 
-def describe(contender: Contender, input_size: int) -> dict[str, Any]:
-    """A network in primitives: what it takes to build it anew."""
+def describe(contender: Contender, dataset: Dataset) -> dict[str, Any]:
+    """A network in primitives: what it takes to build it anew; its scaling lies among the weights."""
     return {
         "network": contender.model.model_dump(mode="json"),
-        "input_size": input_size,
+        "input_size": dataset.input_size,
+        "output": dataset.output.model_dump(mode="json"),
+        "scaled": dataset.center_D is not None,
         "replicas": contender.replicas,
     }

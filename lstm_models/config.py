@@ -159,6 +159,30 @@ class TableData(Config):
 AnyData = TutorialData | AddingData
 
 
+class Output(Config):
+    """What a network tells of a sequence: a number; the next steps of some of its columns; or its class."""
+
+    kind: Literal["number", "forecast", "classes"] = "number"
+    targets: list[str] = Field([], description="the columns that are told")
+    steps: int = Field(1, ge=1, description="how many steps a forecast tells")
+    places: list[int] = Field([], description="where a forecast's targets stand among the inputs")
+    residual: bool = Field(False, description="whether a forecast is told as the change from the last value")
+    classes: list[str] = Field([], description="what the classes are called")
+
+    @property
+    def size(self) -> int:
+        """How many numbers the head gives."""
+        match self.kind:
+            case "forecast":
+                return self.steps * len(self.places)
+            case "classes":
+                return len(self.classes)
+        return 1
+
+
+NUMBER = Output()
+
+
 class _Recurrent(Config):
     hidden_size: int = Field(1, ge=1, description="size of the hidden and of the cell state, in numbers")
     num_layers: int = Field(1, ge=1, description="layers on top of each other")
@@ -229,6 +253,17 @@ class Training(Config):
     )
     batch_size: int = Field(1, ge=1, description="sequences in a step")
     shuffle: bool = Field(False, description="another order each epoch, drawn from the seed and the epoch's number")
+    weight_decay: float = Field(0.0, ge=0, description="how much of each weight a step takes away, decoupled (AdamW)")
+    schedule: Literal["none", "exponential", "cosine"] = Field(
+        "none",
+        description="of the step size, epoch by epoch: exponential: times decay; cosine: to 0 at max_epochs",
+    )
+    decay: float = Field(0.95, gt=0, le=1, description="the factor of the exponential schedule")
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a lower validation loss after which training ends; none: it goes on"
+    )
+    precision: Literal["32", "bf16-mixed"] = Field("32", description="bf16-mixed: products in bfloat16")
+    device: Literal["cpu", "auto"] = Field("cpu", description="auto: a GPU where there is one")
     clip_norm: float | None = Field(
         None, gt=0, description="the most that the gradient's norm may be; a longer one is scaled down to it"
     )

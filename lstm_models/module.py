@@ -5,11 +5,10 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lstm_models.config import Training
-from lstm_models.data.tables import Sequences
+from lstm_models.data.examples import Batch
 from lstm_models.network import Network
 from lstm_models.replicas import Replicas
 
@@ -23,7 +22,7 @@ class SequenceModule(L.LightningModule):
 
     At every `log_every_n_steps`-th step: train_loss, this batch's; with `log_outputs`, out_<label>, the latest
     prediction for a sequence with that label. At the end of an epoch with such a step: train_loss_epoch, the mean over
-    the epoch's sequences. Of copies, each of these is the median.
+    the epoch's sequences; where there is validation data, val_loss, the same of it. Of copies, each is the median.
 
     Raises:
         NonFiniteLoss: at the end of an epoch in which a loss was NaN or infinite.
@@ -39,9 +38,23 @@ class SequenceModule(L.LightningModule):
         self._logged = False
         self._outputs: dict[str, Tensor] = {}
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         config = self.training_config
-        return torch.optim.Adam(self.parameters(), lr=config.learning_rate, fused=config.fused or None)
+        settings: dict[str, Any] = {"lr": config.learning_rate, "fused": config.fused or None}
+        if config.weight_decay > 0:
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+                self.parameters(), weight_decay=config.weight_decay, **settings
+            )
+        else:
+            optimizer = torch.optim.Adam(self.parameters(), **settings)
+        match config.schedule:
+            case "exponential":
+                schedule: Any = torch.optim.lr_scheduler.ExponentialLR(optimizer, config.decay)
+            case "cosine":
+                schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.max_epochs or 1)
+            case _:
+                return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def configure_gradient_clipping(
         self,
@@ -59,14 +72,14 @@ class SequenceModule(L.LightningModule):
         self._sequences = 0
         self._logged = False
 
-    def training_step(self, batch: Sequences, batch_idx: int) -> Tensor:
-        x_BTD, y_B = batch
-        predictions = self.network(x_BTD)  # (B), or (R, B) of R copies
-        losses = F.mse_loss(predictions, y_B.expand_as(predictions), reduction="none").mean(-1)
-        self._summed_loss = self._summed_loss + losses.detach() * len(y_B)
-        self._sequences += len(y_B)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x_BTD, y, lengths_B = batch
+        told = self.network(x_BTD, lengths_B)  # (B, ...), or (R, B) of R copies
+        losses = self.network.losses(told, y).mean(-1)
+        self._summed_loss = self._summed_loss + losses.detach() * len(y)
+        self._sequences += len(y)
         if self.training_config.log_outputs:
-            for label, prediction in zip(y_B.tolist(), _median(predictions.detach()), strict=True):
+            for label, prediction in zip(y.tolist(), _median(told.detach()), strict=True):
                 self._outputs[f"out_{label:g}"] = prediction
         # self.log is called only where Lightning will write a point: the call costs as much as the step itself.
         if (self.global_step + 1) % self.training_config.log_every_n_steps == 0:
@@ -74,6 +87,11 @@ class SequenceModule(L.LightningModule):
             self.log("train_loss", _median(losses.detach().unsqueeze(-1)).squeeze())
             self.log_dict(dict[str, Any](self._outputs))
         return losses.sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        x_BTD, y, lengths_B = batch
+        losses = self.network.losses(self.network(x_BTD, lengths_B), y).mean(-1)
+        self.log("val_loss", _median(losses.unsqueeze(-1)).squeeze(), batch_size=len(y), on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
         self.epoch_loss = _median(self._summed_loss.unsqueeze(-1)).item() / self._sequences

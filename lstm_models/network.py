@@ -5,33 +5,106 @@ import os
 import sys
 from typing import cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
+from lstm_models import padding
 from lstm_models.cells import CELLS, Cell
-from lstm_models.config import RNN, AnyModel, BuiltIn, ConfigError, HandBuilt
+from lstm_models.config import NUMBER, RNN, AnyModel, BuiltIn, ConfigError, HandBuilt, Output
 from lstm_models.lstm import LSTM
 
 
-class Network(nn.Module):
-    """The recurrent core's last hidden state, through the head."""
+class Scaling(nn.Module):
+    """Raw values to the size that networks learn best from, and back; part of the network, so that it is never lost.
 
-    def __init__(self, recurrent: nn.Module, head: nn.Module) -> None:
+    center_D, spread_D: what is subtracted from each of the D columns, and what the rest is divided by.
+    """
+
+    center_D: Tensor
+    spread_D: Tensor
+
+    def __init__(self, center_D: Tensor, spread_D: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("center_D", center_D.clone())
+        self.register_buffer("spread_D", spread_D.clone())
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return (x_BTD - self.center_D) / self.spread_D
+
+
+class Network(nn.Module):
+    """The recurrent core's last hidden state, through the head, and as what it means.
+
+    What it tells, and in which shape:
+        a number            (B), as the head gives it
+        a forecast          (B, S, K), the next S steps of K columns, in their own unit
+        a class             (B, C), the log-odds of each, up to a constant
+    """
+
+    def __init__(
+        self, recurrent: nn.Module, head: nn.Module, output: Output = NUMBER, scaling: Scaling | None = None
+    ) -> None:
         super().__init__()
         self.recurrent = recurrent
         self.head = head
+        self.output = output
+        self.scaling = scaling
 
     def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """Predict one number for each sequence: (B, T, D) to (B).
+        """Tell of each sequence, (B, T, D), of a padded batch with lengths (B): see above."""
+        z_BTD = x_BTD if self.scaling is None else self.scaling(x_BTD)
+        told = self.head(self._last_hidden(z_BTD, lengths_B))
+        match self.output.kind:
+            case "forecast":
+                z_last_BD = padding.last_step(z_BTD.transpose(0, 1), lengths_B)
+                return self._forecast(told.unflatten(-1, (self.output.steps, -1)), z_last_BD)
+            case "classes":
+                return cast(Tensor, told)
+        return cast(Tensor, told).squeeze(-1)
 
-        With lengths, of a padded batch; the recurrent core is then a hand-built one, for PyTorch's take none.
-        """
-        _, state = self.recurrent(x_BTD) if lengths_B is None else self.recurrent(x_BTD, lengths=lengths_B)
+    def _last_hidden(self, z_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """The last layer's, (B, H)."""
+        if lengths_B is None:
+            _, state = self.recurrent(z_BTD)
+        elif isinstance(self.recurrent, LSTM):
+            _, state = self.recurrent(z_BTD, lengths=lengths_B)
+        else:  # PyTorch's own know lengths of packed sequences only
+            packed = pack_padded_sequence(z_BTD, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
+            _, state = self.recurrent(packed)
         hidden_LBH = state if isinstance(state, Tensor) else state[0]
-        return cast(Tensor, self.head(hidden_LBH[-1])).squeeze(-1)
+        return hidden_LBH[-1]
+
+    def _forecast(self, told_BSK: Tensor, z_last_BD: Tensor) -> Tensor:
+        """From the change, or the value, that was told in scaled units to a value in the column's own."""
+        told_BSK = told_BSK.to(z_last_BD.dtype)  # under a lower precision only the way here was computed in it
+        if self.output.residual:
+            told_BSK = told_BSK + z_last_BD[:, None, self.output.places]
+        if self.scaling is None:
+            return told_BSK
+        return told_BSK * self.scaling.spread_D[self.output.places] + self.scaling.center_D[self.output.places]
+
+    def losses(self, told: Tensor, y: Tensor) -> Tensor:
+        """How wrong each example is, what training makes small: (B), or (R, B) of R copies' numbers.
+
+        Of a number the squared error; of a forecast its mean over steps and targets, in scaled units; of a class the
+        negative log-likelihood.
+        """
+        match self.output.kind:
+            case "forecast":
+                scale_K = 1 if self.scaling is None else self.scaling.spread_D[self.output.places]
+                return ((told - y) / scale_K).square().mean(dim=(-2, -1))
+            case "classes":
+                return F.cross_entropy(told.float(), y, reduction="none")
+        return F.mse_loss(told, y.expand_as(told), reduction="none")
 
 
-def build_network(config: AnyModel, input_size: int) -> Network:
+def build_network(
+    config: AnyModel, input_size: int, output: Output = NUMBER, scaling: Scaling | None = None
+) -> Network:
     """The network that the configuration describes, its weights drawn from torch's global random state.
+
+    A head that is none is a linear one nevertheless where one number is not what is told.
 
     Raises:
         ConfigError: if its cell can't be had, or can't have what the configuration asks of it.
@@ -54,8 +127,9 @@ def build_network(config: AnyModel, input_size: int) -> Network:
                 Cell(forget_bias=config.forget_bias).reset(biases)
         case RNN():
             recurrent = nn.RNN(*sizes, batch_first=True, dropout=config.dropout)
-    head = nn.Linear(config.hidden_size, 1) if config.head == "linear" else nn.Identity()
-    return Network(recurrent, head)
+    bare = config.head == "none" and output.kind == "number"
+    head = nn.Identity() if bare else nn.Linear(config.hidden_size, output.size)
+    return Network(recurrent, head, output, scaling)
 
 
 def build_cell(config: HandBuilt) -> Cell:
@@ -81,13 +155,15 @@ def find_cell(name: str) -> type[Cell]:
     if name in CELLS:
         return CELLS[name]
     module, _, attribute = name.rpartition(".")
-    sys.path.insert(0, os.getcwd())  # which a command on the PATH does not look into by itself
+    here = os.getcwd()
+    sys.path.insert(0, here)  # which a command on the PATH does not look into by itself
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise ValueError(f"can't be imported: {error}") from error
     finally:
-        sys.path.pop(0)
+        if here in sys.path:  # the module may have changed the path
+            sys.path.remove(here)
     if not (isinstance(found, type) and issubclass(found, Cell)):
         raise ValueError("not a class made from lstm_models.Cell")
     return found

@@ -32,6 +32,7 @@ class Replicas(nn.Module):
         if isinstance(networks[0].recurrent, LSTM):
             stacked, _ = stack_module_state(list[nn.Module](networks))
             self._shape.append(copy.deepcopy(networks[0]).to("meta"))
+            self.scaling = self._shape[0].scaling = networks[0].scaling  # which all have in common
             for name, value in stacked.items():
                 self.weights[_key(name)] = nn.Parameter(value.detach())
         else:
@@ -42,8 +43,9 @@ class Replicas(nn.Module):
             network.train(mode)
         return super().train(mode)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Predict one number for each copy and sequence: (B, T, D) to (R, B). Each copy has draws of its own."""
+        assert lengths_B is None, "copies are for sequences of one length"
         if self._shape:
             weights = {_name(key): value for key, value in self.weights.items()}
             (shape,) = self._shape
@@ -51,12 +53,17 @@ class Replicas(nn.Module):
             return cast(Tensor, run(weights))
         return torch.stack([network(x_BTD) for network in self.networks])
 
+    def losses(self, told: Tensor, y: Tensor) -> Tensor:
+        """How wrong each copy is about each example, (R, B); as `Network.losses`."""
+        return (self._shape or [cast(Network, self.networks[0])])[0].losses(told, y)
+
     def member(self, index: int) -> Network:
         """A copy by itself, its weights those at this moment."""
         if not self._shape:
             return cast(Network, self.networks[index])
         alone = copy.deepcopy(self._shape[0]).to_empty(device=next(iter(self.weights.values())).device)
-        alone.load_state_dict({_name(key): value[index] for key, value in self.weights.items()})
+        scaling = {} if self.scaling is None else self.scaling.state_dict(prefix="scaling.")
+        alone.load_state_dict({**{_name(key): value[index] for key, value in self.weights.items()}, **scaling})
         return alone
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from lstm_models.checkpoint import load_network
 from lstm_models.comparison import wilson_interval
 from lstm_models.config import CompareConfig, Converged, Phase
+from lstm_models.data.dataset import in_sample
 from lstm_models.evaluation import Evaluation, one_of
 from lstm_models.evaluation import evaluate as judge
 from lstm_models.network import Network
@@ -25,7 +26,7 @@ MOST_INLINE = 100  # predictions that a result carries itself
 @task(task_run_name="evaluate {contender}, untrained", cache_policy=NO_CACHE)
 def evaluate_untrained(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> Result:
     """Judge a contender as its seed makes it. It has no run of its own: the figures go to the parent."""
-    network = new_network(config.contenders[contender], load_sequences(dataset), config.seed)
+    network = new_network(config.contenders[contender], in_sample(load_sequences(dataset)), config.seed)
     return _judge(config, network, dataset, parent.run_id, contender, "untrained")
 
 

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from rich.console import Console
 
 from lstm_models.config import CompareConfig, Contender, Phase
+from lstm_models.data.dataset import in_sample
 from lstm_models.progress import ProgressLine
 from lstm_models.training import fit
 from tasks import tracking
@@ -56,7 +57,7 @@ def _run(
         path = Path(directory) / "last.ckpt"
         done = fit(
             contender,
-            load_sequences(dataset),
+            in_sample(load_sequences(dataset)),
             seed=config.seed,
             save_to=path,
             resume_from=tracking.download(before.uri) if before else None,

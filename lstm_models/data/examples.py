@@ -1,7 +1,7 @@
 """What is learnt from and judged on: examples by their number. B batch, T time, D features, S horizon, K targets.
 
-Three kinds: Sequences, all of one length and held as they are; Windows, cut out of long series when they are asked for;
-Labelled, whole series of different lengths. Each has a length, and `take`, which makes a batch of the examples asked
+Three kinds: tables.Sequences, all of one length and held as they are; Windows, cut out of long series when they are
+asked for; Labelled, whole series of different lengths. Each has a count, and `take`, which makes a batch of those asked
 for.
 """
 
@@ -28,25 +28,14 @@ class Batch(NamedTuple):
 class Examples(Protocol):
     """Any of the three kinds."""
 
-    def __len__(self) -> int: ...
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
 
     def take(self, numbers: Tensor) -> Batch:
         """The examples of these numbers, (B), as one batch."""
         ...
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Sequences of one length: x (N, T, D) and y (N), float32."""
-
-    x_BTD: Tensor
-    y_B: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y_B)
-
-    def take(self, numbers: Tensor) -> Batch:
-        return Batch(self.x_BTD[numbers], self.y_B[numbers])
 
 
 @dataclass(frozen=True)
@@ -68,7 +57,8 @@ class Windows:
     firsts_P: Tensor
     counts_P: Tensor
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return int(self.counts_P.sum())
 
     def rows(self, numbers: Tensor) -> Tensor:
@@ -97,7 +87,8 @@ class Labelled:
     lengths_G: Tensor
     y_G: Tensor
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return len(self.y_G)
 
     def take(self, numbers: Tensor) -> Batch:

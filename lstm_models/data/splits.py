@@ -37,9 +37,10 @@ def ends(count: int, split: Split, times: np.ndarray | None = None) -> Ends:
     elif all(isinstance(part, int) for part in given):
         found = _by_count(given, count)
     else:
-        raise ConfigError(f"data.split: {parts} given; write fractions such as 0.7, or counts, or dates, not several")
+        raise ConfigError(f"data.split: {given} given; write fractions such as 0.7, or counts, or dates, not several")
     for name, size in (("training", found.train), ("the test", found.test - found.validation)):
-        if size == 0:
+        # by date a series may lie in one part alone
+        if size == 0 and not isinstance(split.train, str):
             raise ConfigError(f"data.split: of {count} nothing is left for {name}")
     return found
 
@@ -59,6 +60,12 @@ def _by_count(parts: list[float | int | str], count: int) -> Ends:
     return Ends(stops[0], stops[1], stops[2] if len(stops) == 3 else count)
 
 
+def _utc(moment: str) -> np.datetime64:
+    """As the rows' times are kept: without a zone."""
+    stamp = pd.Timestamp(moment)
+    return np.datetime64(stamp.tz_convert(None) if stamp.tzinfo else stamp)
+
+
 def _by_date(split: Split, times: np.ndarray | None, count: int) -> Ends:
     if times is None:
         raise ConfigError("data.split: dates need data.time, the column that holds the rows' times")
@@ -66,7 +73,7 @@ def _by_date(split: Split, times: np.ndarray | None, count: int) -> Ends:
     for name in ("train", "validation", "test"):
         moment = getattr(split, name)
         try:
-            stops.append(count if moment is None else int(np.searchsorted(times, np.datetime64(pd.Timestamp(moment)))))
+            stops.append(count if moment is None else int(np.searchsorted(times, _utc(moment))))
         except (ValueError, TypeError):
             raise ConfigError(f"data.split.{name}: {moment!r} given, must be a date such as 2017-06-30") from None
     if stops != sorted(stops):

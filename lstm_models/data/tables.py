@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lstm_models.config import UserError
+from lstm_models.data.examples import Batch
 
 
 class Columns(NamedTuple):
@@ -24,10 +25,18 @@ class Columns(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """Sequences and what is to be predicted for each: x (B, T, D) and y (B), float32."""
+    """Sequences of one length, and what is to be predicted for each: x (B, T, D) and y (B), float32."""
 
     x_BTD: Tensor
     y_B: Tensor
+
+    # these are Examples too: see examples.py
+    @property
+    def count(self) -> int:  # type: ignore[override]  # a tuple's own counts the occurrences of a value
+        return len(self.y_B)
+
+    def take(self, numbers: Tensor) -> Batch:
+        return Batch(self.x_BTD[numbers], self.y_B[numbers])
 
 
 class TableError(UserError):

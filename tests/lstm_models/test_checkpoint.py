@@ -13,6 +13,7 @@ import torch
 
 from lstm_models.checkpoint import FORMAT_VERSION, CheckpointError, load_network, random_state, set_random_state
 from lstm_models.config import BuiltIn, Contender, FineTuning, HandBuilt, Training
+from lstm_models.data.dataset import in_sample
 from lstm_models.data.tables import Sequences
 from lstm_models.evaluation import predict
 from lstm_models.training import fit, new_network
@@ -27,7 +28,7 @@ MODELS = {
 
 def trained(model: HandBuilt | BuiltIn, path: Path) -> Path:
     contender = Contender(model=model, training=Training(max_epochs=1), fine_tuning=FineTuning(max_epochs=2))
-    fit(contender, SEQUENCES, seed=0, save_to=path)
+    fit(contender, in_sample(SEQUENCES), seed=0, save_to=path)
     return path
 
 
@@ -39,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_checkpoint_holds_tensors_and_primitives_only(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     ours = content["lstm_flows"]
-    assert ours["format_version"] == FORMAT_VERSION == 1
+    assert ours["format_version"] == FORMAT_VERSION == 2
     assert ours["network"] == MODELS["hand-built"].model_dump()
     assert ours["input_size"] == 2
     assert ours["random_state"].keys() == {"python", "numpy", "torch", "cuda"}
@@ -51,7 +52,7 @@ def test_a_loaded_network_predicts_as_the_trained_one(tmp_path: Path, model: Han
     network = load_network(path)
 
     contender = Contender(model=model, training=Training(max_epochs=1), fine_tuning=FineTuning(max_epochs=2))
-    expected = new_network(contender, SEQUENCES, seed=1).eval()
+    expected = new_network(contender, in_sample(SEQUENCES), seed=1).eval()
     weights = torch.load(path, weights_only=True)["state_dict"]
     expected.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()}, strict=True)
 
@@ -65,7 +66,7 @@ def test_the_trained_weights_are_not_the_untrained_ones(checkpoint: Path) -> Non
     contender = Contender(
         model=MODELS["hand-built"], training=Training(max_epochs=1), fine_tuning=FineTuning(max_epochs=2)
     )
-    untrained = new_network(contender, SEQUENCES, seed=0).eval()
+    untrained = new_network(contender, in_sample(SEQUENCES), seed=0).eval()
     assert not torch.equal(predict(load_network(checkpoint), SEQUENCES.x_BTD), predict(untrained, SEQUENCES.x_BTD))
 
 
@@ -135,9 +136,9 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, checkpoint: Path, par
 def test_another_format_version_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     path = tmp_path / "last.ckpt"
     content = torch.load(checkpoint, weights_only=True)
-    content["lstm_flows"]["format_version"] = 2
+    content["lstm_flows"]["format_version"] = 1
     torch.save(content, path)
-    text = f"{path}: format version 2, this program reads 1; train anew"
+    text = f"{path}: format version 1, this program reads 2; train anew"
     with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
         load_network(path)
 

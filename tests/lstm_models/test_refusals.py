@@ -14,8 +14,9 @@ from flows import recipes
 from lstm_models import LSTM
 from lstm_models.checkpoint import CheckpointError, load_network
 from lstm_models.config import BuiltIn, ConfigError, Contender, FineTuning, HandBuilt, Training, parse_config
-from lstm_models.data.loader import SequenceLoader
-from lstm_models.data.tables import Sequences, TableError, inputs, read_csv
+from lstm_models.data.dataset import in_sample
+from lstm_models.data.loader import BatchLoader
+from lstm_models.data.tables import Columns, Sequences, TableError, inputs, read_csv
 from lstm_models.training import fit
 
 HB = "contenders.hand_built"
@@ -35,10 +36,10 @@ def values(name: str = "hand_built") -> dict[str, Any]:
 def orders(epochs: int) -> set[tuple[int, ...]]:
     y_B = torch.arange(30.0)
     found = set()
-    loader = SequenceLoader(Sequences(y_B.reshape(30, 1, 1), y_B), batch_size=30, shuffle=True, seed=1)
+    loader = BatchLoader(Sequences(y_B.reshape(30, 1, 1), y_B), batch_size=30, shuffle=True, seed=1)
     for epoch in range(epochs):
         loader.set_epoch(epoch)
-        found.add(tuple(int(label) for batch in loader for label in batch.y_B))
+        found.add(tuple(int(label) for batch in loader for label in batch.y))
     return found
 
 
@@ -50,11 +51,11 @@ def test_the_epoch_may_be_set_after_the_iterator_was_asked_for() -> None:
     y_B = torch.arange(30.0)
 
     def order(before: int, after: int) -> list[float]:
-        loader = SequenceLoader(Sequences(y_B.reshape(30, 1, 1), y_B), batch_size=30, shuffle=True, seed=1)
+        loader = BatchLoader(Sequences(y_B.reshape(30, 1, 1), y_B), batch_size=30, shuffle=True, seed=1)
         loader.set_epoch(before)
         batches = iter(loader)
         loader.set_epoch(after)
-        return next(batches).y_B.tolist()
+        return next(batches).y.tolist()
 
     assert order(0, 3) == order(3, 3)
     assert order(0, 3) != order(0, 0)
@@ -159,13 +160,13 @@ def test_a_key_with_a_newline_stays_in_one_line() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_number_is_told_as_a_user_writes_it(value: float) -> None:
     with pytest.raises(TableError) as caught:
-        inputs(pd.DataFrame({"a": [1.0, value]}), ("a",))
+        inputs(pd.DataFrame({"a": [1.0, value]}), Columns(("a",), "y"))
     assert "np." not in str(caught.value)
 
 
 def test_a_number_beyond_float32_is_refused_without_a_warning() -> None:
     with pytest.raises(TableError, match="column a, row 2"):
-        inputs(pd.DataFrame({"a": [1.0, 1e39]}), ("a",))
+        inputs(pd.DataFrame({"a": [1.0, 1e39]}), Columns(("a",), "y"))
 
 
 def test_a_row_with_a_field_too_many_is_refused_in_the_first_row_too(tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ TINY = Contender(
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    fit(TINY, WAVES, seed=0, save_to=tmp_path / "last.ckpt")
+    fit(TINY, in_sample(WAVES), seed=0, save_to=tmp_path / "last.ckpt")
     return tmp_path / "last.ckpt"
 
 
@@ -228,34 +229,34 @@ def test_loading_a_network_does_not_move_the_global_random_state(checkpoint: Pat
     "edit",
     [
         lambda content: content.pop("lstm_flows"),
-        lambda content: content["lstm_flows"].update(format_version=2),
+        lambda content: content["lstm_flows"].update(format_version=1),
     ],
 )
 def test_resuming_from_what_is_no_checkpoint_of_this_program_is_refused(checkpoint: Path, edit: Any) -> None:
     change(checkpoint, edit)
     with pytest.raises(CheckpointError):
-        fit(TINY, WAVES, seed=0, save_to=checkpoint.with_name("more.ckpt"), resume_from=checkpoint)
+        fit(TINY, in_sample(WAVES), seed=0, save_to=checkpoint.with_name("more.ckpt"), resume_from=checkpoint)
 
 
 def test_resuming_from_a_text_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_text("weights: none\n")
     with pytest.raises(CheckpointError):
-        fit(TINY, WAVES, seed=0, save_to=tmp_path / "more.ckpt", resume_from=tmp_path / "last.ckpt")
+        fit(TINY, in_sample(WAVES), seed=0, save_to=tmp_path / "more.ckpt", resume_from=tmp_path / "last.ckpt")
 
 
 def test_resuming_with_another_network_is_refused(checkpoint: Path) -> None:
     """nn.LSTM's parameters have the same names: a hand-built checkpoint goes on as a built-in one in silence."""
     other = TINY.model_copy(update={"model": BuiltIn(kind="built_in")})
     with pytest.raises(ValueError, match="hand_built"):
-        fit(other, WAVES, seed=0, save_to=checkpoint.with_name("more.ckpt"), resume_from=checkpoint)
+        fit(other, in_sample(WAVES), seed=0, save_to=checkpoint.with_name("more.ckpt"), resume_from=checkpoint)
 
 
 def test_resuming_to_an_epoch_already_reached_does_not_pass_in_silence(checkpoint: Path) -> None:
     longer = TINY.model_copy(update={"training": Training(max_epochs=2)})
-    fit(longer, WAVES, seed=0, save_to=checkpoint)
+    fit(longer, in_sample(WAVES), seed=0, save_to=checkpoint)
     done = None
     with pytest.raises(ValueError):
-        done = fit(TINY, WAVES, seed=0, save_to=checkpoint.with_name("more.ckpt"), resume_from=checkpoint)
+        done = fit(TINY, in_sample(WAVES), seed=0, save_to=checkpoint.with_name("more.ckpt"), resume_from=checkpoint)
     assert done is None  # now: no epoch trained, a loss of nan
 
 

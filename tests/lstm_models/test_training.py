@@ -15,6 +15,7 @@ from flows import recipes
 from lstm_models.checkpoint import load_network
 from lstm_models.config import BuiltIn, Contender, FineTuning, HandBuilt, Training
 from lstm_models.data import tutorial
+from lstm_models.data.dataset import in_sample
 from lstm_models.data.tables import Sequences, to_sequences
 from lstm_models.evaluation import evaluate, predict
 from lstm_models.module import NonFiniteLoss
@@ -82,10 +83,10 @@ def assert_same_training(found: Path, expected: Path) -> None:
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_n_epochs_and_n_more_are_bit_identical_to_2n(tmp_path: Path, settings: Any) -> None:
     straight, half, resumed = (tmp_path / name for name in ("straight.ckpt", "half.ckpt", "resumed.ckpt"))
-    in_one = fit(settings(6, 7), WAVES, seed=11, save_to=straight)
-    fit(settings(3, 6), WAVES, seed=11, save_to=half)
+    in_one = fit(settings(6, 7), in_sample(WAVES), seed=11, save_to=straight)
+    fit(settings(3, 6), in_sample(WAVES), seed=11, save_to=half)
     torch.manual_seed(999)  # whatever else happens in between
-    in_two = fit(settings(3, 6), WAVES, seed=11, save_to=resumed, resume_from=half)
+    in_two = fit(settings(3, 6), in_sample(WAVES), seed=11, save_to=resumed, resume_from=half)
 
     assert_same_training(resumed, straight)
     assert (in_two.epochs, in_two.steps, in_two.loss) == (in_one.epochs, in_one.steps, in_one.loss)
@@ -96,20 +97,22 @@ def test_n_epochs_and_n_more_are_bit_identical_to_2n(tmp_path: Path, settings: A
 def test_resuming_does_not_depend_on_the_seed_that_it_is_given(tmp_path: Path) -> None:
     """Unshuffled, everything is in the checkpoint: also the state that dropout draws from."""
     settings = contender(HandBuilt(kind="hand_built", **BIG), 2, 4)
-    fit(settings, WAVES, seed=11, save_to=tmp_path / "half.ckpt")
+    fit(settings, in_sample(WAVES), seed=11, save_to=tmp_path / "half.ckpt")
     for seed in (11, 12):
-        fit(settings, WAVES, seed=seed, save_to=tmp_path / f"{seed}.ckpt", resume_from=tmp_path / "half.ckpt")
+        fit(
+            settings, in_sample(WAVES), seed=seed, save_to=tmp_path / f"{seed}.ckpt", resume_from=tmp_path / "half.ckpt"
+        )
     assert_same_training(tmp_path / "12.ckpt", tmp_path / "11.ckpt")
 
 
 def test_a_contender_is_seeded_by_itself(tmp_path: Path) -> None:
     settings = SETTINGS["hand_built, shuffled, with dropout"](2, 3)
-    untrained = new_network(settings, WAVES, seed=5).state_dict()
-    fit(settings, WAVES, seed=5, save_to=tmp_path / "alone.ckpt")
+    untrained = new_network(settings, in_sample(WAVES), seed=5).state_dict()
+    fit(settings, in_sample(WAVES), seed=5, save_to=tmp_path / "alone.ckpt")
 
-    fit(SETTINGS["built_in, shuffled, with dropout"](3, 4), WAVES, seed=6, save_to=tmp_path / "other.ckpt")
-    again = new_network(settings, WAVES, seed=5).state_dict()
-    fit(settings, WAVES, seed=5, save_to=tmp_path / "after.ckpt")
+    fit(SETTINGS["built_in, shuffled, with dropout"](3, 4), in_sample(WAVES), seed=6, save_to=tmp_path / "other.ckpt")
+    again = new_network(settings, in_sample(WAVES), seed=5).state_dict()
+    fit(settings, in_sample(WAVES), seed=5, save_to=tmp_path / "after.ckpt")
 
     assert_equal(dict(again), dict(untrained))
     assert_same_training(tmp_path / "after.ckpt", tmp_path / "alone.ckpt")
@@ -117,14 +120,17 @@ def test_a_contender_is_seeded_by_itself(tmp_path: Path) -> None:
 
 def test_another_seed_is_another_training(tmp_path: Path) -> None:
     settings = SETTINGS["built_in, shuffled, with dropout"](1, 2)
-    losses = {fit(settings, WAVES, seed=seed, save_to=tmp_path / f"{seed}.ckpt").loss for seed in range(3)}
+    losses = {fit(settings, in_sample(WAVES), seed=seed, save_to=tmp_path / f"{seed}.ckpt").loss for seed in range(3)}
     assert len(losses) == 3
 
 
 def test_shuffling_is_what_the_setting_says(tmp_path: Path) -> None:
     losses = {
         fit(
-            contender(HandBuilt(kind="hand_built"), 1, 2, shuffle=shuffle), WAVES, seed=1, save_to=tmp_path / "a.ckpt"
+            contender(HandBuilt(kind="hand_built"), 1, 2, shuffle=shuffle),
+            in_sample(WAVES),
+            seed=1,
+            save_to=tmp_path / "a.ckpt",
         ).loss
         for shuffle in (False, True)
     }
@@ -133,24 +139,24 @@ def test_shuffling_is_what_the_setting_says(tmp_path: Path) -> None:
 
 def test_a_fit_tells_epochs_steps_and_the_last_epochs_mean_loss(tmp_path: Path) -> None:
     settings = contender(HandBuilt(kind="hand_built"), 1, 3, batch_size=5)
-    before = evaluate(new_network(settings, WAVES, seed=0), WAVES).metrics["mse"]
-    first = fit(settings, WAVES, seed=0, save_to=tmp_path / "first.ckpt")
+    before = evaluate(new_network(settings, in_sample(WAVES), seed=0), WAVES).metrics["mse"]
+    first = fit(settings, in_sample(WAVES), seed=0, save_to=tmp_path / "first.ckpt")
     assert (first.epochs, first.steps) == (1, 1)
     # the one batch is seen before the one step: the untrained network's error, computed in float32
     assert first.loss == pytest.approx(before, rel=1e-6)
     assert first.seconds > 0
 
     smaller = contender(HandBuilt(kind="hand_built"), 2, 3, batch_size=2)  # 2, 2 and 1 sequences
-    second = fit(smaller, WAVES, seed=0, save_to=tmp_path / "second.ckpt")
+    second = fit(smaller, in_sample(WAVES), seed=0, save_to=tmp_path / "second.ckpt")
     assert (second.epochs, second.steps) == (2, 6)
 
 
 def test_the_loss_of_an_epoch_weighs_a_smaller_last_batch_as_it_should(tmp_path: Path) -> None:
     # at this learning rate no weight moves in float32, so each batch meets the untrained network
     settings = contender(HandBuilt(kind="hand_built"), 1, 2, batch_size=2, learning_rate=1e-30)
-    before = evaluate(new_network(settings, WAVES, seed=0), WAVES).metrics["mse"]
+    before = evaluate(new_network(settings, in_sample(WAVES), seed=0), WAVES).metrics["mse"]
     # 1e-6: the sum is float32's
-    assert fit(settings, WAVES, seed=0, save_to=tmp_path / "a.ckpt").loss == pytest.approx(before, rel=1e-6)
+    assert fit(settings, in_sample(WAVES), seed=0, save_to=tmp_path / "a.ckpt").loss == pytest.approx(before, rel=1e-6)
 
 
 @pytest.mark.parametrize(("value", "loss"), [(1e30, "inf"), (float("nan"), "nan")])
@@ -158,7 +164,12 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, value: float
     targets = torch.tensor([0.3, -0.2, 0.8, 0.1, value])
     text = f"the loss became {loss} in epoch 1; a learning_rate below 0.001 may help"
     with pytest.raises(NonFiniteLoss, match=f"^{re.escape(text)}$"):
-        fit(tutorials("hand_built", 2, 3), WAVES._replace(y_B=targets), seed=0, save_to=tmp_path / "last.ckpt")
+        fit(
+            tutorials("hand_built", 2, 3),
+            in_sample(WAVES._replace(y_B=targets)),
+            seed=0,
+            save_to=tmp_path / "last.ckpt",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,17 +178,17 @@ def test_the_epoch_in_which_the_loss_became_no_number_is_told(tmp_path: Path) ->
     settings = contender(BuiltIn(kind="built_in", **BIG | {"dropout": 0.0}), 3, 4, batch_size=5, learning_rate=1e30)
     text = "the loss became inf in epoch 2; a learning_rate below 1e+30 may help"
     with pytest.raises(NonFiniteLoss, match=f"^{re.escape(text)}$"):
-        fit(settings, WAVES, seed=0, save_to=tmp_path / "last.ckpt")
+        fit(settings, in_sample(WAVES), seed=0, save_to=tmp_path / "last.ckpt")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_on_resuming_epochs_are_counted_from_the_beginning(tmp_path: Path) -> None:
     settings = contender(HandBuilt(kind="hand_built"), 2, 4)
-    fit(settings, WAVES, seed=0, save_to=tmp_path / "half.ckpt")
+    fit(settings, in_sample(WAVES), seed=0, save_to=tmp_path / "half.ckpt")
     with pytest.raises(NonFiniteLoss, match=r"^the loss became inf in epoch 3; "):
         fit(
             settings,
-            WAVES._replace(y_B=torch.full((5,), 1e30)),
+            in_sample(WAVES._replace(y_B=torch.full((5,), 1e30))),
             seed=0,
             save_to=tmp_path / "last.ckpt",
             resume_from=tmp_path / "half.ckpt",
@@ -195,7 +206,7 @@ def test_ctrl_c_ends_the_training_and_works_again_afterwards(tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         fit(
             tutorials("hand_built", 2, 3),
-            WAVES,
+            in_sample(WAVES),
             seed=0,
             save_to=tmp_path / "last.ckpt",
             callbacks=[PressesCtrlC()],
@@ -209,7 +220,7 @@ def test_a_training_says_nothing_and_leaves_the_loggers_as_they_were(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     levels = [logging.getLogger(name).level for name in ("lightning.pytorch", "pytorch_lightning")]
-    fit(tutorials("built_in", 1, 2), WAVES, seed=0, save_to=tmp_path / "last.ckpt")
+    fit(tutorials("built_in", 1, 2), in_sample(WAVES), seed=0, save_to=tmp_path / "last.ckpt")
     assert capfd.readouterr() == ("", "")
     assert [logging.getLogger(name).level for name in ("lightning.pytorch", "pytorch_lightning")] == levels
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
@@ -218,7 +229,7 @@ def test_a_training_says_nothing_and_leaves_the_loggers_as_they_were(
 def test_the_curves_have_the_tutorials_names_and_points_at_every_nth_step(tmp_path: Path) -> None:
     settings = contender(HandBuilt(kind="hand_built"), 3, 4, log_every_n_steps=4, log_outputs=True)
     logger = CSVLogger(tmp_path, name="", version="")
-    fit(settings, COMPANIES, seed=0, save_to=tmp_path / "last.ckpt", loggers=[logger])
+    fit(settings, in_sample(COMPANIES), seed=0, save_to=tmp_path / "last.ckpt", loggers=[logger])
     logger.save()
     header, *rows = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()]
     points = [{name: text for name, text in zip(header, row, strict=True) if text} for row in rows]
@@ -243,11 +254,13 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[fl
 
     def train(phase: str, name: str, resume_from: Path | None = None) -> Path:
         path = directory / f"{phase}.ckpt"
-        done = fit(config.contenders[name], COMPANIES, seed=config.seed, save_to=path, resume_from=resume_from)
+        done = fit(
+            config.contenders[name], in_sample(COMPANIES), seed=config.seed, save_to=path, resume_from=resume_from
+        )
         found[phase] = predict(load_network(path), COMPANIES.x_BTD).tolist(), done
         return path
 
-    untrained = new_network(config.contenders["hand_built"], COMPANIES, config.seed)
+    untrained = new_network(config.contenders["hand_built"], in_sample(COMPANIES), config.seed)
     found["untrained"] = predict(untrained, COMPANIES.x_BTD).tolist(), None
     train("resumed", "hand_built", train("initial", "hand_built"))
     train("built_in", "built_in")
