@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -76,8 +76,9 @@ def recipes() -> None:
     """List the recipes: complete configurations that ship with the program."""
     from flows import recipes as shipped
 
+    width = max(map(len, shipped.names()))
     for name in shipped.names():
-        click.echo(f"{name:<12} {shipped.description(name)}")
+        click.echo(f"{name:<{width}}  {shipped.description(name)}")
 
 
 @cli.command(epilog="Example: lstm-flows predict models:/tutorial@champion days.csv --output predictions.csv")
@@ -96,8 +97,11 @@ def predict(context: click.Context, model_uri: str, table: Path, output: Path | 
     model = load_model(model_uri)
     rows, x_BTD = tables.read_inputs(table, model.columns)
     rows["prediction"] = predict_with(model.program, x_BTD).tolist()
-    with _written(output):
-        rows.to_csv(output or sys.stdout, index=False)
+    with (
+        _written(output),
+        open(output, "w", newline="", encoding="utf-8") if output else nullcontext(sys.stdout) as file,
+    ):
+        rows.to_csv(file, index=False)
 
 
 @cli.command(epilog="Example: lstm-flows inspect models:/tutorial@champion days.csv --figure gates.png")
@@ -151,7 +155,9 @@ def _written(path: Path | None) -> Iterator[None]:
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(highlight=False, color_system=None, width=None if sys.stdout.isatty() else 100)
+    return Console(
+        highlight=False, markup=False, emoji=False, color_system=None, width=None if sys.stdout.isatty() else 100
+    )
 
 
 def _print_table(rows: "pd.DataFrame", left: Sequence[str]) -> None:

@@ -91,7 +91,7 @@ class Cell:
         return F.linear(x_TBD, weights["weight_ih"], weights.get("bias"))
 
     def step(self, z_BG: Tensor, before: Step, weights: Weights) -> Step:
-        """One time step.
+        """One time step, for all sequences at once: no branch on a tensor's values, and nothing changed in place.
 
         Args:
             z_BG: what `from_input` gave to this step, (B, G*H); in the order of `gates`.

@@ -108,7 +108,7 @@ def load_network(path: Path) -> Network | Replicas:
         network = Replicas(networks) if len(networks) > 1 else networks[0]
         weights = {key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items()}
         network.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({type(error).__name__}: {error})") from error
     return network.eval()
 

@@ -313,7 +313,7 @@ class Figures(Config):
     """What is drawn beside the loss curves and the predictions."""
 
     gates_of: list[Annotated[int, Field(ge=1)]] | None = Field(
-        None, description="rows of the data whose gates are drawn over time, from 1; none: the first two"
+        None, min_length=1, description="rows of the data whose gates are drawn over time, from 1; none: the first two"
     )
     gradients_through_time: bool = Field(
         False, description="the gradient of the loss with respect to the state at every time step"

@@ -158,10 +158,15 @@ def gradients_through_time(phases: Mapping[str, Mapping[str, Mapping[str, Mappin
     panels[0].set_ylabel("|dLoss/dh_t|, |dLoss/dc_t|")
     panels[-1].legend(fontsize=7, frameon=False, loc="lower right")
     last = phases[list(phases)[-1]]
-    kept = {name: list((states.get("c") or states["h"]).values()) for name, states in last.items()}
+    kept = {name: list((_any(states.get("c")) or states.get("h") or {}).values()) for name, states in last.items()}
     reaches = [f"{name} {_reach(gradients)} steps" for name, gradients in kept.items()]
     figure.suptitle(f"A thousandth of the gradient reaches back: {', '.join(reaches)}", fontsize=11)
     return figure
+
+
+def _any(curve: Mapping[int, float] | None) -> Mapping[int, float] | None:
+    """A cell state that the loss does not depend on tells nothing."""
+    return curve if curve and any(curve.values()) else None
 
 
 def _reach(gradients: Sequence[float]) -> int:
@@ -191,7 +196,12 @@ def gates(name: str, x_BTD: Tensor, opened: Step, sequences: Sequence[str]) -> F
             axes = panels[row, column]
             units_over_time = part[:, column].transpose(1, 2).flatten(0, 1)  # (K units, T)
             image = axes.imshow(
-                units_over_time, aspect="auto", cmap=colours, vmin=low, vmax=highest, extent=(0.5, T + 0.5, 0, 1)
+                units_over_time.numpy(),
+                aspect="auto",
+                cmap=colours,
+                vmin=low,
+                vmax=highest,
+                extent=(0.5, T + 0.5, 0, 1),
             )
             axes.set_yticks([])
             if units_over_time.numel() <= 12:

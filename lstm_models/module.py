@@ -36,7 +36,7 @@ class SequenceModule(L.LightningModule):
         self._summed_loss = torch.zeros(())
         self._sequences = 0
         self._logged = False
-        self._outputs: dict[str, Tensor] = {}
+        self._latest: dict[float, Tensor] = {}  # predictions by label
 
     def configure_optimizers(self) -> Any:
         config = self.training_config
@@ -79,22 +79,21 @@ class SequenceModule(L.LightningModule):
         self._summed_loss = self._summed_loss + losses.detach() * len(y)
         self._sequences += len(y)
         if self.training_config.log_outputs:
-            for label, prediction in zip(y.tolist(), _median(told.detach()), strict=True):
-                self._outputs[f"out_{label:g}"] = prediction
+            self._latest |= dict(zip(y.tolist(), told.detach().unbind(-1), strict=True))
         # self.log is called only where Lightning will write a point: the call costs as much as the step itself.
         if (self.global_step + 1) % self.training_config.log_every_n_steps == 0:
             self._logged = True
-            self.log("train_loss", _median(losses.detach().unsqueeze(-1)).squeeze())
-            self.log_dict(dict[str, Any](self._outputs))
+            self.log("train_loss", _median(losses.detach()))
+            self.log_dict({f"out_{label:g}": _median(of_copies) for label, of_copies in self._latest.items()})
         return losses.sum()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         x_BTD, y, lengths_B = batch
         losses = self.network.losses(self.network(x_BTD, lengths_B), y).mean(-1)
-        self.log("val_loss", _median(losses.unsqueeze(-1)).squeeze(), batch_size=len(y), on_epoch=True)
+        self.log("val_loss", _median(losses), batch_size=len(y), on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
-        self.epoch_loss = _median(self._summed_loss.unsqueeze(-1)).item() / self._sequences
+        self.epoch_loss = _median(self._summed_loss).item() / self._sequences
         if not math.isfinite(self.epoch_loss):
             raise NonFiniteLoss(
                 f"the loss became {self.epoch_loss} in epoch {self.current_epoch + 1}; "
@@ -105,5 +104,5 @@ class SequenceModule(L.LightningModule):
 
 
 def _median(of_copies: Tensor) -> Tensor:
-    """(B) as it is; of (R, B) the median over the copies, NaN above all numbers."""
-    return of_copies if of_copies.dim() == 1 else of_copies.sort(dim=0).values[(len(of_copies) - 1) // 2]
+    """A single number as it is; of R copies' the median, the lower of two in the middle, NaN above all numbers."""
+    return of_copies if of_copies.dim() == 0 else of_copies.sort().values[(len(of_copies) - 1) // 2]

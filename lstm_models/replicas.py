@@ -60,7 +60,7 @@ class Replicas(nn.Module):
     def member(self, index: int) -> Network:
         """A copy by itself, its weights those at this moment."""
         if not self._shape:
-            return cast(Network, self.networks[index])
+            return cast(Network, copy.deepcopy(self.networks[index]))
         alone = copy.deepcopy(self._shape[0]).to_empty(device=next(iter(self.weights.values())).device)
         scaling = {} if self.scaling is None else self.scaling.state_dict(prefix="scaling.")
         alone.load_state_dict({**{_name(key): value[index] for key, value in self.weights.items()}, **scaling})

@@ -105,13 +105,20 @@ def gradients_through_time(network: Network, sequences: Sequences) -> StateGradi
         _, (last_KBH, _) = core.run(x_BTD, None, None, loop)
         loss = (network.head(last_KBH[-1]).squeeze(-1) - y_B).square().sum()
         hidden_T, cell_T = (
-            _norms(torch.autograd.grad(loss, states, retain_graph=True, materialize_grads=True), x_BTD.size(1))
+            _norms(_gradients(loss, states), x_BTD.size(1))
             for states in (
                 [step.h for layer in layers for step in layer],
                 [step.c for layer in layers for step in layer],
             )
         )
     return StateGradients(hidden_T, cell_T if has_gates(network.recurrent) else None)
+
+
+def _gradients(loss: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+    """Of the loss with respect to each state; 0 where it depends on no weight, as a c that a cell does not use."""
+    learnt = [state for state in states if state.requires_grad]
+    found = iter(torch.autograd.grad(loss, learnt, retain_graph=True, materialize_grads=True) if learnt else ())
+    return [next(found) if state.requires_grad else torch.zeros_like(state) for state in states]
 
 
 def _norms(gradients: Sequence[Tensor], steps: int) -> Tensor:

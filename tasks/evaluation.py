@@ -67,6 +67,7 @@ def _copies(evaluation: Evaluation, converged: Converged) -> Copies:
     low, high = wilson_interval(successes, count)
     return Copies(
         count=count,
+        criterion=f"{converged.metric} below {converged.below:g}",
         converged=successes,
         low=low,
         high=high,

@@ -26,10 +26,9 @@ GRADIENT_OF = 256  # sequences: the mean over more looks the same
 
 def log_gates(config: Figures, network: Network, dataset: DatasetRef, run_id: str, name: str, prefix: str = "") -> None:
     """Draw the gates and states of some sequences over time: the figure gates.png of a run."""
+    chosen = _chosen(load_table(dataset), config.gates_of)
     if not has_gates(network.recurrent):
         return
-    table = load_table(dataset)
-    chosen = _chosen(table, config.gates_of)
     x_BTD = inputs(chosen, dataset.columns)
     figure = figures.gates(name, x_BTD, trace(network.recurrent, x_BTD), chosen[dataset.key].astype(str).tolist())
     tracking.client().log_figure(run_id, figure, f"{prefix}gates.png")

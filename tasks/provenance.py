@@ -6,6 +6,7 @@ import inspect
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -30,8 +31,9 @@ def code_digest() -> str:
     return content.hexdigest()
 
 
+@cache
 def source_digest(cls: type) -> str:
-    """A name for the file in which a class was written."""
+    """A name for the file in which a class was written, as it was when this process first asked."""
     return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
 
 

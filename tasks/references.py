@@ -64,6 +64,7 @@ class Copies(Reference):
     """How the copies of a contender with replicas do. Copy number n, from 0, has the comparison's seed + n."""
 
     count: int
+    criterion: str = Field(description="what counts as converged")
     converged: int
     low: float = Field(description="of the 95 % interval of the share of converged ones, after Wilson")
     high: float

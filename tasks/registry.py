@@ -19,11 +19,11 @@ from torch import nn
 
 from lstm_models import comparison
 from lstm_models.checkpoint import load_network
-from lstm_models.config import AnyModel, CompareConfig, UserError
+from lstm_models.config import CELLS, AnyModel, CompareConfig, HandBuilt, UserError
 from lstm_models.data.tables import Columns
 from lstm_models.evaluation import one_of
 from lstm_models.export import Exportable
-from lstm_models.network import Network, build_network
+from lstm_models.network import Network, build_network, find_cell
 from tasks import provenance, tracking
 from tasks.data import load_sequences
 from tasks.references import CheckpointRef, DatasetRef, Holder, Result
@@ -54,6 +54,7 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
     logged = client.create_logged_model(
         experiment_id, name=f"{checkpoint.contender}-{checkpoint.phase}", source_run_id=checkpoint.run_id, tags=tags
     )
+    model = config.contenders[checkpoint.contender].model
     network = load_network(tracking.download(checkpoint.uri))
     x_BTD = load_sequences(dataset).x_BTD
     # two sequences, and two steps: torch.export would take an example's size of one for a constant
@@ -67,7 +68,8 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
             "inputs": list(dataset.inputs),
             "target": dataset.target,
             "features": dataset.features,
-            "model": config.contenders[checkpoint.contender].model.model_dump(mode="json"),
+            "model": model.model_dump(mode="json"),
+            "cell": _cell_digest(model),
         },
         pytorch_model=Exportable(one_of(network, result.copies.median if result.copies else 0)).eval(),
         serialization_format="pt2",
@@ -90,6 +92,13 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         client.set_registered_model_alias(name, checkpoint.contender, version)
     client.set_terminated(checkpoint.run_id, "FINISHED")
     return result.model_copy(update={"model_uri": f"models:/{name}/{version}"})
+
+
+def _cell_digest(model: AnyModel) -> str | None:
+    """What names the file of a cell of the user's own."""
+    if not isinstance(model, HandBuilt) or model.cell in CELLS:
+        return None
+    return provenance.source_digest(find_cell(model.cell))
 
 
 def _registered_model(client: MlflowClient, name: str, dataset: DatasetRef) -> str:
@@ -162,11 +171,16 @@ class Registered(NamedTuple):
     program: nn.Module
     columns: Columns
     config: AnyModel
+    cell: str | None = None  # the digest of the file of the user's own cell
 
     def network(self) -> Network:
         """The network that was exported, built from its configuration, with the program's weights."""
         weights = {key.removeprefix("network."): value for key, value in self.program.state_dict().items()}
         network = build_network(self.config, self.columns.features)
+        if self.cell != _cell_digest(self.config):
+            raise ModelError(
+                f"the file of cell {getattr(self.config, 'cell', None)} has changed since it was registered"
+            )
         network.load_state_dict(weights)
         return network.eval()
 
@@ -196,4 +210,4 @@ def load_model(uri: str) -> Registered:
         raise ModelError(f"{uri}: {error.message.splitlines()[0]}") from error
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
-    return Registered(program, columns, config)
+    return Registered(program, columns, config, metadata.get("cell"))

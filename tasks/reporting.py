@@ -102,7 +102,11 @@ def headline(comparison: Comparison) -> str:
         )
     else:
         finding = f"Lowest error: {champion.contender}/{champion.phase}, now champion ({champion.model_uri})."
-    copies = " Of copies the median one is shown." if any(result.copies for result in comparison.results) else ""
+    criteria = {result.copies.criterion for result in comparison.results if result.copies}
+    copies = "".join(
+        f" Of copies the median one is shown; converged: {criterion}, with the share's 95 % interval."
+        for criterion in criteria
+    )
     return f"{finding}{copies} All errors are in-sample: on the data that was trained on."
 
 

@@ -84,6 +84,8 @@ def _changed(values: Any, change: str) -> Any:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise ConfigError(f"--set {change}: write KEY=VALUE, such as seed=7")
+    if isinstance(values, dict) and len(path) > 1 and path[0] in CompareConfig.model_fields:
+        values = {path[0]: {}} | values  # a section that the recipe leaves at its defaults
     return _set(values, path, _parse(text, f"--set {change}"), change)
 
 

@@ -88,6 +88,7 @@ def prepare(table: pd.DataFrame, config: TableData, source: str) -> Series:
 def _prepare(table: pd.DataFrame, config: TableData) -> Series:
     if len(table) == 0:
         raise TableError("the table has no rows")
+    table = table.set_axis([str(name) for name in table.columns], axis=1)
     dropped: dict[str, int] = {}
     features, columns, notes = _columns(table, config)
     keys = _keys(table, config)
@@ -168,7 +169,7 @@ def _numbers(column: "pd.Series[Any]") -> NDArray[np.float64]:
 
 
 def _numbers_in_text(column: "pd.Series[Any]") -> NDArray[np.float64]:
-    if pd.api.types.is_datetime64_any_dtype(column.dtype) or column.dtype.kind == "m":
+    if column.dtype.kind in "mMc":  # times, spans of time, complex numbers
         raise TableError(f"column {shown(column.name)} holds {column.dtype}, no numbers; leave it out")
     try:
         numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
@@ -205,14 +206,21 @@ def _keys(table: pd.DataFrame, config: TableData) -> _Keys:
     return _Keys(time, zone, codes, names, labels, classes, lacking)
 
 
+def _missing(column: "pd.Series[Any]") -> Mask:
+    missing = column.isna().to_numpy(dtype=bool)
+    if column.dtype.kind == "f" and not isinstance(column.dtype, np.dtype):  # for Arrow NaN is a value like others
+        missing = np.isnan(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    return missing
+
+
 def _codes(column: "pd.Series[Any]") -> tuple[Array, list[str]]:
     """For each row the index of its value among the sorted ones, -1 where missing; and these as text."""
-    missing = column.isna().to_numpy(dtype=bool)
+    missing = _missing(column)
     if column.dtype == object or isinstance(column.dtype, pd.CategoricalDtype):  # what can't be sorted as it is
         column = column.astype("string")
     try:
-        codes, found = pd.factorize(column, sort=True)
-    except (TypeError, NotImplementedError):  # UUIDs, lists
+        codes, found = pd.factorize(column.mask(missing) if missing.any() else column, sort=True)
+    except (TypeError, NotImplementedError):  # lists
         codes, found = pd.factorize(column.map(str), sort=True)
     codes[missing] = -1
     return codes.astype(np.int32), [str(value) for value in found]
@@ -221,7 +229,7 @@ def _codes(column: "pd.Series[Any]") -> tuple[Array, list[str]]:
 def _times(column: "pd.Series[Any]") -> tuple[Array, Mask, Any]:
     """The time (R), int64 or datetime64, where it is missing, and its zone."""
     dtype: Any = column.dtype
-    missing = column.isna().to_numpy(dtype=bool)
+    missing = _missing(column)
     if pd.api.types.is_datetime64_any_dtype(dtype):
         zone = getattr(dtype, "tz", None) or getattr(getattr(dtype, "pyarrow_dtype", None), "tz", None)
         if zone is not None:
@@ -244,9 +252,10 @@ def _times(column: "pd.Series[Any]") -> tuple[Array, Mask, Any]:
 def _whole(column: "pd.Series[Any]") -> NDArray[np.int64]:
     """Numbers (R) that are whole, 0 where missing."""
     dtype: Any = column.dtype
-    if dtype.kind in "iu" and not (dtype.kind == "u" and column.max() > np.iinfo(np.int64).max):
+    if dtype.kind in "iu":
         filled = column if isinstance(dtype, np.dtype) else column.fillna(0)
-        return filled.to_numpy(dtype=np.int64)
+        if filled.max() <= np.iinfo(np.int64).max:
+            return filled.to_numpy(dtype=np.int64)
     numbers = np.nan_to_num(_numbers(column), nan=0.0)
     if len(wrong := np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) >= 2.0**63))):
         raise TableError(f"{_at(column, int(wrong[0]))} is no whole number of 64 bits; times are such, or dates")
@@ -401,10 +410,13 @@ def _gaps(time: Array, starts: Array, zone: Any) -> Array:
     bounds = np.stack([starts, ends], axis=1).ravel()
     bounds = bounds[:-1] if bounds[-1] == len(steps) else bounds
     uneven = np.minimum.reduceat(steps, bounds)[::2] < np.maximum.reduceat(steps, bounds)[::2]
-    found = [
-        start + 1 + np.flatnonzero(_off_grid(time[start : end + 1], zone))
-        for start, end in zip(starts[uneven], ends[uneven], strict=True)
-    ]
+    found: list[Array] = []
+    before, off = time[:0], time[:0]
+    for start, end in zip(starts[uneven], ends[uneven], strict=True):
+        if not np.array_equal(before, time[start : end + 1]):  # the groups of a panel have the same times
+            before = time[start : end + 1]
+            off = np.flatnonzero(_off_grid(before, zone))
+        found.append(start + 1 + off)
     return np.concatenate([starts[:0], *found])
 
 
@@ -421,16 +433,18 @@ def _off_grid(time: Array, zone: Any) -> Mask:
         months = time.astype("datetime64[M]")
         if any(np.ptp(rest) == 0 for rest in (time - months, months + 1 - time)):  # from a month's start, or to its end
             grids.append(months)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pandas 3.1 tells what its answer will be in pandas 4
-            if pd.infer_freq(pd.DatetimeIndex(time)) is not None:
-                return np.zeros(len(time) - 1, dtype=bool)
-    masks = []
+    masks: list[Mask] = []
     for grid in grids:
         steps = np.diff(grid.astype(np.int64))
         found, counts = np.unique(steps, return_counts=True)
         masks.append(steps != found[np.argmax(counts)])
-    return min(masks, key=np.sum)
+    best = min(masks, key=np.sum)
+    if time.dtype.kind == "M" and best.any():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas 3.1 tells what its answer will be in pandas 4
+            if pd.infer_freq(pd.DatetimeIndex(time)) is not None:
+                return np.zeros(len(time) - 1, dtype=bool)
+    return best
 
 
 def _fill(values: NDArray[np.float32], time: Array | None, starts: Array, how: str) -> None:

@@ -1,17 +1,19 @@
 """A table of one's own, read with Arrow's types: from a file, a folder or a URL of one, or by a query.
 
 Nothing that is read can run code: no format here knows pickle, and what pandas writes beside a Parquet table's columns
-is left unread. A query runs in a transaction that is never committed.
+is left unread. A query runs in a transaction that is never committed and, on SQLite and PostgreSQL, can't write.
 """
 
-import codecs
 import csv
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import IO, Any
 from urllib.parse import quote, quote_plus
 
@@ -27,6 +29,7 @@ from lstm_models.data.tables import TableError
 
 LONGEST_LINE = 10_000_000  # bytes of a CSV file's line
 MOST_COLUMNS = 10_000  # of a CSV file
+READ_ONLY = {"sqlite": "PRAGMA query_only = ON", "postgresql": "SET TRANSACTION READ ONLY"}
 TOO_LONG = f"a line is longer than {LONGEST_LINE // 1_000_000} MB"
 CHUNK = 100_000  # rows of a query's result that are held as Python objects at once
 
@@ -41,6 +44,10 @@ def read(config: TableData) -> pd.DataFrame:
         table = _query(config, config.sql) if config.sql else _files(config, str(config.path))
     except TableError as error:
         raise TableError(f"{name(config)}: {error}") from None
+    for index, field in enumerate(table.schema):
+        if isinstance(field.type, pa.BaseExtensionType):  # UUIDs, JSON: pandas would see their bytes
+            text = [None if value is None else str(value) for value in table.column(index).to_pylist()]
+            table = table.set_column(index, field.name, pa.array(text, pa.string()))
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     return frame
 
@@ -97,11 +104,11 @@ def choose(found: Sequence[str], config: TableData) -> list[str]:
     """
     # pandas writes an index without a name as '' to CSV and as __index_level_0__ to Parquet: no column of the user's
     named = [column for column in found if column and not re.fullmatch(r"__index_level_\d+__", column)]
-    used = columns(config)
+    used, times = columns(config), Counter(found)
     for column in used or [*targets(config), *filter(None, (config.time, config.group))]:
-        if column not in found:
+        if not times[column]:
             raise TableError(f"column {shown(column)} is missing; {_found(column, found)}")
-    if twice := {column for column in (used or named) if found.count(column) > 1}:
+    if twice := {column for column in (used or named) if times[column] > 1}:
         raise TableError(f"column {shown(min(twice))} is there twice; give each column a name of its own")
     return list(used or named)
 
@@ -131,39 +138,37 @@ def _files(config: TableData, path: str) -> Any:
         return _csv(system, place, config) if ending == ".csv" else _parquet(system, place, config)[0]
     except TableError:
         raise
-    except FileNotFoundError:
-        raise TableError("no such file or folder") from None
-    except (OSError, ValueError, ImportError) as error:  # the storage's; ImportError: its client is not installed
-        reason = getattr(error, "strerror", None) or error
-        raise TableError(f"can't be read: {str(reason)[:300]}") from None
+    except FileNotFoundError:  # over HTTP whatever the server answers instead of the file
+        raise TableError(f"no such file or folder{', or it is out of reach' if '://' in path else ''}") from None
+    except Exception as error:  # each storage's client raises errors of its own; ImportError: it is not installed
+        if not isinstance(error, (OSError, ValueError, ImportError, pa.ArrowException)) and "://" not in path:
+            raise
+        reason = str(getattr(error, "strerror", None) or error).replace(path, name(config))
+        raise TableError(f"can't be read: {reason[:300]}") from None
 
 
 def _folder(system: Any, folder: str, config: TableData) -> Any:
-    entries = [(str(entry["name"]), entry) for entry in system.ls(folder, detail=True) if entry["type"] == "file"]
+    files = {PurePosixPath(str(entry["name"])).name: entry for entry in system.ls(folder, detail=True)}
     # what starts with _ or . is what Spark and others write beside their data
-    parts = sorted(p for p, _ in entries if re.fullmatch(r"[^_.].*\.parquet", PurePosixPath(p).name, re.IGNORECASE))
-    if not parts:
-        raise TableError("no .parquet file lies in this folder")
+    parts = sorted(file for file in files if re.fullmatch(r"[^_.].*\.parquet", file, re.IGNORECASE))
     tables: list[Any] = []
-    first: list[str] = []
-    for part in parts:
-        file = PurePosixPath(part).name
+    columns_of: dict[str, list[str]] = {}
+    for file in [part for part in parts if files[part]["type"] == "file"]:
         try:
-            table, found = _parquet(system, part, config)
+            table, columns_of[file] = _parquet(system, files[file]["name"], config)
         except TableError as error:
             raise TableError(f"{file}: {error}") from None
-        first = first or found
-        if differing := sorted(set(first) ^ set(found)):
-            where = PurePosixPath(parts[0]).name if differing[0] in first else file
-            raise TableError(
-                f"{file} and {PurePosixPath(parts[0]).name} differ in their columns: "
-                f"{shown(differing[0])} is in {where} alone"
-            )
+        first = next(iter(columns_of))
+        if differing := sorted(set(columns_of[first]) ^ set(columns_of[file])):
+            where = first if differing[0] in columns_of[first] else file
+            raise TableError(f"{file} and {first} differ: column {shown(differing[0])} is in {where} alone")
         try:
             pa.unify_schemas([*(table.schema for table in tables[:1]), table.schema], promote_options="permissive")
         except pa.ArrowException as error:
-            raise TableError(f"{file}: other types than in {PurePosixPath(parts[0]).name}: {error}") from None
+            raise TableError(f"{file}: other types than in {first}: {error}") from None
         tables.append(table)
+    if not tables:
+        raise TableError("no .parquet file lies in this folder")
     return pa.concat_tables(tables, promote_options="permissive")
 
 
@@ -183,16 +188,20 @@ def _parquet(system: Any, path: str, config: TableData) -> tuple[Any, list[str]]
 
 
 class _Lines:
-    """A file whose lines are measured as they are read, so that no endless one fills the memory."""
+    """A file whose lines are measured as they are read, so that none without an end fills the memory.
 
-    closed = False
+    Once closed it reads nothing, whatever thread of Arrow's still asks: some file systems have one position a file.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.closed = False
         self.length = 0  # bytes since the last line's end
+        self.lock = Lock()
 
     def read(self, size: int) -> bytes:
-        block = self.file.read(size)
+        with self.lock:
+            block = b"" if self.closed else self.file.read(size)
         end = re.search(rb"[\r\n]", block)
         if self.length + (end.start() if end else len(block)) > LONGEST_LINE:
             raise TableError(TOO_LONG)
@@ -200,9 +209,13 @@ class _Lines:
         self.length = len(block) - 1 - last if end else self.length + len(block)
         return block
 
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+
 
 def _csv(system: Any, path: str, config: TableData) -> Any:
-    header = _header(system.head(path, LONGEST_LINE + 1))
+    header = _header(system, path)
     separator = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
     if separator and header[0] not in (*targets(config), config.time, config.group):
         raise TableError(f"its fields are separated by {separator!r}; write it with commas")
@@ -212,13 +225,13 @@ def _csv(system: Any, path: str, config: TableData) -> Any:
     convert = pa.csv.ConvertOptions(include_columns=used, strings_can_be_null=True)
     try:
         try:
-            with system.open(path, "rb") as file:
-                table = pa.csv.open_csv(_Lines(file), _blocks(1 << 20), parse, convert).read_all()
+            with system.open(path, "rb") as file, closing(_Lines(file)) as lines:
+                table = pa.csv.open_csv(lines, _blocks(1 << 20), parse, convert).read_all()
         except pa.ArrowInvalid:
             # The types were those of the first block, and a later one differs: this way finds types for all, at the
             # price of holding the text. One that has a fault for both is told by this one.
-            with system.open(path, "rb") as file:
-                table = pa.csv.read_csv(_Lines(file), _blocks(LONGEST_LINE), parse, convert)
+            with system.open(path, "rb") as file, closing(_Lines(file)) as lines:
+                table = pa.csv.read_csv(lines, _blocks(LONGEST_LINE), parse, convert)
     except pa.ArrowException as error:
         raise TableError(_csv_fault(str(error))) from None
     if wrong := [field.name for field in table.schema if pa.types.is_binary(field.type)]:
@@ -237,20 +250,25 @@ def _csv_fault(text: str) -> str:
     return f"not a CSV table: row {int(fault[1]) - 1}: {fault[2][:200]}" if fault else f"not a CSV table: {text[:200]}"
 
 
-def _header(head: bytes) -> list[str]:
-    """The names in a CSV file's first line, given the beginning of the file."""
-    line = re.match(rb"[^\r\n]*", head.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n"))
-    if line and len(line[0]) > LONGEST_LINE:
+def _header(system: Any, path: str) -> list[str]:
+    """The names in a CSV file's first line that is not empty."""
+    for size in (1 << 20, LONGEST_LINE + 1):  # the second for a line that the first does not reach the end of
+        head: bytes = system.head(path, size)
+        found = re.search(rb"[^\r\n][\r\n]", head)  # the end of that line
+        if found:
+            break
+    end = found.end() if found else len(head)
+    if end > LONGEST_LINE:
         raise TableError(TOO_LONG)
-    if line and (count := line[0].count(b",") + 1) > MOST_COLUMNS:
+    if (count := head.count(b",", 0, end) + 1) > MOST_COLUMNS:
         raise TableError(f"{count:,} columns; at most {MOST_COLUMNS:,} are read")
+    if b"\0" in head:
+        raise TableError("not a CSV table: a zero byte is in it")
     try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # what is cut at the end is no fault
-        if "\0" in text:
-            raise TableError("not a CSV table: a zero byte is in it")
-        names = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
+        text = io.TextIOWrapper(io.BytesIO(head), encoding="utf-8-sig", newline="")
+        names = next((row for row in csv.reader(text) if row), [])
     except UnicodeDecodeError as error:
-        raise TableError(f"not a CSV table in UTF-8: byte {error.object[error.start]:#04x} at {error.start}") from None
+        raise TableError(f"not a CSV table in UTF-8: byte {error.object[error.start]:#04x}") from None
     except csv.Error as error:
         raise TableError(f"not a CSV table: {error}") from None
     if not names:
@@ -273,6 +291,8 @@ def _query(config: TableData, sql: Sql) -> Any:
             # no_parameters: % and : mean in the query what they mean to the database
             options = {"stream_results": True, "no_parameters": True}
             with engine.connect().execution_options(**options) as connection:
+                if engine.dialect.name in READ_ONLY:
+                    connection.exec_driver_sql(READ_ONLY[engine.dialect.name])
                 parts = pd.read_sql_query(sql.query, connection, chunksize=CHUNK, dtype_backend="pyarrow")
                 tables = [_arrow(part, config) for part in parts]
         finally:

@@ -11,11 +11,16 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import TINY, eventually
 
 from flows import recipes
 from flows.cli import main
+from lstm_models.cells import Step
+from lstm_models.data import tables, tutorial
+from lstm_models.tracing import trace
+from tasks.registry import load_model
 
 LSTM_FLOWS = Path(sys.executable).with_name("lstm-flows")
 # a step so large that the next squared error overflows float32
@@ -66,13 +71,20 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         ),
         (["compare", "--nothing"], "No such option '--nothing'."),
         (["comparee"], "No such command 'comparee'. Did you mean 'compare'?"),
-        (["predict", "models:/x@champion", "nothing.csv"], "nothing.csv: can't be read: No such file or directory"),
+        *(
+            (
+                [command, "models:/x@champion", "nothing.csv"],
+                "models:/x@champion: no models here, since there is no mlflow.db in HERE",
+            )
+            for command in ("predict", "inspect")
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str], empty_directory: Path, arguments: list[str], message: str
 ) -> None:
+    message = message.replace("HERE", str(empty_directory))
     assert run(capsys, *arguments) == (2, "", f"lstm-flows: {message}\n")
     assert list(empty_directory.iterdir()) == []
 
@@ -94,12 +106,30 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(
     assert list(empty_directory.iterdir()) == []
 
 
+def test_a_setting_that_a_recipe_leaves_out_can_be_changed(
+    capsys: pytest.CaptureFixture[str], empty_directory: Path
+) -> None:
+    code, out, errors = run(capsys, "compare", "--dry-run", "--set", "figures.gates_of=[2]")
+    assert (code, errors) == (0, "")
+    assert yaml.safe_load(out)["figures"]["gates_of"] == [2]
+
+
 def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "recipes")
-    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["tutorial", "parity"])
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["tutorial", "memory", "parity", "tutorial-seeds"]
+    # the names are a column
+    assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in out.splitlines()}) == 1
 
 
-@pytest.mark.parametrize("command", [[], ["compare"], ["recipes"], ["predict"], ["ui"]], ids=" ".join)
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--help")
+    listed = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == ["compare", "inspect", "predict", "recipes", "ui"]
+    assert listed[1].split(maxsplit=1)[1].startswith("Open a registered LSTM: its gates and states at every step")
+
+
+@pytest.mark.parametrize("command", [[], ["compare"], ["recipes"], ["predict"], ["inspect"], ["ui"]], ids=" ".join)
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
@@ -229,6 +259,140 @@ def test_predict_adds_a_column_by_the_champion(
     assert (code, errors) == (2, f"lstm-flows: {days}: column day_3, row 2: 'much' is not a finite number\n")
 
 
+@pytest.fixture
+def there(
+    first_runs: tuple[Newcomer, list[tuple[int, str, str]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Path:
+    """The newcomer's directory as the working directory; and, elsewhere, the tutorial's two companies as a table."""
+    directory = first_runs[0].directory
+    monkeypatch.chdir(directory)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    days = tmp_path / "days.csv"
+    days.write_text("company,day_1,day_2,day_3,day_4\nA,0,0.5,0.25,1\nB,1,0.5,0.25,1\n")
+    return days
+
+
+def traced(model_uri: str) -> Step:
+    """The gates and states of a registered version on the tutorial's companies, (1, 2, 4, 1) each."""
+    x_BTD = tables.inputs(tutorial.table(), tutorial.COLUMNS)
+    with torch.no_grad():
+        return trace(load_model(model_uri).network().recurrent, x_BTD)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("contender", ["hand_built", "built_in"])
+def test_inspect_opens_either_model(there: Path, capsys: pytest.CaptureFixture[str], contender: str) -> None:
+    model_uri = f"models:/parity@{contender}"
+    code, out, errors = run(capsys, "inspect", model_uri, str(there))
+    assert (code, errors) == (0, "")
+    assert max(map(len, out.splitlines())) <= 100
+    head, rule, *lines = out.splitlines()
+    assert (head.split(), set(rule)) == (["sequence", "step", *"ifgoch"], {"\u2500"})
+    opened = traced(model_uri)
+    assert [line.split() for line in lines] == [
+        [company, str(step + 1), *(f"{part[0, number, step, 0]:.4f}" for part in opened)]
+        for number, company in enumerate("AB")
+        for step in range(4)
+    ]
+    # without a head the last hidden state is the prediction
+    _, predicted, _ = run(capsys, "predict", model_uri, str(there))
+    predictions = [float(line.split(",")[-1]) for line in predicted.splitlines()[1:]]
+    assert [float(lines[row].split()[-1]) for row in (3, 7)] == pytest.approx(predictions, abs=5.1e-5)
+
+
+@pytest.mark.server
+def test_inspect_gives_a_program_every_digit(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, errors = run(capsys, "inspect", "models:/parity/1", str(there), "--json")
+    assert (code, errors, out.count("\n")) == (0, "", 1)
+    answer = json.loads(out)
+    assert answer["model"] == "models:/parity/1"
+    assert [sequence.pop("sequence") for sequence in answer["sequences"]] == ["A", "B"]
+    opened = traced("models:/parity/1")
+    for number, sequence in enumerate(answer["sequences"]):
+        assert sequence == {letter: part[:, number].tolist() for letter, part in opened._asdict().items()}
+
+
+@pytest.mark.server
+def test_inspect_draws_a_picture(there: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture = tmp_path / "gates.png"
+    code, out, errors = run(capsys, "inspect", "models:/parity@built_in", str(there), "--figure", str(picture))
+    assert (code, errors) == (0, "")
+    assert out.startswith("sequence ")
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    # another name does not change what is in it
+    other = tmp_path / "gates"
+    run(capsys, "inspect", "models:/parity@built_in", str(there), "--json", "--figure", str(other))
+    assert other.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.server
+def test_inspect_calls_sequences_by_their_rows_where_they_have_no_names(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there.write_text("day_1,day_2,day_3,day_4\n0,0.5,0.25,1\n1,0.5,0.25,1\n")
+    _, out, _ = run(capsys, "inspect", "models:/parity/1", str(there))
+    assert [line.split()[0] for line in out.splitlines()[2:]] == ["1"] * 4 + ["2"] * 4
+
+
+@pytest.mark.server
+def test_inspect_prints_names_as_they_are(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those that a terminal library would take for its own markup."""
+    there.write_text("company,day_1,day_2,day_3,day_4\n[red],0,0.5,0.25,1\n[/B],1,0.5,0.25,1\n")
+    code, out, _ = run(capsys, "inspect", "models:/parity/1", str(there))
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[2:]] == ["[red]"] * 4 + ["[/B]"] * 4
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("model_uri", "table", "figure", "message"),
+    [
+        ("models:/nothing@champion", None, None, "MODEL: Registered Model with name=nothing not found"),
+        ("models:/parity/99", None, None, "MODEL: Model Version (name=parity, version=99) not found"),
+        ("parity", None, None, "MODEL: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION"),
+        (
+            "models:/parity/1",
+            "company,day_1,day_2,day_3\nA,0,0.5,0.25\n",
+            None,
+            "DAYS: column day_4 is missing; needed: day_1, day_2, day_3, day_4; found: company, day_1, day_2, day_3",
+        ),
+        ("models:/parity/1", "company,day_1,day_2,day_3,day_4\n", None, "DAYS: the table has no rows"),
+        ("models:/parity/1", None, "nowhere/gates.png", "FIGURE: can't be written: No such file or directory"),
+        ("models:/parity/1", None, ".", "FIGURE: can't be written: Is a directory"),
+    ],
+    ids=["no name", "no version", "no URI", "no column", "no rows", "no folder", "a folder"],
+)
+@pytest.mark.parametrize("command", ["inspect", "predict"])
+def test_what_inspect_and_predict_refuse_is_one_line(
+    there: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+    model_uri: str,
+    table: str | None,
+    figure: str | None,
+    message: str,
+) -> None:
+    option = "--figure" if command == "inspect" else "--output"
+    arguments = [option, str(tmp_path / figure)] if figure else []
+    if table:
+        there.write_text(table)
+    for place, name in (("MODEL", model_uri), ("DAYS", there), ("FIGURE", tmp_path / (figure or ""))):
+        message = message.replace(place, str(name))
+    assert run(capsys, command, model_uri, str(there), *arguments) == (2, "", f"lstm-flows: {message}\n")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("command", ["inspect", "predict"])
+def test_a_table_that_is_not_there(there: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run(capsys, command, "models:/parity/1", "nothing.csv") == (
+        2,
+        "",
+        "lstm-flows: nothing.csv: can't be read: No such file or directory\n",
+    )
+
+
 @pytest.mark.server
 def test_ctrl_c_kills_the_run_and_says_so(first_runs: tuple[Newcomer, list[tuple[int, str, str]]]) -> None:
     newcomer, _ = first_runs
@@ -249,15 +413,41 @@ def has_points(newcomer: Newcomer) -> bool:
     return any("train_loss" in run.data.metrics for run in client.search_runs([experiment.experiment_id]))
 
 
-@pytest.mark.server
-def test_a_failing_run_exits_with_one_and_the_cause(first_runs: tuple[Newcomer, list[tuple[int, str, str]]]) -> None:
+@pytest.fixture(scope="module")
+def failures(first_runs: tuple[Newcomer, list[tuple[int, str, str]]]) -> dict[str, tuple[int, str, str]]:
+    """Runs that can't end well, started at once: exit code, standard output and error of each, by its experiment."""
     newcomer, _ = first_runs
-    broken = ["--set", "experiment=broken", *OVERFLOW]
-    process = newcomer.start("compare", *CHANGES, *broken)
-    out, errors = process.communicate(timeout=120)
-    assert (process.returncode, out) == (1, "")
+    cell = "contenders.hand_built.model.cell=cell_of_mine.Mine"
+    processes = {
+        "broken": newcomer.start("compare", *CHANGES, "--set", "experiment=broken", *OVERFLOW),
+        "cellless": newcomer.start("compare", *CHANGES, "--set", "experiment=cellless", "--set", cell),
+    }
+    ended = {}
+    for name, process in processes.items():
+        out, errors = process.communicate(timeout=120)
+        ended[name] = (process.returncode, out, errors)
+    return ended
+
+
+@pytest.mark.server
+def test_a_failing_run_exits_with_one_and_the_cause(
+    first_runs: tuple[Newcomer, list[tuple[int, str, str]]], failures: dict[str, tuple[int, str, str]]
+) -> None:
+    newcomer, _ = first_runs
+    code, out, errors = failures["broken"]
+    assert (code, out) == (1, "")
     assert errors == (
         "lstm-flows: the run failed: NonFiniteLoss: the loss became inf in epoch 1; "
         "a learning_rate below 1e+25 may help; -v shows more\n"
     )
     assert newcomer.statuses("broken") == [("compare broken", "FAILED"), ("hand_built/initial", "FAILED")]
+
+
+@pytest.mark.server
+def test_a_cell_that_can_not_be_imported_is_wrong_input_and_leaves_no_run(
+    first_runs: tuple[Newcomer, list[tuple[int, str, str]]], failures: dict[str, tuple[int, str, str]]
+) -> None:
+    newcomer, _ = first_runs
+    message = "cell cell_of_mine.Mine: can't be imported: No module named 'cell_of_mine'"
+    assert failures["cellless"] == (2, "", f"lstm-flows: {message}\n")
+    assert newcomer.statuses("cellless") == []

@@ -71,7 +71,8 @@ def test_json_has_the_promised_form(there: Comparison) -> None:
     assert (untrained["run_id"], untrained["model_uri"]) == (there.parent_run_id, None)
     assert initial["targets"] == [0.0, 1.0]
     assert len(initial["predictions"]) == 2
-    assert initial["metrics"].keys() == {"mse", "mae"}
+    assert initial["metrics"].keys() == {"mse", "mae", "max_error"}
+    assert initial["copies"] is None
     assert initial["model_uri"] == "models:/tutorial/1"
     assert answer["champion"].keys() == {"contender", "phase", "model_uri"}
     assert answer["champion"]["model_uri"] == "models:/tutorial@champion"
@@ -111,10 +112,11 @@ def test_curves_have_the_tutorials_names_and_go_on_where_the_first_ended(there: 
 def test_the_parent_holds_what_belongs_to_all(there: Comparison) -> None:
     parent = mlflow.MlflowClient().get_run(there.parent_run_id)
     assert parent.data.metrics.keys() == {
-        f"{contender}/untrained/{metric}" for contender in CONFIG.contenders for metric in ("mse", "mae")
+        f"{contender}/untrained/{metric}" for contender in CONFIG.contenders for metric in ("mse", "mae", "max_error")
     }
     files = {file.path for file in mlflow.MlflowClient().list_artifacts(there.parent_run_id)}
     assert files >= {"config.yaml", "comparison.json", "comparison.md", "loss_curves.png", "predictions.png", "data"}
+    assert not files & {"copies.png", "gradients_through_time.png"}  # only where there is something to show
     (dataset,) = parent.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == (there.dataset.name, there.dataset.digest)
     table = pd.read_parquet(tracking.download(f"runs:/{there.parent_run_id}/data/tutorial.parquet"))
@@ -127,7 +129,8 @@ def test_every_trained_run_has_its_data_parameters_and_checkpoint(there: Compari
         assert run.inputs.dataset_inputs[0].dataset.digest == there.dataset.digest
         assert run.data.params["seed"] == "42"
         assert [file.path for file in client.list_artifacts(run.info.run_id, "checkpoint")] == ["checkpoint/last.ckpt"]
-        assert run.data.metrics.keys() >= {"mse", "mae", "train_loss", "train_loss_epoch"}
+        assert run.data.metrics.keys() >= {"mse", "mae", "max_error", "train_loss", "train_loss_epoch"}
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"gates.png", "predictions.csv"}
 
 
 def test_tensorboard_has_the_same_curves(there: Comparison) -> None:

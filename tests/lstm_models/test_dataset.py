@@ -361,5 +361,7 @@ def test_a_number_to_be_told_of_each_group() -> None:
 def test_pieces_are_not_for_labels() -> None:
     """A group with a label is one sequence; and its pieces in the test would be known from training."""
     table = pd.DataFrame({"g": 0, "t": [0, 1, 2, 9, 10, 11], "x": 1.0, "y": "low"})
-    with pytest.raises(ConfigError, match=r"^data\.gaps: split is for forecasts; a group with a label is one sequence$"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.gaps: split is for forecasts; a group with a label is one sequence$"
+    ):
         dataset(pd.concat([table, table.assign(g=1, y="high")]), task="classify", group="g", time="t", gaps="split")

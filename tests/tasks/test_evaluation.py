@@ -1,15 +1,25 @@
 """What an evaluation leaves in MLflow."""
 
+import math
 import tempfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from flows import recipes
+from lstm_models.comparison import wilson_interval
+from lstm_models.config import CompareConfig
 from lstm_models.evaluation import Evaluation
-from tasks import tracking
-from tasks.evaluation import MOST_INLINE, _record
-from tasks.references import DatasetRef, Result
+from lstm_models.module import NonFiniteLoss
+from lstm_models.replicas import Replicas
+from lstm_models.tracing import gradients_through_time
+from lstm_models.training import new_network
+from tasks import inside, runs, tracking
+from tasks.data import generate_data, load_sequences
+from tasks.evaluation import MOST_INLINE, _judge, _record, evaluate_untrained
+from tasks.references import DatasetRef, ParentRun, Result
 
 
 def record(count: int) -> Result:
@@ -26,15 +36,18 @@ def record(count: int) -> Result:
         sequences=count,
         inputs=("day_1",),
         target="label",
+        features=1,
         key="company",
     )
     evaluation = Evaluation(
         targets=[0.0] * count,
         predictions=[number / 8 for number in range(count)],
-        metrics={"mse": 1.0, "mae": 0.5},
+        metrics={"mse": 1.0, "mae": 0.5, "max_error": 2.0},
         parameters=12,
+        copy_index=0,
+        copies=[{"mse": 1.0, "mae": 0.5, "max_error": 2.0}],
     )
-    return _record(evaluation, dataset, run_id, "hand_built", "initial", epochs=3, seconds=1.5)
+    return _record(evaluation, dataset, run_id, "hand_built", "initial", prefix="")
 
 
 def test_few_predictions_are_carried_and_stored_as_csv(workplace: Path) -> None:
@@ -57,4 +70,193 @@ def test_many_predictions_go_to_parquet_instead(workplace: Path) -> None:
 def test_metrics_stand_on_the_run_with_their_data(workplace: Path) -> None:
     result = record(2)
     run = tracking.client().get_run(result.run_id)
-    assert run.data.metrics == pytest.approx({"mse": 1.0, "mae": 0.5}, abs=0)
+    assert run.data.metrics == pytest.approx({"mse": 1.0, "mae": 0.5, "max_error": 2.0}, abs=0)
+
+
+# ---- copies
+COPIES = 5
+SEED = 2**32 - 2  # so that the third copy's seed begins again at 0
+KINDS = ["hand_built", "built_in"]
+Place = tuple[ParentRun, DatasetRef]
+
+
+def configuration(*changes: str) -> CompareConfig:
+    replicas = [f"contenders.{kind}.replicas={COPIES}" for kind in KINDS]
+    return recipes.load("parity", [f"seed={SEED}", *replicas, *changes])
+
+
+CONFIG = configuration()
+
+
+@pytest.fixture
+def place(workplace: Path) -> Place:
+    """The tutorial's two sequences, and the parent run that has them."""
+    parent = runs.start_parent(CONFIG)
+    return parent, generate_data.fn(CONFIG.data, parent)
+
+
+def members_errors(copies: Replicas, dataset: DatasetRef) -> list[dict[str, float]]:
+    """Each copy's errors, from the copy by itself."""
+    x_BTD, y_B = load_sequences(dataset)
+    found = []
+    for number in range(copies.count):
+        with torch.no_grad():
+            off = copies.member(number).eval()(x_BTD).double() - y_B.double()
+        found.append({"mse": off.square().mean().item(), "mae": off.abs().mean().item()})
+        found[-1]["max_error"] = off.abs().max().item()
+    return found
+
+
+def middle(values: list[float]) -> int:
+    """Where the median lies; of two in the middle, the lower one."""
+    return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gates are not drawn, which would take most of a test's time; test_inside.py has them."""
+    monkeypatch.setattr(inside, "log_gates", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("contender", KINDS)
+def test_copies_are_judged_one_by_one_and_the_median_one_speaks(place: Place, contender: str) -> None:
+    parent, dataset = place
+    result = evaluate_untrained.fn(CONFIG, contender, dataset, parent)
+    copies = new_network(CONFIG.contenders[contender], load_sequences(dataset), SEED)
+    assert isinstance(copies, Replicas)
+    expected = members_errors(copies.eval(), dataset)
+    assert result.copies
+    # float32: vmapped, a copy's sums may be taken in another order than by itself
+    close = {"rel": 1e-5, "abs": 1e-7}
+    assert result.copies.errors == pytest.approx([own["mse"] for own in expected], **close)
+    assert (result.copies.count, result.copies.median) == (COPIES, middle([own["mse"] for own in expected]))
+    median = expected[result.copies.median]
+    assert result.metrics == pytest.approx(median, **close)
+    assert result.metrics["mse"] == result.copies.errors[result.copies.median]
+    with torch.no_grad():
+        predictions = copies.member(result.copies.median).eval()(load_sequences(dataset).x_BTD)
+    assert result.predictions == pytest.approx(predictions.tolist(), **close)
+    assert result.parameters == 16  # one copy's: four gates, two weights and two biases each
+
+
+def test_an_untrained_contenders_copies_stand_on_the_parent_by_its_name(place: Place) -> None:
+    parent, dataset = place
+    result = evaluate_untrained.fn(CONFIG, "hand_built", dataset, parent)
+    client = tracking.client()
+    assert {file.path for file in client.list_artifacts(parent.run_id, "hand_built/untrained")} == {
+        f"hand_built/untrained/{name}" for name in ("copies.csv", "gates.png", "predictions.csv")
+    }
+    assert result.copies
+    metrics = client.get_run(parent.run_id).data.metrics
+    assert metrics["hand_built/untrained/converged"] == result.copies.converged / COPIES
+    assert metrics["hand_built/untrained/mse"] == result.metrics["mse"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_table_of_copies_has_each_ones_seed_and_errors(place: Place) -> None:
+    parent, dataset = place
+    result = evaluate_untrained.fn(CONFIG, "built_in", dataset, parent)
+    table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/built_in/untrained/copies.csv"))
+    assert table.columns.tolist() == ["seed", "mse", "mae", "max_error"]
+    assert table["seed"].tolist() == [2**32 - 2, 2**32 - 1, 0, 1, 2]
+    assert result.copies
+    # to the last digit: what stands in the CSV reads back as the same number
+    assert table["mse"].tolist() == result.copies.errors
+    # nn.LSTM's copies run one by one, so they are the same by themselves
+    copies = new_network(CONFIG.contenders["built_in"], load_sequences(dataset), SEED)
+    assert isinstance(copies, Replicas)
+    assert table.drop(columns="seed").to_dict("records") == members_errors(copies.eval(), dataset)
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("metric", ["max_error", "mse", "mae"])
+def test_a_copy_has_converged_where_the_configured_error_is_below_the_threshold(place: Place, metric: str) -> None:
+    parent, dataset = place
+    copies = new_network(CONFIG.contenders["built_in"], load_sequences(dataset), SEED)
+    assert isinstance(copies, Replicas)
+    errors = sorted(own[metric] for own in members_errors(copies.eval(), dataset))
+    # the third one's own error is not below itself
+    config = configuration(f"converged={{metric: {metric}, below: {errors[2]!r}}}")
+    result = evaluate_untrained.fn(config, "built_in", dataset, parent)
+    assert result.copies
+    assert result.copies.converged == 2
+    # Wilson 1927 for 2 of 5
+    z, share = 1.959964, 2 / 5
+    centre = (share + z**2 / (2 * COPIES)) / (1 + z**2 / COPIES)
+    half = z / (1 + z**2 / COPIES) * math.sqrt(share * (1 - share) / COPIES + z**2 / (4 * COPIES**2))
+    # z is rounded
+    assert (result.copies.low, result.copies.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert (result.copies.low, result.copies.high) == wilson_interval(2, COPIES)
+    metrics = tracking.client().get_run(parent.run_id).data.metrics
+    assert metrics["built_in/untrained/converged"] == 2 / 5
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("contender", KINDS)
+def test_a_copy_that_predicts_nan_counts_as_failed_and_nothing_else_changes(place: Place, contender: str) -> None:
+    parent, dataset = place
+    config = configuration("converged={below: 1e9}")
+    copies = new_network(config.contenders[contender], load_sequences(dataset), SEED)
+    assert isinstance(copies, Replicas)
+    before = evaluate_untrained.fn(config, contender, dataset, parent)
+    assert before.copies
+    spoil(copies, 0)
+    result = _judge(config, copies.eval(), dataset, parent.run_id, contender, "untrained")
+    assert result.copies
+    assert result.copies.errors == [None, *before.copies.errors[1:]]
+    assert (result.copies.count, result.copies.converged, before.copies.converged) == (COPIES, 4, 5)
+    assert result.copies.median == middle([math.inf, *(error or 0 for error in before.copies.errors[1:])])
+    table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/{contender}/untrained/copies.csv"))
+    assert table["seed"].tolist() == [2**32 - 2, 2**32 - 1, 0, 1, 2]
+    assert table[["mse", "mae", "max_error"]].isna().all(axis=1).tolist() == [True, False, False, False, False]
+    assert Result.model_validate_json(result.model_dump_json()) == result
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_copies_of_which_most_predict_nan_fail_together(place: Place) -> None:
+    parent, dataset = place
+    copies = new_network(CONFIG.contenders["hand_built"], load_sequences(dataset), SEED)
+    assert isinstance(copies, Replicas)
+    for number in range(3):
+        spoil(copies, number)
+    with pytest.raises(NonFiniteLoss, match="the network predicts NaN or infinity; a lower learning_rate may help"):
+        _judge(CONFIG, copies.eval(), dataset, parent.run_id, "hand_built", "untrained")
+
+
+@torch.no_grad()
+def spoil(copies: Replicas, number: int) -> None:
+    """Give a copy weights that are no numbers."""
+    for weight in copies.weights.values():
+        weight[number] = math.nan
+    if copies.networks:
+        for parameter in copies.networks[number].parameters():
+            parameter.fill_(math.nan)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_contender_without_replicas_has_no_copies(place: Place) -> None:
+    parent, dataset = place
+    config = configuration("contenders.hand_built.replicas=1")
+    assert evaluate_untrained.fn(config, "hand_built", dataset, parent).copies is None
+    assert "hand_built/untrained/converged" not in tracking.client().get_run(parent.run_id).data.metrics
+    files = [file.path for file in tracking.client().list_artifacts(parent.run_id, "hand_built/untrained")]
+    assert "hand_built/untrained/copies.csv" not in files
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_gradients_through_time_are_the_median_copys_and_only_where_asked_for(place: Place) -> None:
+    parent, dataset = place
+    evaluate_untrained.fn(CONFIG, "hand_built", dataset, parent)
+    assert "hand_built/untrained/dloss_dh" not in tracking.client().get_run(parent.run_id).data.metrics
+    config = configuration("figures={gradients_through_time: true}")
+    for contender in KINDS:
+        result = evaluate_untrained.fn(config, contender, dataset, parent)
+        copies = new_network(config.contenders[contender], load_sequences(dataset), SEED)
+        assert isinstance(copies, Replicas)
+        assert result.copies
+        expected = gradients_through_time(copies.member(result.copies.median).eval(), load_sequences(dataset))
+        assert expected.cell_T is not None
+        for state, norm_T in (("h", expected.hidden_T), ("c", expected.cell_T)):
+            points = tracking.read_curve(parent.run_id, f"{contender}/untrained/dloss_d{state}")
+            assert points == dict(enumerate(norm_T.tolist(), start=1))

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,9 +13,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from pydantic import TypeAdapter
 
 from flows import recipes
+from lstm_models.cells import CELLS
 from lstm_models.checkpoint import load_network
+from lstm_models.config import AnyModel, parse_config
+from lstm_models.data.tables import Columns
+from lstm_models.export import Exportable
+from lstm_models.network import Network, build_network
+from lstm_models.replicas import Replicas
 from tasks import registry, runs, tracking
 from tasks.data import generate_data, load_sequences
 from tasks.evaluation import evaluate
@@ -25,9 +33,12 @@ CONFIG = recipes.load("tutorial", TINY)
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DatasetRef, list[CheckpointRef], list[Result]]:
+def registered(
+    tmp_path_factory: pytest.TempPathFactory, database: Path
+) -> tuple[Path, DatasetRef, list[CheckpointRef], list[Result]]:
     """Both contenders, trained and resumed for a moment, and registered: by the tasks themselves, without Prefect."""
     directory = tmp_path_factory.mktemp("registered")
+    shutil.copy(database, directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
@@ -38,7 +49,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DatasetR
             initial = train.fn(CONFIG, contender, dataset, parent)
             checkpoints += [initial, resume.fn(CONFIG, initial, dataset, parent)]
         for checkpoint in checkpoints:
-            result = evaluate.fn(checkpoint, dataset)
+            result = evaluate.fn(CONFIG, checkpoint, dataset)
             results.append(registry.register.fn(CONFIG, checkpoint, result, dataset))
     return directory, dataset, checkpoints, results
 
@@ -103,8 +114,8 @@ def test_a_missing_value_is_no_padding(at: Path, registered) -> None:  # type: i
 
 def test_a_model_tells_which_columns_it_reads(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
     for result in registered[3]:
-        _, columns, target = registry.load_model(result.model_uri)
-        assert (columns, target) == (("day_1", "day_2", "day_3", "day_4"), "label")
+        columns = registry.load_model(result.model_uri).columns
+        assert columns == Columns(("day_1", "day_2", "day_3", "day_4"), "label", features=1)
 
 
 def test_a_version_tells_what_it_is(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
@@ -117,12 +128,13 @@ def test_a_version_tells_what_it_is(at: Path, registered) -> None:  # type: igno
         "dataset": dataset.digest,
         "mse": repr(results[1].metrics["mse"]),
         "mae": repr(results[1].metrics["mae"]),
+        "max_error": repr(results[1].metrics["max_error"]),
     }
     assert version.run_id == checkpoints[1].run_id
     assert version.source.startswith("models:/m-")
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     figures = {metric.key: metric.value for metric in model.metrics}
-    assert {key: figures[key] for key in ("mse", "mae")} == results[1].metrics
+    assert {key: figures[key] for key in ("mse", "mae", "max_error")} == results[1].metrics
     assert model.experiment_id == tracking.experiment_id("tutorial")
 
 
@@ -230,3 +242,153 @@ def test_the_example_has_two_rows(at: Path) -> None:
     info = mlflow.models.get_model_info("models:/tutorial/1")
     assert np.shape(mlflow.pyfunc.load_model("models:/tutorial/1").input_example) == (2, 4, 1)
     assert info.signature.inputs.inputs[0].shape == (-1, -1, 1)
+
+
+# ---- other models: two features, cells, copies, a plain recurrent network
+LENGTH = 5
+OTHERS = parse_config(
+    {
+        "experiment": "others",
+        "seed": 3,
+        "data": {"kind": "adding", "length": LENGTH, "count": 4},
+        "contenders": {
+            name: {
+                "model": {"head": "linear", "hidden_size": 3, **model},
+                "training": {"max_epochs": 1},
+                "fine_tuning": {"max_epochs": 2},
+                **more,
+            }
+            for name, model, more in (
+                ("normalised", {"kind": "hand_built", "cell": "layer_norm", "num_layers": 2}, {}),
+                ("copied", {"kind": "hand_built", "cell": "peephole", "biases": "one"}, {"replicas": 3}),
+                ("copied_built_in", {"kind": "built_in"}, {"replicas": 2}),
+                ("rnn", {"kind": "rnn", "num_layers": 2}, {}),
+            )
+        },
+    },
+    "others",
+)
+Others = tuple[Path, DatasetRef, dict[str, tuple[CheckpointRef, Result]]]
+
+
+@pytest.fixture(scope="module")
+def registered_others(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Others:
+    """A model of each make, trained for an epoch and registered."""
+    directory = tmp_path_factory.mktemp("others")
+    shutil.copy(database, directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
+        parent = runs.start_parent(OTHERS)
+        dataset = generate_data.fn(OTHERS.data, parent)
+        found = {}
+        for contender in OTHERS.contenders:
+            checkpoint = train.fn(OTHERS, contender, dataset, parent)
+            result = evaluate.fn(OTHERS, checkpoint, dataset)
+            found[contender] = (checkpoint, registry.register.fn(OTHERS, checkpoint, result, dataset))
+    return directory, dataset, found
+
+
+@pytest.fixture
+def others(registered_others: Others, monkeypatch: pytest.MonkeyPatch) -> Others:
+    """Likewise, their directory being the working directory."""
+    monkeypatch.chdir(registered_others[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered_others[0]}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    return registered_others
+
+
+def trained(checkpoint: CheckpointRef, result: Result) -> Network:
+    """What has been trained; of copies the one that speaks for them."""
+    network = load_network(tracking.download(checkpoint.uri))
+    if isinstance(network, Replicas):
+        assert result.copies
+        return network.member(result.copies.median).eval()
+    return network
+
+
+@pytest.mark.parametrize("contender", OTHERS.contenders)
+def test_a_registered_model_predicts_what_was_reported_at_any_length(others: Others, contender: str) -> None:
+    _, dataset, found = others
+    checkpoint, result = found[contender]
+    served = mlflow.pyfunc.load_model(result.model_uri)
+    # the exported loop adds in another order than the one that trained: float32's last digits
+    x_BTD = load_sequences(dataset).x_BTD
+    assert served.predict(x_BTD.numpy()).tolist() == pytest.approx(result.predictions, abs=1e-6)
+    network = trained(checkpoint, result)
+    for B, T in ((1, 1), (3, LENGTH + 1), (2, 40)):
+        x_BTD = torch.randn(B, T, 2)
+        with torch.no_grad():
+            live = network(x_BTD)
+        assert served.predict(x_BTD.numpy()).tolist() == pytest.approx(live.tolist(), abs=1e-6)
+
+
+def test_of_copies_the_median_is_exported(others: Others) -> None:
+    """Were it another copy, the predictions would be others: the copies are told apart first."""
+    _, dataset, found = others
+    x_BTD = load_sequences(dataset).x_BTD
+    for contender, count in (("copied", 3), ("copied_built_in", 2)):
+        checkpoint, result = found[contender]
+        copies = load_network(tracking.download(checkpoint.uri))
+        assert isinstance(copies, Replicas)
+        assert result.copies
+        errors = result.copies.errors
+        assert (copies.count, len(errors)) == (count, count)
+        assert result.metrics["mse"] == errors[result.copies.median] == sorted(errors)[(count - 1) // 2]
+        program = registry.load_model(result.model_uri).program
+        with torch.no_grad():
+            served = program(x_BTD)
+            live = [copies.member(number).eval()(x_BTD) for number in range(count)]
+        off = [(served - one).abs().max().item() for one in live]
+        # the exported loop adds in another order: float32's last digits
+        assert off[result.copies.median] < 1e-6
+        assert all(difference > 1e-3 for number, difference in enumerate(off) if number != result.copies.median)
+
+
+@pytest.mark.parametrize("contender", OTHERS.contenders)
+def test_the_network_that_was_trained_comes_back_from_the_registry(others: Others, contender: str) -> None:
+    _, _, found = others
+    checkpoint, result = found[contender]
+    model = registry.load_model(result.model_uri)
+    assert model.config == OTHERS.contenders[contender].model
+    assert_equal_networks(model.network(), trained(checkpoint, result))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_network_comes_back_whatever_its_cell(cell: str) -> None:
+    settings = {
+        "kind": "hand_built",
+        "cell": cell,
+        "hidden_size": 2,
+        "num_layers": 2,
+        "head": "linear",
+        "biases": "one",
+    }
+    config: AnyModel = TypeAdapter(AnyModel).validate_python(settings)
+    network = build_network(config, input_size=2).eval()
+    columns = Columns(("a", "b"), "y", features=2)
+    assert_equal_networks(registry.Registered(Exportable(network), columns, config).network(), network)
+
+
+def assert_equal_networks(found: Network, expected: Network) -> None:
+    """The same modules with the same weights, to the bit, in evaluation mode."""
+    assert str(found) == str(expected)
+    assert not any(module.training for module in found.modules())
+    weights, others = found.state_dict(), expected.state_dict()
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, others[name]), name
+
+
+def test_a_model_of_several_features_tells_how_many(others: Others) -> None:
+    _, dataset, found = others
+    inputs = tuple(f"{what}_{step}" for step in range(1, LENGTH + 1) for what in ("value", "mark"))
+    for _, result in found.values():
+        info = mlflow.models.get_model_info(result.model_uri)
+        assert {key: info.metadata[key] for key in ("inputs", "target", "features")} == {
+            "inputs": list(inputs),
+            "target": "sum",
+            "features": 2,
+        }
+        assert info.signature.inputs.inputs[0].shape == (-1, -1, 2)
+        assert registry.load_model(result.model_uri).columns == dataset.columns == Columns(inputs, "sum", 2)

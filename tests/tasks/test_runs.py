@@ -1,6 +1,8 @@
 """How the runs of a flow run end, whatever happens."""
 
+import importlib
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -8,6 +10,8 @@ import pytest
 from conftest import TINY
 
 from flows import recipes
+from lstm_models.config import CompareConfig, ConfigError
+from lstm_models.network import find_cell
 from tasks import provenance, runs, tracking
 from tasks.references import ParentRun
 
@@ -87,3 +91,81 @@ def test_the_fingerprint_follows_the_code(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert runs.fingerprint(CONFIG) == before
     source.write_text("A = 2\n")
     assert runs.fingerprint(CONFIG) != before
+
+
+OWN_CELL = """from lstm_models import Cell
+
+
+class Mine(Cell):
+    pass
+"""
+
+
+def with_cell(name: str) -> CompareConfig:
+    return recipes.load("tutorial", [*TINY, f"contenders.hand_built.model.cell={name}"])
+
+
+@pytest.fixture
+def own_cell(empty_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a cell, cell_of_mine.Mine, in the working directory."""
+    monkeypatch.setitem(sys.modules, "cell_of_mine", None)  # so that what is there after the test is undone
+    monkeypatch.delitem(sys.modules, "cell_of_mine")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    source = empty_directory / "cell_of_mine.py"
+    source.write_text(OWN_CELL)
+    return source
+
+
+def test_the_fingerprint_follows_the_file_of_a_users_own_cell_and_no_other(own_cell: Path) -> None:
+    config = with_cell("cell_of_mine.Mine")
+    before = runs.fingerprint(config)
+    assert before != runs.fingerprint(CONFIG)
+    own_cell.with_name("another.py").write_text("A = 1\n")
+    own_cell.touch()
+    assert runs.fingerprint(config) == before
+
+    of_ours = runs.fingerprint(CONFIG), runs.fingerprint(with_cell("peephole"))
+    own_cell.write_text(f"{OWN_CELL}\n\n# changed\n")
+    forget(own_cell)
+    assert runs.fingerprint(config) != before
+    assert (runs.fingerprint(CONFIG), runs.fingerprint(with_cell("peephole"))) == of_ours
+    own_cell.write_text(OWN_CELL)
+    forget(own_cell)
+    assert runs.fingerprint(config) == before
+
+
+def forget(source: Path) -> None:
+    """Make Python import a module anew, as a new process does."""
+    del sys.modules[source.stem]
+    importlib.invalidate_caches()
+
+
+def test_a_file_that_changes_after_its_import_does_not_pass_for_the_code_that_runs(own_cell: Path) -> None:
+    """In a notebook: either the cell is imported anew, or the fingerprint is still that of the one that runs."""
+    config = with_cell("cell_of_mine.Mine")
+    before, cell = runs.fingerprint(config), find_cell("cell_of_mine.Mine")
+    own_cell.write_text(f"{OWN_CELL}\n\n# changed\n")
+    assert runs.fingerprint(config) == before or find_cell("cell_of_mine.Mine") is not cell
+
+
+@pytest.mark.parametrize(
+    ("source", "cell", "message"),
+    [
+        (None, "nowhere.Mine", "can't be imported: No module named 'nowhere'"),
+        (OWN_CELL, "cell_of_mine.Yours", "can't be imported: module 'cell_of_mine' has no attribute 'Yours'"),
+        ("class Mine:\n", "cell_of_mine.Mine", "can't be imported: expected an indented block after class definition"),
+        ("class Mine: pass\n", "cell_of_mine.Mine", "not a class made from lstm_models.Cell"),
+        ("Mine = 1\n", "cell_of_mine.Mine", "not a class made from lstm_models.Cell"),
+    ],
+    ids=["no module", "no class", "no Python", "no cell", "a number"],
+)
+def test_a_cell_that_can_not_be_had_leaves_no_run(
+    workplace: Path, own_cell: Path, source: str | None, cell: str, message: str
+) -> None:
+    if source:
+        own_cell.write_text(source)
+    with pytest.raises(ConfigError) as caught, runs.family(with_cell(cell)):
+        pass
+    assert str(caught.value).startswith(f"cell {cell}: {message}")
+    assert str(caught.value).isprintable()
+    assert tracking.client().search_runs([tracking.experiment_id("tutorial")]) == []
