@@ -31,10 +31,14 @@ def code_digest() -> str:
     return content.hexdigest()
 
 
-@cache
 def source_digest(cls: type) -> str:
-    """A name for the file in which a class was written, as it was when this process first asked."""
-    return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+    """A name for the file in which a class was written, as it was when this process first asked: what it imported."""
+    return _file_digest(inspect.getfile(cls))
+
+
+@cache
+def _file_digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def git_commit() -> str | None:

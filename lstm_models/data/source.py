@@ -17,7 +17,7 @@ from threading import Lock
 from typing import IO, Any
 from urllib.parse import quote, quote_plus
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
