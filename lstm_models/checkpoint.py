@@ -122,8 +122,8 @@ def check_resumable(path: Path, contender: Contender, dataset: Dataset, max_epoc
     checkpoint = read(path)
     expected = describe(contender, dataset)
     theirs = {key: checkpoint["lstm_flows"].get(key) for key in expected}
-    if theirs != expected:
-        raise CheckpointError(f"{path}: a checkpoint of another network, {theirs}")
+    if different := {key: value for key, value in theirs.items() if value != expected[key]}:
+        raise CheckpointError(f"{path}: a checkpoint of another network: {different}")
     if checkpoint["epoch"] >= max_epochs:
         raise CheckpointError(f"{path}: trained for {checkpoint['epoch']} epochs; max_epochs {max_epochs} adds none")
 

@@ -126,6 +126,7 @@ def test_a_configuration_is_what_it_says_and_the_rest_has_defaults() -> None:
         (
             {f"{OURS}.training.zzz": 1},
             f"{OURS}.training.zzz: unknown key; allowed here: max_epochs, learning_rate, fused, batch_size, shuffle, "
+            "weight_decay, schedule, decay, patience, precision, device, "
             "clip_norm, threads, log_every_n_steps, log_outputs",
         ),
         (

@@ -30,8 +30,10 @@ def test_an_evaluation_holds_targets_predictions_errors_and_the_number_of_parame
     assert evaluate(ScaledLast(2.0), SEQUENCES) == Evaluation(
         targets=[1.0, 2.0, -3.0],
         predictions=[1.0, 2.0, -4.0],
-        metrics={"mse": 1 / 3, "mae": 1 / 3},
+        metrics={"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0},
         parameters=1,
+        copy_index=0,
+        copies=[{"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}],
     )
 
 

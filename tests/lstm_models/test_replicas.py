@@ -19,7 +19,9 @@ from lstm_models import evaluation
 from lstm_models.cells import CELLS
 from lstm_models.checkpoint import CheckpointError, load_network
 from lstm_models.config import RNN, AnyModel, BuiltIn, Contender, FineTuning, HandBuilt, Training
-from lstm_models.data.loader import SequenceLoader
+from lstm_models.data.dataset import in_sample
+from lstm_models.data.examples import Batch
+from lstm_models.data.loader import BatchLoader
 from lstm_models.data.tables import Sequences
 from lstm_models.evaluation import Evaluation, evaluate, one_of, predict
 from lstm_models.module import NonFiniteLoss, SequenceModule
@@ -52,12 +54,12 @@ def contender(model: AnyModel, replicas: int, first: int = 2, then: int = 0, **t
 
 def trained(settings: Contender, path: Path, seed: int = SEED, **options: Any) -> tuple[Network | Replicas, Fit]:
     """The network of the checkpoint that the training has written."""
-    done = fit(settings, WAVES, seed=seed, save_to=path, **options)
+    done = fit(settings, in_sample(WAVES), seed=seed, save_to=path, **options)
     return load_network(path), done
 
 
 def replicated(model: AnyModel, count: int, seed: int = 0) -> Replicas:
-    network = new_network(contender(model, count), WAVES, seed)
+    network = new_network(contender(model, count), in_sample(WAVES), seed)
     assert isinstance(network, Replicas)
     return network
 
@@ -111,12 +113,12 @@ def test_each_copy_of_pytorchs_own_is_its_solo_training_to_the_last_bit(
 
 def by_hand(settings: Contender, seed: int, order_of: int) -> Network:
     """A network trained without Lightning, on the sequences in the order of a seed of its own."""
-    network = new_network(settings, WAVES, seed)
+    network = new_network(settings, in_sample(WAVES), seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.training.learning_rate)
-    loader = SequenceLoader(WAVES, batch_size=settings.training.batch_size, shuffle=True, seed=order_of)
+    loader = BatchLoader(WAVES, batch_size=settings.training.batch_size, shuffle=True, seed=order_of)
     for epoch in range(settings.training.max_epochs):
         loader.set_epoch(epoch)
-        for x_BTD, y_B in loader:
+        for x_BTD, y_B, _ in loader:
             optimizer.zero_grad()
             F.mse_loss(network(x_BTD), y_B).backward()
             optimizer.step()
@@ -142,11 +144,11 @@ def test_untrained_copies_are_the_solo_networks_of_their_seeds(model: AnyModel, 
     """The seed, the seed + 1 and so on; after the highest seed comes 0."""
     copies = replicated(model, 3, seed)
     for n in range(3):
-        assert_close(copies.member(n), new_network(contender(model, 1), WAVES, (seed + n) % 2**32))
+        assert_close(copies.member(n), new_network(contender(model, 1), in_sample(WAVES), (seed + n) % 2**32))
 
 
 def test_one_replica_is_the_network_itself() -> None:
-    network = new_network(contender(MODELS["hand_built"], 1), WAVES, SEED)
+    network = new_network(contender(MODELS["hand_built"], 1), in_sample(WAVES), SEED)
     assert type(network) is Network
     assert one_of(network, 0) is network
 
@@ -193,13 +195,13 @@ def assert_each_is_alone(model: AnyModel, count: int, x_BTD: Tensor, y_B: Tensor
                 weight.normal_(0, 0.7)
     copies = Replicas([copy.deepcopy(network) for network in networks])
     training = Training(max_epochs=1)
-    SequenceModule(copies, training).training_step(Sequences(x_BTD, y_B), 0).backward()
+    SequenceModule(copies, training).training_step(Batch(x_BTD, y_B), 0).backward()
     predictions_RB = copies(x_BTD)
     assert predictions_RB.shape == (count, len(y_B))
     # float64, sums in another order
     close = {"rtol": 1e-10, "atol": 1e-12}
     for network, prediction_B, gradients in zip(networks, predictions_RB, of_all_copies(copies), strict=True):
-        SequenceModule(network, training).training_step(Sequences(x_BTD, y_B), 0).backward()
+        SequenceModule(network, training).training_step(Batch(x_BTD, y_B), 0).backward()
         torch.testing.assert_close(prediction_B, network(x_BTD), **close)
         expected = {name: weight.grad for name, weight in network.named_parameters()}
         torch.testing.assert_close(gradients, expected, **close)
@@ -386,7 +388,7 @@ def test_it_ends_where_the_median_copy_fails(tmp_path: Path, model: AnyModel) ->
 def points(settings: Contender, directory: Path, seed: int = SEED) -> list[dict[str, float]]:
     """The curves that a training logs: at each step the points by name."""
     logger = CSVLogger(directory, name="", version=str(seed))
-    fit(settings, WAVES, seed=seed, save_to=directory / "last.ckpt", loggers=[logger])
+    fit(settings, in_sample(WAVES), seed=seed, save_to=directory / "last.ckpt", loggers=[logger])
     logger.save()
     header, *rows = [line.split(",") for line in Path(logger.log_dir, "metrics.csv").read_text().splitlines()]
     return [{name: float(text) for name, text in zip(header, row, strict=True) if text} for row in rows]
@@ -508,16 +510,12 @@ def test_loaded_copies_are_in_evaluation_mode_and_so_are_their_members(tmp_path:
     assert not any(module.training for module in one_of(found.train(), 1).modules())
 
 
-def describe(model: AnyModel, replicas: int) -> str:
-    return str({"network": model.model_dump(mode="json"), "input_size": 2, "replicas": replicas})
-
-
 @each_model
 @pytest.mark.parametrize(("theirs", "ours"), [(3, 4), (3, 1), (1, 3)])
 def test_another_number_of_copies_is_another_network(tmp_path: Path, model: AnyModel, theirs: int, ours: int) -> None:
     path = tmp_path / "last.ckpt"
     trained(contender(model, theirs, first=1), path)
-    text = f"{path}: a checkpoint of another network, {describe(model, theirs)}"
+    text = f"{path}: a checkpoint of another network: {{'replicas': {theirs}}}"
     with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
         trained(contender(model, ours, first=1), tmp_path / "next.ckpt", resume_from=path)
     assert not (tmp_path / "next.ckpt").exists()

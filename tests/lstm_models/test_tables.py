@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_models.data import tutorial
-from lstm_models.data.tables import Columns, TableError, digest, inputs, read_csv, to_sequences
+from lstm_models.data.tables import Columns, TableError, digest, numbers, read_csv, to_sequences
 
 
 def table() -> pd.DataFrame:
@@ -101,39 +101,39 @@ def test_the_tutorials_sequences() -> None:
 
 def test_tensors_do_not_share_memory_with_the_table() -> None:
     source = pd.DataFrame({"a": np.array([1.0, 2.0], dtype=np.float32)})
-    inputs(source, ("a",)).fill_(7)
+    numbers(source, ("a",)).fill_(7)
     assert source["a"].tolist() == [1.0, 2.0]
 
 
 def test_numbers_written_as_text_are_numbers() -> None:
-    assert inputs(pd.DataFrame({"a": ["2", "-1.5e1"]}), ("a",)).flatten().tolist() == [2.0, -15.0]
+    assert numbers(pd.DataFrame({"a": ["2", "-1.5e1"]}), ("a",)).flatten().tolist() == [2.0, -15.0]
 
 
 def test_a_missing_column_is_named_with_those_there_are() -> None:
     with refused("column b is missing; needed: a, b; found: a, c"):
-        inputs(pd.DataFrame({"a": [1], "c": [2]}), ("a", "b"))
+        numbers(pd.DataFrame({"a": [1], "c": [2]}), ("a", "b"))
     with refused("column label is missing; needed: label; found: day_1"):
         to_sequences(pd.DataFrame({"day_1": [1]}), Columns(("day_1",), "label"))
     with refused("column a is missing; needed: a; found: none"):
-        inputs(pd.DataFrame(), ("a",))
+        numbers(pd.DataFrame(), ("a",))
 
 
 def test_a_table_without_rows_is_refused() -> None:
     with refused("the table has no rows"):
-        inputs(pd.DataFrame({"a": []}), ("a",))
+        numbers(pd.DataFrame({"a": []}), ("a",))
 
 
 def test_what_is_no_number_is_named_by_column_and_row() -> None:
     with refused("column b, row 2: 'x' is not a finite number"):
-        inputs(pd.DataFrame({"a": [1, 2, 3], "b": [1, "x", "y"]}), ("a", "b"))
+        numbers(pd.DataFrame({"a": [1, 2, 3], "b": [1, "x", "y"]}), ("a", "b"))
     with refused("column b, row 1: 'two\\nlines' is not a finite number"):
-        inputs(pd.DataFrame({"a": [1], "b": ["two\nlines"]}), ("a", "b"))
+        numbers(pd.DataFrame({"a": [1], "b": ["two\nlines"]}), ("a", "b"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_named_by_column_and_row(value: float) -> None:
     with pytest.raises(TableError, match=r"^column a, row 3: .* is not a finite number$"):
-        inputs(pd.DataFrame({"a": [1.0, 2.0, value]}), ("a",))
+        numbers(pd.DataFrame({"a": [1.0, 2.0, value]}), ("a",))
 
 
 def test_a_csv_file_is_read(tmp_path: Path) -> None:

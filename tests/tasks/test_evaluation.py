@@ -11,6 +11,7 @@ import torch
 from flows import recipes
 from lstm_models.comparison import wilson_interval
 from lstm_models.config import CompareConfig
+from lstm_models.data.dataset import in_sample
 from lstm_models.evaluation import Evaluation
 from lstm_models.module import NonFiniteLoss
 from lstm_models.replicas import Replicas
@@ -123,7 +124,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_copies_are_judged_one_by_one_and_the_median_one_speaks(place: Place, contender: str) -> None:
     parent, dataset = place
     result = evaluate_untrained.fn(CONFIG, contender, dataset, parent)
-    copies = new_network(CONFIG.contenders[contender], load_sequences(dataset), SEED)
+    copies = new_network(CONFIG.contenders[contender], in_sample(load_sequences(dataset)), SEED)
     assert isinstance(copies, Replicas)
     expected = members_errors(copies.eval(), dataset)
     assert result.copies
@@ -164,7 +165,7 @@ def test_the_table_of_copies_has_each_ones_seed_and_errors(place: Place) -> None
     # to the last digit: what stands in the CSV reads back as the same number
     assert table["mse"].tolist() == result.copies.errors
     # nn.LSTM's copies run one by one, so they are the same by themselves
-    copies = new_network(CONFIG.contenders["built_in"], load_sequences(dataset), SEED)
+    copies = new_network(CONFIG.contenders["built_in"], in_sample(load_sequences(dataset)), SEED)
     assert isinstance(copies, Replicas)
     assert table.drop(columns="seed").to_dict("records") == members_errors(copies.eval(), dataset)
 
@@ -173,7 +174,7 @@ def test_the_table_of_copies_has_each_ones_seed_and_errors(place: Place) -> None
 @pytest.mark.parametrize("metric", ["max_error", "mse", "mae"])
 def test_a_copy_has_converged_where_the_configured_error_is_below_the_threshold(place: Place, metric: str) -> None:
     parent, dataset = place
-    copies = new_network(CONFIG.contenders["built_in"], load_sequences(dataset), SEED)
+    copies = new_network(CONFIG.contenders["built_in"], in_sample(load_sequences(dataset)), SEED)
     assert isinstance(copies, Replicas)
     errors = sorted(own[metric] for own in members_errors(copies.eval(), dataset))
     # the third one's own error is not below itself
@@ -197,7 +198,7 @@ def test_a_copy_has_converged_where_the_configured_error_is_below_the_threshold(
 def test_a_copy_that_predicts_nan_counts_as_failed_and_nothing_else_changes(place: Place, contender: str) -> None:
     parent, dataset = place
     config = configuration("converged={below: 1e9}")
-    copies = new_network(config.contenders[contender], load_sequences(dataset), SEED)
+    copies = new_network(config.contenders[contender], in_sample(load_sequences(dataset)), SEED)
     assert isinstance(copies, Replicas)
     before = evaluate_untrained.fn(config, contender, dataset, parent)
     assert before.copies
@@ -216,7 +217,7 @@ def test_a_copy_that_predicts_nan_counts_as_failed_and_nothing_else_changes(plac
 @pytest.mark.usefixtures("no_pictures")
 def test_copies_of_which_most_predict_nan_fail_together(place: Place) -> None:
     parent, dataset = place
-    copies = new_network(CONFIG.contenders["hand_built"], load_sequences(dataset), SEED)
+    copies = new_network(CONFIG.contenders["hand_built"], in_sample(load_sequences(dataset)), SEED)
     assert isinstance(copies, Replicas)
     for number in range(3):
         spoil(copies, number)
@@ -252,7 +253,7 @@ def test_gradients_through_time_are_the_median_copys_and_only_where_asked_for(pl
     config = configuration("figures={gradients_through_time: true}")
     for contender in KINDS:
         result = evaluate_untrained.fn(config, contender, dataset, parent)
-        copies = new_network(config.contenders[contender], load_sequences(dataset), SEED)
+        copies = new_network(config.contenders[contender], in_sample(load_sequences(dataset)), SEED)
         assert isinstance(copies, Replicas)
         assert result.copies
         expected = gradients_through_time(copies.member(result.copies.median).eval(), load_sequences(dataset))
