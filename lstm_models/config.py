@@ -330,6 +330,17 @@ class CompareConfig(Config):
     converged: Converged = Field(Converged(), description="when a copy of a contender with replicas has converged")
     figures: Figures = Field(Figures(), description="what is drawn")
 
+    @model_validator(mode="after")
+    def _patience_has_something_to_watch(self) -> Self:
+        for name, contender in self.contenders.items():
+            if contender.training.patience is not None:
+                raise PydanticCustomError(
+                    "patience",
+                    "contender {name} with patience {patience}: the data {kind} has no validation part to watch",
+                    {"name": name, "patience": contender.training.patience, "kind": self.data.kind},
+                )
+        return self
+
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `lstm-flows compare` runs again as it is."""
         return yaml_text.write(self.model_dump(mode="json"))

@@ -124,6 +124,10 @@ def test_a_configuration_is_what_it_says_and_the_rest_has_defaults() -> None:
         ),
         ({"contender": {}}, "contender: unknown key; did you mean contenders?"),
         (
+            {f"{OURS}.training.patience": 3},
+            "the configuration: contender ours with patience 3: the data tutorial has no validation part to watch",
+        ),
+        (
             {f"{OURS}.training.zzz": 1},
             f"{OURS}.training.zzz: unknown key; allowed here: max_epochs, learning_rate, fused, batch_size, shuffle, "
             "weight_decay, schedule, decay, patience, precision, device, "
