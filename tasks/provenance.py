@@ -32,12 +32,13 @@ def code_digest() -> str:
 
 
 def source_digest(cls: type) -> str:
-    """A name for the file in which a class was written, as it was when this process first asked: what it imported."""
-    return _file_digest(inspect.getfile(cls))
+    """A name for the file in which a class was written, as it was when this was first asked of the class."""
+    return _file_digest(inspect.getfile(cls), cls)
 
 
 @cache
-def _file_digest(path: str) -> str:
+def _file_digest(path: str, imported: object) -> str:
+    """Once for each class: a file that changes later is not the one that this process has imported."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
