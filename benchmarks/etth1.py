@@ -26,7 +26,7 @@ def contender(kind: str, epochs: int) -> Contender:
             "model": {"kind": kind, "hidden_size": 64, "head": "linear"},
             "training": {
                 "max_epochs": epochs, "learning_rate": 0.001, "batch_size": 64, "shuffle": True,
-                "patience": 3, "clip_norm": 1.0, "log_every_n_steps": 1000000,
+                "patience": 3, "clip_norm": 1.0, "threads": 1, "log_every_n_steps": 1000000,
             },
             "fine_tuning": {"max_epochs": epochs + 1},
         }

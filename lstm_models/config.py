@@ -127,7 +127,7 @@ class TableData(Config):
     horizon: int = Field(1, ge=1, le=10_000, description="steps that a forecast tells")
     stride: int = Field(1, ge=1, description="steps from one training window to the next")
     residual: Literal["none", "last_value"] = Field(
-        "last_value", description="whether a forecast is told as the change from the last value"
+        "last_value", description="whether the targets are seen, and told, as the change from their last value"
     )
     season: int | None = Field(None, ge=1, description="steps of a season, for the seasonal baseline; none: no season")
     split: Split = Split()
