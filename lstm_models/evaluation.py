@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lstm_models import baselines
 from lstm_models.data.dataset import Dataset
-from lstm_models.data.examples import Batch, Examples
+from lstm_models.data.examples import Examples
+from lstm_models.data.loader import BatchLoader
 from lstm_models.data.tables import Sequences
 from lstm_models.metrics import errors
 from lstm_models.module import NonFiniteLoss
@@ -99,7 +100,7 @@ def judge_forecasts(forecast: Callable[[Tensor], Tensor], dataset: Dataset, seas
     Raises:
         NonFiniteLoss: if a forecast is NaN or infinite.
     """
-    batches = list(_batches(dataset.test))
+    batches = list(BatchLoader(dataset.test, batch_size=AT_ONCE))
     predictions_WSK = torch.cat([forecast(batch.x_BTD) for batch in batches])
     targets_WSK = torch.cat([batch.y for batch in batches])
     if not predictions_WSK.isfinite().all():
@@ -141,11 +142,10 @@ def _ridge(dataset: Dataset, validation: Examples) -> Callable[[Tensor], Tensor]
     )
 
     def scaled(examples: Examples) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((scaling(batch.x_BTD), (batch.y - center_K) / spread_K) for batch in _batches(examples))
+        return (
+            (scaling(batch.x_BTD), (batch.y - center_K) / spread_K)
+            for batch in BatchLoader(examples, batch_size=AT_ONCE)
+        )
 
     ridge = baselines.Ridge.fit(scaled(dataset.train), scaled(validation))
     return lambda x_BTD: ridge.predict(scaling(x_BTD)) * spread_K + center_K
-
-
-def _batches(examples: Examples) -> Iterator[Batch]:
-    return (examples.take(numbers) for numbers in torch.split(torch.arange(examples.count), AT_ONCE))

@@ -57,11 +57,8 @@ class Network(nn.Module):
         z_BTD = x_BTD if self.scaling is None else self.scaling(x_BTD)
         if self.output.kind == "forecast":
             return self._forecast(z_BTD, lengths_B)
-        told = self.head(self._last_hidden(z_BTD, lengths_B))
-        match self.output.kind:
-            case "classes":
-                return cast(Tensor, told)
-        return cast(Tensor, told).squeeze(-1)
+        told = cast(Tensor, self.head(self._last_hidden(z_BTD, lengths_B)))
+        return told if self.output.kind == "classes" else told.squeeze(-1)
 
     def _last_hidden(self, z_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
         """The last layer's, (B, H)."""

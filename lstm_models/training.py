@@ -141,9 +141,7 @@ def fit(
                 train_dataloaders=BatchLoader(
                     dataset.train, batch_size=training.batch_size, shuffle=training.shuffle, seed=seed
                 ),
-                val_dataloaders=BatchLoader(dataset.validation, batch_size=AT_ONCE, shuffle=False, seed=seed)
-                if dataset.validation
-                else None,
+                val_dataloaders=BatchLoader(dataset.validation, batch_size=AT_ONCE) if dataset.validation else None,
                 ckpt_path=resume_from,
                 weights_only=True,
             )

@@ -101,8 +101,10 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], *, dataset_name: str,
 
 def log_curve(run_id: str, name: str, points: Mapping[int, float]) -> None:
     """Log a figure at several steps; logged again, it is no second point."""
-    start = client().get_run(run_id).info.start_time
-    client().log_batch(run_id, metrics=[Metric(name, value, start + step, step) for step, value in points.items()])
+    curves = Curves(run_id)
+    for step, value in points.items():
+        curves.log_metrics({name: value}, step)
+    curves.flush()
 
 
 def read_curve(run_id: str, name: str) -> dict[int, float]:

@@ -90,8 +90,8 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
         if windows[name].count == 0:
             needed = config.context_length + config.horizon
             raise ConfigError(f"data: too few rows for one window of {needed} steps in the {name} part")
-    trained = tuple((begin - config.context_length, end) for begin, end in spans["train"] if end > begin)
-    center_D, spread_D = _scale(torch.cat([values_ND[begin:end] for begin, end in trained]), config.scaling)
+    trained = tuple(values_ND[begin - config.context_length : end] for begin, end in spans["train"] if end > begin)
+    center_D, spread_D = _scale(torch.cat(trained), config.scaling)
     output = Output(
         kind="forecast",
         steps=config.horizon,
@@ -110,7 +110,7 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
         center_D,
         spread_D,
         series.rows,
-        tuple(values_ND[begin:end] for begin, end in trained),
+        trained,
     )
 
 

@@ -16,7 +16,7 @@ class BatchLoader:
     that it would have seen.
     """
 
-    def __init__(self, examples: Examples, *, batch_size: int, shuffle: bool, seed: int) -> None:
+    def __init__(self, examples: Examples, *, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
         self.examples = examples
         self.batch_size = batch_size
         self.shuffle = shuffle
