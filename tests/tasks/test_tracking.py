@@ -79,6 +79,14 @@ def test_a_step_logged_twice_is_one_point(workplace: Path) -> None:
     assert history(run_id, "train_loss") == [(7, 1.5)]
 
 
+def test_a_curve_may_have_more_points_than_one_batch_takes(workplace: Path) -> None:
+    run_id, points = start_run(), {step: step / 8 for step in range(1, 2502)}
+    tracking.log_curve(run_id, "long", points)
+    tracking.log_curve(run_id, "long", points)
+    assert tracking.read_curve(run_id, "long") == points
+    assert len(history(run_id, "long")) == len(points)
+
+
 def test_an_artifact_comes_back(workplace: Path) -> None:
     run_id = start_run()
     tracking.client().log_text(run_id, "seed: 7", "config.yaml")
