@@ -83,20 +83,18 @@ def recipes() -> None:
 
 @cli.command(epilog="Example: lstm-flows predict models:/tutorial@champion days.csv --output predictions.csv")
 @click.argument("model_uri")
-@click.argument("table", metavar="INPUT.csv", type=click.Path(path_type=Path))
+@click.argument("table", metavar="NEW_ROWS", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), help="Write here instead of to standard output.")
 @verbosity
 @click.pass_context
 def predict(context: click.Context, model_uri: str, table: Path, output: Path | None) -> None:
-    """Add the column `prediction` to a table, by a registered model."""
+    """What a registered model tells of new rows: a column `prediction`, or the rows of a forecast."""
     session.prepare(**context.ensure_object(dict))
-    from lstm_models.data import tables
-    from lstm_models.evaluation import predict as predict_with
+    from lstm_models import prediction
     from tasks.registry import load_model
 
     model = load_model(model_uri)
-    rows, x_BTD = tables.read_inputs(table, model.columns)
-    rows["prediction"] = predict_with(model.program, x_BTD).tolist()
+    rows = prediction.predict(model.program, model.read(table), model.data, model.output)
     with (
         _written(output),
         open(output, "w", newline="", encoding="utf-8") if output else nullcontext(sys.stdout) as file,
@@ -106,7 +104,7 @@ def predict(context: click.Context, model_uri: str, table: Path, output: Path | 
 
 @cli.command(epilog="Example: lstm-flows inspect models:/tutorial@champion days.csv --figure gates.png")
 @click.argument("model_uri")
-@click.argument("table", metavar="INPUT.csv", type=click.Path(path_type=Path))
+@click.argument("table", metavar="NEW_ROWS", type=click.Path(path_type=Path))
 @click.option("--figure", type=click.Path(path_type=Path), help="Draw the first four sequences into this PNG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else: every unit's values.")
 @verbosity
@@ -148,6 +146,8 @@ def _written(path: Path | None) -> Iterator[None]:
     """Say in one line that a file can't be written."""
     try:
         yield
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise click.UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from None
 
@@ -167,26 +167,33 @@ def _print_table(rows: "pd.DataFrame", left: Sequence[str]) -> None:
 
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in rows.columns:
-        shown.add_column(name, justify="left" if name in left else "right")
+        # a number that is too long goes on in the next line, rather than losing its end
+        shown.add_column(name, justify="left" if name in left else "right", no_wrap=name in left, overflow="fold")
     for row in rows.itertuples(index=False):
         shown.add_row(*row)
     _console().print(shown)
 
 
 def _show(comparison: "Comparison", hints: bool) -> None:
-    from tasks import reporting, tracking
+    from tasks import text, tracking
 
     console = _console()
     if comparison.reused:
         console.print("Nothing was trained: an earlier run had this configuration, data and code (--again trains).")
-    _print_table(reporting.table(comparison), left=("contender", "phase"))
-    console.print(f"\n{reporting.headline(comparison)}")
+    _print_table(text.table(comparison), left=("contender", "phase"))
+    if comparison.differences:
+        console.print(f"\nDifferences in {comparison.metric}, on the same examples:")
+        _print_table(text.differences(comparison), left=("this", "is", "than"))
+    console.print(f"\n{text.headline(comparison)}")
     if hints:
         # what can be typed: the bare name only where the shell finds it
         program = "lstm-flows" if shutil.which("lstm-flows") else os.path.relpath(sys.argv[0])
-        following = "parity" if comparison.experiment == "tutorial" else "tutorial"
+        name = comparison.experiment
+        following = "compare parity" if name == "tutorial" else "compare tutorial"
+        if not comparison.dataset.in_sample:
+            following = f"predict models:/{name}@champion NEW_ROWS"
         console.print(f"\nLook: {program} ui   then {tracking.run_url(comparison.parent_run_id)}", soft_wrap=True)
-        console.print(f"Next: {program} compare {following}")
+        console.print(f"Next: {program} {following}")
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -4,8 +4,8 @@ from prefect import flow
 
 from flows import recipes
 from lstm_models.config import CompareConfig
-from tasks.data import generate_data
-from tasks.evaluation import evaluate, evaluate_untrained
+from tasks.data import look_at_data, store_data
+from tasks.evaluation import evaluate, evaluate_baselines, evaluate_untrained
 from tasks.references import Comparison, DatasetRef, ParentRun, Result
 from tasks.registry import choose_champion, register
 from tasks.reporting import report
@@ -26,15 +26,18 @@ def compare(config: CompareConfig | str = recipes.DEFAULT, again: bool = False) 
 
     Raises:
         ConfigError: if the configuration can't be used.
+        TableError: if the data can't be used.
     """
     config = recipes.load(config)
-    if not again and (earlier := find_earlier(config)):
+    digest = look_at_data(config)
+    if not again and (earlier := find_earlier(config, digest)):
         return earlier
     with family(config) as parent:
-        dataset = generate_data(config.data, parent)
+        dataset = store_data(config, parent)
         results = [result for contender in config.contenders for result in compete(config, contender, dataset, parent)]
-        holders = choose_champion(config, results, dataset)
-        return report(config, dataset, results, holders, parent)
+        baselines = evaluate_baselines(dataset, parent)
+        holders = choose_champion(config, results)
+        return report(config, dataset, results, baselines, holders, parent)
 
 
 def compete(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> list[Result]:

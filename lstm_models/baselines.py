@@ -112,6 +112,35 @@ class Ridge:
         return torch.cat(parts).view(len(windows), -1, self.targets).to(windows.dtype)
 
 
+def ridge_fits(x_WTF: Array, y_WSK: Array) -> bool:
+    """Whether windows like these are small enough for `Ridge`."""
+    return _held(x_WTF, y_WSK, len(ALPHAS)) <= LARGEST
+
+
+@dataclass(frozen=True)
+class SummaryRidge:
+    """scikit-learn's ridge regression of a number on the scaled `sequence_features`; alpha by leave-one-out."""
+
+    weight_P: Tensor
+    bias: float
+
+    @classmethod
+    def fit(cls, sequences: Iterable[Array], y_W: Array) -> Self:
+        """Learn from sequences (T, F), each of its own length, and their numbers; errors as `sequence_features`."""
+        from sklearn.linear_model import RidgeCV  # seconds; no types
+        from sklearn.preprocessing import StandardScaler
+
+        features_WP = sequence_features(sequences).numpy()
+        scaler = StandardScaler().fit(features_WP)
+        fitted = RidgeCV(ALPHAS).fit(scaler.transform(features_WP), _tensor(y_W).double().numpy())
+        weight_P = torch.from_numpy(fitted.coef_ / scaler.scale_)
+        return cls(weight_P, float(fitted.intercept_) - float(torch.from_numpy(scaler.mean_) @ weight_P))
+
+    def predict(self, sequences: Iterable[Array]) -> Tensor:
+        """Numbers, (W)."""
+        return (sequence_features(sequences) @ self.weight_P + self.bias).float()
+
+
 def majority_class(train_labels: Array, windows: int, classes: int) -> Tensor:
     """The same log-probabilities (W, C) for all: the classes' shares in the training part, each counted once more than
     it occurs (Laplace's rule), for one that is missing there may come later. A label not in 0 to C - 1: ValueError.
@@ -224,18 +253,23 @@ def _moments(batches: Iterable[Batch], candidates: int) -> _Moments:
     return found
 
 
+def _held(x_WTF: Array, y_WSK: Array, candidates: int) -> int:
+    """How many numbers the sums and the weights of so many candidates are."""
+    P, Q = x_WTF.shape[1] * x_WTF.shape[2], y_WSK.shape[1] * y_WSK.shape[2]
+    return int(P * (P + (candidates + 1) * Q))
+
+
 def _no_moments(x_WTF: Tensor, y_WSK: Tensor, candidates: int) -> _Moments:
     """Of no windows, if moments and weights of this size may be held."""
-    P, Q = x_WTF[0].numel(), y_WSK[0].numel()
-    if (numbers := P * (P + (candidates + 1) * Q)) > LARGEST:
-        (_, T, F), (_, S, K) = x_WTF.shape, y_WSK.shape
+    (_, T, F), (_, S, K) = x_WTF.shape, y_WSK.shape
+    if (numbers := _held(x_WTF, y_WSK, candidates)) > LARGEST:
         raise ValueError(
             f"ridge: from {T} steps of {F} features to {S} steps of {K} targets it holds {numbers:,} numbers, and "
             f"{LARGEST:,} is the most: a shorter context or horizon, or fewer features, may do"
         )
-    zeros = x_WTF.new_zeros(P, P + Q + 1, dtype=torch.float64)
-    xx_PP, xy_PQ = zeros[:, :P].clone(), zeros[:, P : P + Q].clone()
-    return _Moments(zeros[:, -1].clone(), xy_PQ[0].clone(), xx_PP, xy_PQ, y_WSK.size(2))
+    zeros = x_WTF.new_zeros(T * F, T * F + S * K + 1, dtype=torch.float64)
+    xx_PP, xy_PQ = zeros[:, : T * F].clone(), zeros[:, T * F : -1].clone()
+    return _Moments(zeros[:, -1].clone(), xy_PQ[0].clone(), xx_PP, xy_PQ, K)
 
 
 def _parts(x: Array, y: Array) -> Iterable[tuple[Tensor, Tensor]]:

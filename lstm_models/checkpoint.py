@@ -1,10 +1,15 @@
 """What a checkpoint holds, and how it is written and read back.
 
-A checkpoint is Lightning's (weights, optimizer, epoch and step counts) with what it takes to go on as if nothing had
-happened: the random state, and the network's configuration. It holds tensors and primitives only, so that it loads with
-weights_only=True.
+A checkpoint is Lightning's (weights, optimizer, epoch and step counts, position in the data) with what it takes to go
+on as if nothing had happened: under lstm_flows the random state, the network's configuration, and the max_epochs of the
+training that wrote it; under epoch_so_far what the module knows of the epoch; under best the lowest validation loss. It
+holds tensors and primitives only, so that it loads with weights_only=True.
+
+The same max_epochs again is the same training, which goes on with everything. Another one is a training of its own,
+fine-tuning, which looks for a best epoch of its own, with patience of its own.
 """
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,7 @@ from pydantic import TypeAdapter
 
 from lstm_models.config import AnyModel, Contender, Output, UserError
 from lstm_models.data.dataset import Dataset
+from lstm_models.data.loader import BatchLoader
 from lstm_models.network import Network, Scaling, build_network
 from lstm_models.replicas import Replicas
 
@@ -37,8 +43,12 @@ class Continuity(L.Callback):
         checkpoint["lstm_flows"] = {
             "format_version": FORMAT_VERSION,
             **self.description,
+            "max_epochs": trainer.max_epochs,
             "random_state": random_state(),
         }
+        # When an epoch starts, Lightning has counted it as ready, and after going on from there it would not again.
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            counts["ready"] = counts["started"]
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint["lstm_flows"]["random_state"]
@@ -70,6 +80,16 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def write(trainer: L.Trainer, path: Path) -> None:
+    """Write a checkpoint, whole or not at all: whoever reads meanwhile, or after a crash, finds the one before."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        trainer.save_checkpoint(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -113,19 +133,49 @@ def load_network(path: Path) -> Network | Replicas:
     return network.eval()
 
 
-def check_resumable(path: Path, contender: Contender, dataset: Dataset, max_epochs: int) -> None:
+def check_resumable(path: Path, contender: Contender, dataset: Dataset, batches: BatchLoader, max_epochs: int) -> None:
     """See to it that training can go on from a checkpoint.
 
     Raises:
-        CheckpointError: as `read`; or if it is of another network, or has trained for max_epochs already.
+        CheckpointError: as `read`; or if it is of another network, or has trained for max_epochs already, or its
+            patience has ended it, or it was in the middle of an epoch of other batches.
     """
     checkpoint = read(path)
     expected = describe(contender, dataset)
     theirs = {key: checkpoint["lstm_flows"].get(key) for key in expected}
     if different := {key: value for key, value in theirs.items() if value != expected[key]}:
         raise CheckpointError(f"{path}: a checkpoint of another network: {different}")
-    if checkpoint["epoch"] >= max_epochs:
-        raise CheckpointError(f"{path}: trained for {checkpoint['epoch']} epochs; max_epochs {max_epochs} adds none")
+    # Lightning counts complete epochs, in the middle of one too: there it is one less than at that epoch's end
+    epochs, patience = checkpoint["epoch"], contender.training.patience
+    if epochs >= max_epochs:
+        raise CheckpointError(f"{path}: trained for {epochs} epochs; max_epochs {max_epochs} adds none")
+    waited = checkpoint["best"]["waited"] if is_same_training(checkpoint, max_epochs) and "best" in checkpoint else 0
+    if patience is not None and waited >= patience:
+        raise CheckpointError(
+            f"{path}: ended after {epochs} epochs, by patience {patience}; with max_epochs {max_epochs} it stays so"
+        )
+    if is_mid_epoch(checkpoint):
+        _check_position(path, checkpoint, batches)
+
+
+def is_same_training(checkpoint: dict[str, Any], max_epochs: int | None) -> bool:
+    """Whether to train on to max_epochs is to go on with the training that wrote the checkpoint."""
+    return bool(checkpoint["lstm_flows"].get("max_epochs") == max_epochs)
+
+
+def is_mid_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Whether something of an epoch has not been done yet: steps, or what comes after the last one."""
+    counts = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return bool(counts["started"] > counts["processed"])
+
+
+def _check_position(path: Path, checkpoint: dict[str, Any], batches: BatchLoader) -> None:
+    if "epoch_so_far" not in checkpoint:
+        raise CheckpointError(f"{path}: an older program wrote it in the middle of an epoch; use the last checkpoint")
+    (there,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    if different := {key: there[key] for key, value in batches.order.items() if there[key] != value}:
+        here = {key: batches.order[key] for key in different}
+        raise CheckpointError(f"{path}: in the middle of an epoch of other batches: {different}, and here {here}")
 
 
 def describe(contender: Contender, dataset: Dataset) -> dict[str, Any]:

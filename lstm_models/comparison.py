@@ -1,36 +1,40 @@
-"""Which of several evaluated models is best, and who is to be champion."""
+"""Which of several judged models to use, and whether it is to be champion: the one place that decides."""
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeVar
+
+Verdict = Literal["better", "worse", "can't tell"]
 
 
 class Judged(Protocol):
-    """Anything with metrics."""
+    """Anything with an error and a size."""
 
     @property
-    def metrics(self) -> dict[str, float]: ...
+    def loss(self) -> float: ...
+    @property
+    def parameters(self) -> int: ...
 
 
 T = TypeVar("T", bound=Judged)
 
 
-def best(judged: Sequence[T]) -> T:
-    """The one with the lowest mean squared error; of equals, the first."""
-    return min(judged, key=lambda one: one.metrics["mse"])
+def choose(candidates: Sequence[T], incumbent: T | None, verdict: Callable[[T, T], Verdict]) -> tuple[T, bool]:
+    """The candidate to use, and whether it becomes champion.
 
-
-def takes_over(candidate_mse: float, incumbent_mse: float | None, *, same_data: bool) -> bool:
-    """Whether a candidate becomes champion in place of the incumbent.
-
-    Errors can be compared only where they were measured on the same data. So the candidate takes over where there is
-    no incumbent, and where, on the same data, its error is lower; a tie changes nothing.
+    To use is the one with the lowest loss; or a smaller one, if it can't be told that the lowest is better than it; of
+    equally small ones the lowest, of equals the first. It becomes champion where there is no incumbent, or where it is
+    better than the incumbent: inside the noise, and where both were judged on different data, the incumbent stays.
 
     Args:
-        candidate_mse: the candidate's mean squared error.
-        incumbent_mse: the champion's, or None where there is no champion.
-        same_data: whether both were judged on data with the same digest.
+        candidates: at least one.
+        incumbent: the champion, or None where there is none.
+        verdict: what its first argument is compared with its second, by their losses on the same examples; "can't
+            tell" where the examples differ.
     """
-    return incumbent_mse is None or (same_data and candidate_mse < incumbent_mse)
+    lowest = min(candidates, key=lambda one: one.loss)
+    level = [one for one in candidates if verdict(lowest, one) != "better"]
+    best = min(level, key=lambda one: (one.parameters, one.loss))
+    return best, incumbent is None or verdict(best, incumbent) == "better"
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -1,75 +1,96 @@
-"""From a network and sequences to an Evaluation."""
+"""From a network and a dataset to an Evaluation; the baselines are judged the same way.
+
+W examples of the test part, S horizon steps, K targets, C classes.
+"""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lstm_models import baselines
 from lstm_models.data.dataset import Dataset
-from lstm_models.data.examples import Examples
+from lstm_models.data.examples import Batch, Examples
 from lstm_models.data.loader import BatchLoader
-from lstm_models.data.tables import Sequences
+from lstm_models.intervals import block_length
 from lstm_models.metrics import errors
 from lstm_models.module import NonFiniteLoss
 from lstm_models.network import Network
 from lstm_models.replicas import Replicas
-from lstm_models.scores import ForecastScores, forecast_scores, mase_scale
+from lstm_models.scores import confusion_matrix, forecast_scores, label_scores, mase_scale
 
 AT_ONCE = 4096  # sequences: what the loop over time keeps of them is many times their size
 
+HEADLINES = {"number": "mse", "forecast": "scaled_mse", "classes": "log_loss"}  # what is compared, by kind of output
 
-class Evaluation(BaseModel):
-    """What a network predicts for each sequence, and how far off it is.
+Teller = Callable[[Batch], Tensor]  # a network, or a baseline
 
-    targets, predictions: one number a sequence, in the target's unit. metrics: as `metrics.errors` returns them.
-    parameters: how many numbers the network has learnt.
 
-    Of copies all these are the median copy's, by mse, the better of two in the middle; copy_index is its number, from
-    0; copies has the metrics of each, None for one that predicts NaN or infinity.
+@dataclass(frozen=True)
+class Judgement:
+    """What was told of each example, and how far off it is.
+
+    told, y: (W) numbers or (W, S, K) forecasts, in the targets' units; or (W, C) log-odds and (W) the classes' numbers.
+    losses_W: float64; their mean is the metric that models are compared by: see HEADLINES.
+    metrics: by name. by_step: of forecasts, the same for each horizon step. confusion: of classes, how often one (row)
+    was taken for another (column).
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    targets: list[float]
-    predictions: list[float]
+    told: Tensor
+    y: Tensor
+    losses_W: Tensor
     metrics: dict[str, float]
+    by_step: dict[str, list[float | None]] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network judged. parameters: how many numbers it has learnt.
+
+    Of copies the judgement is the median copy's, by mse, the better of two in the middle; copy_index is its number,
+    from 0; copies has the metrics of each, None for one that predicts NaN or infinity.
+    """
+
+    judgement: Judgement
     parameters: int
     copy_index: int
     copies: list[dict[str, float] | None]
 
 
 @torch.no_grad()
-def predict(network: nn.Module, x_BTD: Tensor) -> Tensor:
-    """Predictions (B) for the sequences x (B, T, D), or (R, B) of R copies."""
-    return torch.cat([network(part_BTD) for part_BTD in torch.split(x_BTD, AT_ONCE)], dim=-1)
-
-
-def evaluate(network: nn.Module, sequences: Sequences) -> Evaluation:
-    """Judge a network, or copies of one, on sequences; dropout is off.
+def evaluate(network: nn.Module, dataset: Dataset) -> Evaluation:
+    """Judge a network, or copies of one, on the test part of a dataset; dropout is off.
 
     Raises:
-        NonFiniteLoss: if a prediction is NaN or infinite, as after a last step that threw the weights off; of copies,
+        NonFiniteLoss: if what it tells is NaN or infinite, as after a last step that threw the weights off; of copies,
             if the median copy's is.
     """
-    predictions = predict(network.eval(), sequences.x_BTD).reshape(-1, len(sequences.y_B))
-    copies = [errors(of_one, sequences.y_B) if of_one.isfinite().all() else None for of_one in predictions]
-    order = sorted(range(len(copies)), key=lambda index: math.inf if (own := copies[index]) is None else own["mse"])
+    network.eval()
+    copied = isinstance(network, Replicas)
+    told, y = _told(lambda batch: _call(network, batch), dataset, dim=-1 if copied else 0)
+    found = [_judge(one, y, dataset) if one.isfinite().all() else None for one in (told if copied else (told,))]
+    order = sorted(range(len(found)), key=lambda index: math.inf if (own := found[index]) is None else _mean(own))
     median = order[(len(order) - 1) // 2]
-    metrics = copies[median]
-    if metrics is None:
+    judgement = found[median]
+    if judgement is None:
         raise NonFiniteLoss("the network predicts NaN or infinity; a lower learning_rate may help")
-    return Evaluation(
-        targets=sequences.y_B.tolist(),
-        predictions=predictions[median].tolist(),
-        metrics=metrics,
-        parameters=sum(parameter.numel() for parameter in network.parameters()) // len(copies),
-        copy_index=median,
-        copies=copies,
-    )
+    parameters = sum(parameter.numel() for parameter in network.parameters()) // len(found)
+    return Evaluation(judgement, parameters, median, [None if own is None else own.metrics for own in found])
+
+
+@torch.no_grad()
+def predict(network: nn.Module, x_BTD: Tensor) -> Tensor:
+    """What a network tells of the sequences x (B, T, D): (B, ...)."""
+    return torch.cat([network(part_BTD) for part_BTD in torch.split(x_BTD, AT_ONCE)])
+
+
+def judge(tell: Teller, dataset: Dataset) -> Judgement:
+    """Judge what a function tells of the test part's batches."""
+    return _judge(*_told(tell, dataset), dataset)
 
 
 def one_of(network: Network | Replicas, index: int) -> Network:
@@ -77,75 +98,119 @@ def one_of(network: Network | Replicas, index: int) -> Network:
     return network.member(index).eval() if isinstance(network, Replicas) else network
 
 
-@dataclass(frozen=True)
-class Forecasts:
-    """Forecasts of W windows, S steps and K targets, in the targets' units; how far off each window's are, in scaled
-    units, as training counts it; and their scores."""
+def block(dataset: Dataset) -> int:
+    """How many neighbouring losses are drawn together for an interval: see `intervals`.
 
-    predictions_WSK: Tensor
-    targets_WSK: Tensor
-    losses_W: Tensor
-    scores: ForecastScores
-
-
-@torch.no_grad()
-def judge_forecasts(forecast: Callable[[Tensor], Tensor], dataset: Dataset, season: int = 1) -> Forecasts:
-    """Judge forecasts of the test's windows.
-
-    Args:
-        forecast: a network in evaluation mode, or any other function of x (B, T, D) that gives (B, S, K).
-        dataset: of a table's rows, with a test of Windows.
-        season: rows in a season, for MASE.
-
-    Raises:
-        NonFiniteLoss: if a forecast is NaN or infinite.
+    Two horizons: blocks of one are rather short. Labelled sequences have nothing to do with each other.
     """
-    batches = list(BatchLoader(dataset.test, batch_size=AT_ONCE))
-    predictions_WSK = torch.cat([forecast(batch.x_BTD) for batch in batches])
-    targets_WSK = torch.cat([batch.y for batch in batches])
-    if not predictions_WSK.isfinite().all():
-        raise NonFiniteLoss("the network forecasts NaN or infinity; a lower learning_rate may help")
-    places = dataset.output.places
-    scale_K = torch.ones(len(places)) if dataset.spread_D is None else dataset.spread_D[places]
-    losses_W = ((predictions_WSK - targets_WSK) / scale_K).double().square().mean(dim=(1, 2))
-    trained_NK = dataset.trained_rows()[:, places]
-    scores = forecast_scores(predictions_WSK, targets_WSK, scale_K, mase_scale(trained_NK, season))
-    return Forecasts(predictions_WSK, targets_WSK, losses_W, scores)
+    if dataset.output.kind != "forecast" or dataset.config is None:
+        return 1
+    windows_in_two_horizons = -(-2 * dataset.output.steps // dataset.config.evaluation_stride)
+    return block_length(dataset.test.count, windows_in_two_horizons)
 
 
-def forecasting_baselines(dataset: Dataset, season: int | None = None) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What models have to be better than, by name: functions of x (B, T, D) that give (B, S, K), in raw units.
+def _season(dataset: Dataset) -> int | None:
+    return dataset.config.season if dataset.config else None
 
-    The ridge regression learns from the training windows, scaled, and chooses its penalty by the validation ones; where
-    there are none, it is left out, as the seasonal one is without a season or with one longer than the context.
+
+def _call(network: nn.Module, batch: Batch) -> Tensor:
+    told: Tensor = network(batch.x_BTD) if batch.lengths_B is None else network(batch.x_BTD, batch.lengths_B)
+    return told
+
+
+def _mean(judgement: Judgement) -> float:
+    return judgement.losses_W.mean().item()
+
+
+def _told(tell: Teller, dataset: Dataset, dim: int = 0) -> tuple[Tensor, Tensor]:
+    told, y = zip(*((tell(batch), batch.y) for batch in BatchLoader(dataset.test, batch_size=AT_ONCE)), strict=True)
+    return torch.cat(told, dim), torch.cat(y)
+
+
+def _judge(told: Tensor, y: Tensor, dataset: Dataset) -> Judgement:
+    match dataset.output.kind:
+        case "classes":
+            losses_W = functional.cross_entropy(told.double(), y, reduction="none")
+            return Judgement(told, y, losses_W, label_scores(told, y), confusion=confusion_matrix(told, y))
+        case "forecast":
+            scale_K = dataset.scales()
+            scores = forecast_scores(told, y, scale_K, mase_scale(dataset.trained_targets(), _season(dataset) or 1))
+            losses_W = ((told.double() - y) / scale_K).square().mean(dim=(1, 2))
+            return Judgement(told, y, losses_W, scores.flat(), by_step=scores.by_step)
+    metrics = errors(told, y)
+    if not dataset.in_sample:
+        scores = forecast_scores(told.view(-1, 1, 1), y.view(-1, 1, 1), dataset.scales(), torch.zeros(1))
+        metrics |= scores.flat()
+    return Judgement(told, y, (told.double() - y).square(), metrics)
+
+
+def tellers(dataset: Dataset) -> dict[str, Teller]:
+    """The baselines for what the dataset wants told, by name: what models have to be better than.
+
+    Forecasts: the last value; the last season's values, where there is a season no longer than the context; the
+    training part's mean; a ridge regression on the window, which chooses its penalty by the validation part and is left
+    out where there is none, or where its window is too large. Labels: the most frequent class, and a logistic
+    regression on each feature's mean, spread, ends and extremes; of numbers the mean, and a ridge regression on those,
+    if there are two or more.
     """
-    places, steps = dataset.output.places, dataset.output.steps
-    trained_NK = dataset.trained_rows()[:, places]
-    found: dict[str, Callable[[Tensor], Tensor]] = {
-        "last_value": lambda x_BTD: baselines.last_value(x_BTD[..., places], steps),
-        "mean": lambda x_BTD: baselines.mean(trained_NK, len(x_BTD), steps),
+    match dataset.output.kind:
+        case "forecast":
+            return _forecasters(dataset)
+        case "classes":
+            return _labellers(dataset)
+    return _estimators(dataset)
+
+
+def _forecasters(dataset: Dataset) -> dict[str, Teller]:
+    places, steps, season = dataset.output.places, dataset.output.steps, _season(dataset)
+    trained_NK = torch.cat(dataset.trained_targets())
+    found: dict[str, Teller] = {
+        "last_value": lambda batch: baselines.last_value(batch.x_BTD[..., places], steps),
+        "mean": lambda batch: baselines.mean(trained_NK, len(batch.x_BTD), steps),
     }
     if season is not None and season <= dataset.test.take(torch.tensor([0])).x_BTD.size(1):
-        found["seasonal_naive"] = lambda x_BTD: baselines.seasonal_naive(x_BTD[..., places], steps, season)
-    if dataset.validation is not None:
+        found["seasonal_naive"] = lambda batch: baselines.seasonal_naive(batch.x_BTD[..., places], steps, season)
+    if dataset.validation is not None and baselines.ridge_fits(*dataset.train.take(torch.tensor([0]))[:2]):
         found["ridge"] = _ridge(dataset, dataset.validation)
     return found
 
 
-def _ridge(dataset: Dataset, validation: Examples) -> Callable[[Tensor], Tensor]:
-    places = dataset.output.places
+def _ridge(dataset: Dataset, validation: Examples) -> Teller:
     scaling = dataset.scaling() or nn.Identity()
-    spread_K, center_K = (
-        (torch.tensor(1.0), torch.tensor(0.0))
-        if dataset.spread_D is None or dataset.center_D is None
-        else (dataset.spread_D[places], dataset.center_D[places])
-    )
+    scale_K = dataset.scales().float()
 
     def scaled(examples: Examples) -> Iterator[tuple[Tensor, Tensor]]:
-        return (
-            (scaling(batch.x_BTD), (batch.y - center_K) / spread_K)
-            for batch in BatchLoader(examples, batch_size=AT_ONCE)
-        )
+        return ((scaling(batch.x_BTD), batch.y / scale_K) for batch in BatchLoader(examples, batch_size=AT_ONCE))
 
     ridge = baselines.Ridge.fit(scaled(dataset.train), scaled(validation))
-    return lambda x_BTD: ridge.predict(scaling(x_BTD)) * spread_K + center_K
+    return lambda batch: ridge.predict(scaling(batch.x_BTD)) * scale_K
+
+
+def _labellers(dataset: Dataset) -> dict[str, Teller]:
+    batch = _all(dataset.train)
+    classes = len(dataset.output.classes)
+    logistic = baselines.LogisticRegression.fit(_sequences(batch), batch.y, classes)
+    return {
+        "majority_class": lambda test: baselines.majority_class(batch.y, len(test.y), classes),
+        "logistic_regression": lambda test: logistic.predict(_sequences(test)),
+    }
+
+
+def _estimators(dataset: Dataset) -> dict[str, Teller]:
+    batch = _all(dataset.train)
+    found: dict[str, Teller] = {"mean": lambda test: batch.y.double().mean().float().expand(len(test.y))}
+    if len(batch.y) > 1:
+        ridge = baselines.SummaryRidge.fit(_sequences(batch), batch.y)
+        found["ridge"] = lambda test: ridge.predict(_sequences(test))
+    return found
+
+
+def _all(examples: Examples) -> Batch:
+    return examples.take(torch.arange(examples.count))
+
+
+def _sequences(batch: Batch) -> Iterator[Tensor]:
+    """Each sequence by itself, (T, D), without its padding."""
+    if batch.lengths_B is None:
+        return iter(batch.x_BTD)
+    return (x_TD[:length] for x_TD, length in zip(batch.x_BTD, batch.lengths_B.tolist(), strict=True))

@@ -22,11 +22,16 @@ class Exportable(nn.Module):
         recurrent = network.recurrent
         if isinstance(recurrent, nn.LSTM | nn.RNN):
             recurrent = LSTM.from_builtin(recurrent)
-        self.network = Network(recurrent, network.head)
+        self.network = Network(recurrent, network.head, network.output, network.scaling)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Predict one number for each sequence: (B, T, D) to (B); NaN for a sequence that is nothing but padding."""
+        """Tell of each sequence, (B, T, D), as `Network` does, and of classes their probabilities, (B, C).
+
+        NaN for a sequence that is nothing but padding.
+        """
         step_T = torch.arange(1, x_BTD.size(1) + 1, device=x_BTD.device)
         lengths_B = (~x_BTD.isnan().all(-1) * step_T).amax(1)
-        prediction_B = self.network(x_BTD, lengths_B.clamp(min=1))
-        return torch.where(lengths_B > 0, prediction_B, torch.nan)
+        told = self.network(x_BTD, lengths_B.clamp(min=1))
+        if self.network.output.kind == "classes":
+            told = told.softmax(-1)
+        return torch.where((lengths_B > 0).view(-1, *[1] * (told.dim() - 1)), told, torch.nan)

@@ -21,8 +21,10 @@ class SequenceModule(L.LightningModule):
     """Trains a network, or copies of one, on the squared error and logs the tutorial's curves.
 
     At every `log_every_n_steps`-th step: train_loss, this batch's; with `log_outputs`, out_<label>, the latest
-    prediction for a sequence with that label. At the end of an epoch with such a step: train_loss_epoch, the mean over
-    the epoch's sequences; where there is validation data, val_loss, the same of it. Of copies, each is the median.
+    prediction for a sequence with that label. At the end of the last epoch and of each with such a step, or of all
+    where there is validation data: train_loss_epoch, the mean over the epoch's sequences, and val_loss, the same of the
+    validation data. Of copies, each is the median.
+    What it knows of the epoch goes into every checkpoint, so that one from the middle of an epoch loses no point.
 
     Raises:
         NonFiniteLoss: at the end of an epoch in which a loss was NaN or infinite.
@@ -37,6 +39,41 @@ class SequenceModule(L.LightningModule):
         self._sequences = 0
         self._logged = False
         self._latest: dict[float, Tensor] = {}  # predictions by label
+        self._point: dict[str, Tensor] = {}  # of this step: Lightning logs it when all hooks of the step have run
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss has become NaN or infinite in this epoch."""
+        return not math.isfinite(_median(self._summed_loss))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_so_far"] = {
+            "epoch_loss": self.epoch_loss,
+            "summed_loss": self._summed_loss,
+            "sequences": self._sequences,
+            "logged": self._logged,
+            "latest": {label: prediction.clone() for label, prediction in self._latest.items()},
+            "point": dict(self._point),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if so_far := checkpoint.get("epoch_so_far"):  # older checkpoints, all of a whole epoch, have none
+            self.epoch_loss = so_far["epoch_loss"]
+            self._summed_loss = so_far["summed_loss"]
+            self._sequences = so_far["sequences"]
+            self._logged = so_far["logged"]
+            self._latest = so_far["latest"]
+            self._point = so_far["point"]
+
+    def on_train_start(self) -> None:
+        self._summed_loss = self._summed_loss.to(self.device)
+        self._latest = {label: prediction.to(self.device) for label, prediction in self._latest.items()}
+        if self._point:  # the training that wrote the checkpoint may have ended before it logged this
+            point = {name: value.item() for name, value in self._point.items()}
+            for logger in self.loggers:
+                logger.log_metrics({**point, "epoch": self.current_epoch}, self.global_step - 1)
+                logger.save()
+            self._point = {}
 
     def configure_optimizers(self) -> Any:
         config = self.training_config
@@ -83,9 +120,13 @@ class SequenceModule(L.LightningModule):
         # self.log is called only where Lightning will write a point: the call costs as much as the step itself.
         if (self.global_step + 1) % self.training_config.log_every_n_steps == 0:
             self._logged = True
-            self.log("train_loss", _median(losses.detach()))
-            self.log_dict({f"out_{label:g}": _median(of_copies) for label, of_copies in self._latest.items()})
+            outputs = {f"out_{label:g}": _median(of_copies) for label, of_copies in self._latest.items()}
+            self._point = {"train_loss": _median(losses.detach()), **outputs}
+            self.log_dict(self._point)
         return losses.sum()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self._point = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         x_BTD, y, lengths_B = batch
@@ -99,7 +140,8 @@ class SequenceModule(L.LightningModule):
                 f"the loss became {self.epoch_loss} in epoch {self.current_epoch + 1}; "
                 f"a learning_rate below {self.training_config.learning_rate:g} may help"
             )
-        if self._logged:
+        last = self.current_epoch + 1 == self.trainer.max_epochs
+        if self._logged or last or self.trainer.val_dataloaders is not None:
             self.log("train_loss_epoch", self.epoch_loss)
 
 

@@ -1,4 +1,4 @@
-"""A recurrent core with a head: from a sequence to one number. B batch, T time, D input_size, H hidden_size."""
+"""A recurrent core with a head: from a sequence to what is told of it. B batch, T time, D input_size, H hidden_size."""
 
 import importlib
 import os
@@ -54,46 +54,56 @@ class Network(nn.Module):
 
     def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Tell of each sequence, (B, T, D), of a padded batch with lengths (B): see above."""
-        z_BTD = x_BTD if self.scaling is None else self.scaling(x_BTD)
-        if self.output.kind == "forecast":
-            return self._forecast(z_BTD, lengths_B)
-        told = cast(Tensor, self.head(self._last_hidden(z_BTD, lengths_B)))
-        return told if self.output.kind == "classes" else told.squeeze(-1)
+        seen_BTD, level_BK = self.seen(x_BTD, lengths_B)
+        return self.told(self._last_hidden(seen_BTD, lengths_B), level_BK)
 
-    def _last_hidden(self, z_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
-        """The last layer's, (B, H)."""
-        if lengths_B is None:
-            _, state = self.recurrent(z_BTD)
-        elif isinstance(self.recurrent, LSTM):
-            _, state = self.recurrent(z_BTD, lengths=lengths_B)
-        else:  # PyTorch's own know lengths of packed sequences only
-            packed = pack_padded_sequence(z_BTD, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
-            _, state = self.recurrent(packed)
-        hidden_LBH = state if isinstance(state, Tensor) else state[0]
-        return hidden_LBH[-1]
-
-    def _forecast(self, z_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
-        """From scaled values to forecasts in the columns' own units.
+    def seen(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What the recurrent core reads, (B, T, D): scaled values; and of a residual forecast the level, (B, K).
 
         As a residual, the targets are seen, and told, as the change from their last value: so a level that was never
         met in training does no harm. (ETTh1 at 24 steps: 0.028 with it, 0.081 where only what is told is a change.)
         """
+        z_BTD = x_BTD if self.scaling is None else self.scaling(x_BTD)
+        if not self.output.residual:
+            return z_BTD, None
         places = self.output.places
         level_BD = torch.zeros_like(z_BTD[:, 0])
-        if self.output.residual:
-            level_BD[:, places] = padding.last_step(z_BTD.transpose(0, 1), lengths_B)[:, places]
-        told = self.head(self._last_hidden(z_BTD - level_BD.unsqueeze(1), lengths_B))
-        # under a lower precision only what is told was computed in it
-        told_BSK: Tensor = told.unflatten(-1, (self.output.steps, -1)).to(z_BTD.dtype) + level_BD[:, None, places]
+        level_BD[:, places] = padding.last_step(z_BTD.transpose(0, 1), lengths_B)[:, places]
+        return z_BTD - level_BD.unsqueeze(1), level_BD[:, places]
+
+    def told(self, hidden_BH: Tensor, level_BK: Tensor | None = None) -> Tensor:
+        """What the last hidden state means, in the targets' own units."""
+        head = cast(Tensor, self.head(hidden_BH))
+        match self.output.kind:
+            case "classes":
+                return head
+            case "number":
+                told_B, center, spread = head.squeeze(-1), self.output.center, self.output.spread
+                return told_B if (center, spread) == (0, 1) else told_B.float() * spread + center
+        told_BSK = head.view(*head.shape[:-1], self.output.steps, -1)
+        if level_BK is not None:  # under a lower precision only what the head gives was computed in it
+            told_BSK = told_BSK.to(level_BK.dtype) + level_BK.unsqueeze(1)
         if self.scaling is None:
             return told_BSK
-        return told_BSK * self.scaling.spread_D[places] + self.scaling.center_D[places]
+        return told_BSK * self.scaling.spread_D[self.output.places] + self.scaling.center_D[self.output.places]
+
+    def _last_hidden(self, seen_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """The last layer's, (B, H)."""
+        if lengths_B is None:
+            _, state = self.recurrent(seen_BTD)
+        elif isinstance(self.recurrent, LSTM):
+            _, state = self.recurrent(seen_BTD, lengths=lengths_B)
+        else:  # PyTorch's own know lengths of packed sequences only
+            packed = pack_padded_sequence(seen_BTD, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
+            _, state = self.recurrent(packed)
+        hidden_LBH = state if isinstance(state, Tensor) else state[0]
+        return hidden_LBH[-1]
 
     def losses(self, told: Tensor, y: Tensor) -> Tensor:
         """How wrong each example is, what training makes small: (B), or (R, B) of R copies' numbers.
 
-        Of a number the squared error; of a forecast its mean over steps and targets, in scaled units; of a class the
-        negative log-likelihood.
+        Of a number the squared error, in scaled units where it has a scale; of a forecast its mean over steps and
+        targets, in scaled units; of a class the negative log-likelihood.
         """
         match self.output.kind:
             case "forecast":
@@ -101,6 +111,8 @@ class Network(nn.Module):
                 return ((told - y) / scale_K).square().mean(dim=(-2, -1))
             case "classes":
                 return F.cross_entropy(told.float(), y, reduction="none")
+        if self.output.spread != 1:  # before it is squared: what is squared may be too large or too small for float32
+            told, y = told / self.output.spread, y / self.output.spread
         return F.mse_loss(told, y.expand_as(told), reduction="none")
 
 

@@ -5,6 +5,7 @@ All is computed in float64. The figures of several models can be compared where 
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
@@ -98,23 +99,25 @@ def forecast_scores(
     return ForecastScores.model_validate({**overall, "by_step": by_step})
 
 
-def mase_scale(train_NK: Tensor, season: int = 1) -> Tensor:
+def mase_scale(trained: Sequence[Tensor], season: int = 1) -> Tensor:
     """What MASE divides by (K), float64: the mean absolute error, within the training part, of the forecast that each
     value is the one a season before.
 
-    Source: Hyndman and Koehler 2006 with a season of 1; for seasonal series Hyndman and Athanasopoulos 2021, 5.8.
+    Source: Hyndman and Koehler 2006 with a season of 1; for seasonal series Hyndman and Athanasopoulos 2021, 5.8. Of
+    several series the mean is over the errors of all.
 
     Args:
-        train_NK: the training part's N rows, in the order of time.
+        trained: of each series the training part's rows, (N, K), in the order of time.
         season: rows in a season; 1 for the naive forecast without one.
 
     Raises:
-        ValueError: if there are no two rows a season apart.
+        ValueError: if no series has two rows a season apart.
     """
-    if not 1 <= season < len(train_NK):
-        raise ValueError(f"season is {season}: with {len(train_NK)} rows it must be at least 1 and less than that")
-    train_NK = train_NK.detach().double()
-    return (train_NK[season:] - train_NK[:-season]).abs().mean(0)
+    longest = max((len(rows_NK) for rows_NK in trained), default=0)
+    if not 1 <= season < longest:
+        raise ValueError(f"season is {season}: with {longest} rows it must be at least 1 and less than that")
+    errors = [(rows_NK[season:].double() - rows_NK[:-season].double()).abs() for rows_NK in trained]
+    return torch.cat(errors).mean(0)
 
 
 def label_scores(logits_WC: Tensor, labels_W: Tensor) -> dict[str, float]:

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_models import padding
 from lstm_models.cells import Cell, LSTMState, Step, Weights
-from lstm_models.data.tables import Sequences
+from lstm_models.data.examples import Batch
 from lstm_models.kernel import steps
 from lstm_models.lstm import LSTM
 from lstm_models.network import Network
@@ -77,16 +77,16 @@ class StateGradients(NamedTuple):
     cell_T: Tensor | None
 
 
-def gradients_through_time(network: Network, sequences: Sequences) -> StateGradients:
+def gradients_through_time(network: Network, batch: Batch) -> StateGradients:
     """The norm of dLoss/dh_t, and of dLoss/dc_t where there is a cell state, at every time step t.
 
-    The loss is the squared error of one sequence; the norm is taken over all layers and units, and the mean over the
-    sequences. A gradient that dies on its way back through time can't teach what lies that far back: Hochreiter 1991;
-    Bengio, Simard and Frasconi 1994.
+    The loss is that of one sequence; the norm is taken over all layers and units, and the mean over the sequences. A
+    gradient that dies on its way back through time can't teach what lies that far back: Hochreiter 1991; Bengio,
+    Simard and Frasconi 1994.
 
     Args:
         network: with a core of one direction: an LSTM of either kind, or an nn.RNN.
-        sequences: some; each is held against its own target.
+        batch: some sequences; each is held against what is to be told of it.
     """
     core = network.recurrent
     if isinstance(core, nn.LSTM | nn.RNN):
@@ -100,12 +100,12 @@ def gradients_through_time(network: Network, sequences: Sequences) -> StateGradi
             *(torch.stack(parts) for parts in zip(*((step.h, step.c) for step in layers[-1]), strict=True))
         )
 
-    x_BTD, y_B = sequences
     with torch.enable_grad():
-        _, (last_KBH, _) = core.run(x_BTD, None, None, loop)
-        loss = (network.head(last_KBH[-1]).squeeze(-1) - y_B).square().sum()
+        seen_BTD, level_BK = network.seen(batch.x_BTD, batch.lengths_B)
+        _, (last_KBH, _) = core.run(seen_BTD, None, batch.lengths_B, loop)
+        loss = network.losses(network.told(last_KBH[-1], level_BK), batch.y).sum()
         hidden_T, cell_T = (
-            _norms(_gradients(loss, states), x_BTD.size(1))
+            _norms(_gradients(loss, states), seen_BTD.size(1))
             for states in (
                 [step.h for layer in layers for step in layer],
                 [step.c for layer in layers for step in layer],

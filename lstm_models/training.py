@@ -1,7 +1,6 @@
 """Fit a network, and go on from a checkpoint."""
 
 import logging
-import math
 import signal
 import time
 import warnings
@@ -9,15 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 
-from lstm_models.checkpoint import Continuity, check_resumable
+from lstm_models.callbacks import Best, Snapshots
+from lstm_models.checkpoint import Continuity, check_resumable, write
 from lstm_models.config import Contender
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.loader import BatchLoader
@@ -55,31 +53,6 @@ def new_network(contender: Contender, dataset: Dataset, seed: int) -> Network | 
     return Replicas(networks) if contender.replicas > 1 else networks[0]
 
 
-class Best(L.Callback):
-    """Writes a checkpoint whenever the validation loss is lower than ever in this training."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.loss = math.inf
-        self.epoch = 0
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        loss = float(trainer.callback_metrics["val_loss"])
-        if loss < self.loss:
-            self.loss, self.epoch = loss, trainer.current_epoch + 1
-            trainer.save_checkpoint(self.path)
-
-
-class Patience(EarlyStopping):
-    """Ends a training whose validation loss has not fallen for so many epochs; a resume begins to count anew."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__("val_loss", patience=epochs, check_finite=False)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing of the training before."""
-
-
 def fit(
     contender: Contender,
     dataset: Dataset,
@@ -88,37 +61,48 @@ def fit(
     save_to: Path,
     best_to: Path | None = None,
     resume_from: Path | None = None,
+    max_epochs: int | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[L.Callback] = (),
 ) -> Fit:
     """Train a contender, from its seed or on from a checkpoint, and write the checkpoint of its last epoch.
 
-    Resuming takes up weights, optimizer, schedule, epoch, and random state, so N epochs and N more are bit-identical to
-    2N, unless the schedule depends on max_epochs, as cosine does. The patience begins anew.
+    Resuming takes up weights, optimizer, schedule, epoch, position within the epoch, and random state. So a training
+    that was interrupted, and goes on from a checkpoint that it wrote on its way (see checkpoint_every_n_steps) to the
+    same max_epochs, ends bit-identically to one that was not, its curves, best epoch and patience included.
+
+    To another max_epochs it is fine-tuning: N epochs and N more are bit-identical to 2N, unless the schedule depends on
+    max_epochs, as cosine does; but the patience, and the search for the best epoch, begin anew.
 
     Args:
-        contender: what to train and how. From a seed it trains to training.max_epochs, from a checkpoint on to
-            fine_tuning.max_epochs.
+        contender: what to train and how.
         dataset: what to train on; and, where it has some, to validate on after each epoch.
         seed: of the initial weights, of dropout, and of the order of examples.
-        save_to: the checkpoint file to write.
+        save_to: the checkpoint file to write: at the end, and before that as often as the training's settings say.
         best_to: the file for the checkpoint with the lowest validation loss; it is written where there is validation.
-        resume_from: the checkpoint file to go on from.
-        loggers: Lightning's, for the curves.
-        callbacks: Lightning's, beside the one that keeps the random state.
+        resume_from: the checkpoint file to go on from; save_to, if that is what an interrupted training has written.
+        max_epochs: how long to train, absolute; none: training.max_epochs from a seed, fine_tuning.max_epochs from a
+            checkpoint. Who goes on with an interrupted initial training gives training.max_epochs.
+        loggers: Lightning's, for the curves. What an interrupted training has logged after its checkpoint is logged
+            once more, the same.
+        callbacks: Lightning's, beside the ones that keep the random state, watch the validation, write checkpoints.
 
     Raises:
-        CheckpointError: if resume_from is no checkpoint of this network, or has trained that long already.
-        NonFiniteLoss: if the loss becomes NaN or infinite; no checkpoint is written then.
+        CheckpointError: if resume_from is no checkpoint of this network, or has trained that long already, or was
+            written in the middle of an epoch of other batches; or if the best checkpoint of a training that goes on is
+            not in best_to.
+        NonFiniteLoss: if the loss becomes NaN or infinite; no checkpoint is written from then on.
         KeyboardInterrupt: on Ctrl-C.
     """
     training = contender.training
-    max_epochs = training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs
+    if max_epochs is None:
+        max_epochs = training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs
+    batches = BatchLoader(dataset.train, batch_size=training.batch_size, shuffle=training.shuffle, seed=seed)
     if resume_from:
-        check_resumable(resume_from, contender, dataset, max_epochs)
+        check_resumable(resume_from, contender, dataset, batches, max_epochs)
     module = SequenceModule(new_network(contender, dataset, seed), training)
-    best = Best(best_to) if best_to and dataset.validation else None
-    patience = Patience(training.patience) if training.patience and dataset.validation else None
+    best = Best(best_to, training.patience) if dataset.validation else None
+    snapshots = Snapshots(save_to, training.checkpoint_every_n_steps, training.checkpoint_every_n_minutes)
     with _quiet_lightning():
         trainer = L.Trainer(
             accelerator=training.device,
@@ -127,10 +111,10 @@ def fit(
             max_epochs=max_epochs,
             log_every_n_steps=training.log_every_n_steps,
             logger=list(loggers),
-            callbacks=[Continuity(contender, dataset), *filter(None, (best, patience)), *callbacks],
+            callbacks=[Continuity(contender, dataset), *([best] if best else []), snapshots, *callbacks],
             gradient_clip_val=training.clip_norm,
             num_sanity_val_steps=0,
-            enable_checkpointing=False,  # a file is written once, at the end, not at every epoch
+            enable_checkpointing=False,  # Lightning's own would write a file at every epoch
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -138,15 +122,13 @@ def fit(
         with _ctrl_c_as_usual(), _threads(training.threads):
             trainer.fit(
                 module,
-                train_dataloaders=BatchLoader(
-                    dataset.train, batch_size=training.batch_size, shuffle=training.shuffle, seed=seed
-                ),
+                train_dataloaders=batches,
                 val_dataloaders=BatchLoader(dataset.validation, batch_size=AT_ONCE) if dataset.validation else None,
                 ckpt_path=resume_from,
                 weights_only=True,
             )
         seconds = time.perf_counter() - began
-        trainer.save_checkpoint(save_to)
+        write(trainer, save_to)
     epoch, loss = (best.epoch, best.loss) if best else (trainer.current_epoch, module.epoch_loss)
     return Fit(trainer.current_epoch, trainer.global_step, module.epoch_loss, seconds, epoch, loss)
 
@@ -163,6 +145,8 @@ def _quiet_lightning() -> Iterator[None]:
             # "fewer batches in an epoch than log_every_n_steps": the steps are counted across epochs here
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
             warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec")
+            # a callback with a state, as patience had once, was there in the training before, and is not now
+            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

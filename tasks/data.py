@@ -1,70 +1,115 @@
-"""The dataset: generated, stored as Parquet, named by the digest of its content."""
+"""The dataset: made or read, stored as Parquet, named by the digest of its content and of what is made of it."""
 
+import hashlib
 import json
 import tempfile
+import warnings
 from pathlib import Path
 
 import pandas as pd
-from mlflow.entities import Dataset
+from mlflow.entities import Dataset as Noted
 from mlflow.models import infer_signature
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from lstm_models.config import AddingData, AnyData, TutorialData
-from lstm_models.data import adding, tables, tutorial
-from tasks import tracking
-from tasks.references import DatasetRef, ParentRun
+from lstm_models.config import AnyData, CompareConfig, TableData
+from lstm_models.data import source, tables
+from lstm_models.data.dataset import Dataset, load, of_table, read
+from tasks import provenance, tracking
+from tasks.references import DatasetRef, DatasetSummary, ParentRun
+
+FEW = 4  # sequences that are named one by one
 
 
-def read_source(config: AnyData) -> tuple[pd.DataFrame, tables.Columns]:
-    """The table that the configuration describes, and what its columns hold. The first column names the sequences."""
-    match config:
-        case TutorialData():
-            return tutorial.table(), tutorial.COLUMNS
-        case AddingData():
-            return adding.table(config.length, config.count, config.seed), adding.columns(config.length)
+@task(cache_policy=NO_CACHE)
+def look_at_data(config: CompareConfig) -> str:
+    """Read the data and make the dataset, so that what is wrong with it is said before anything is left behind.
+
+    Returns:
+        The dataset's digest.
+    """
+    table = read(config.data)
+    of_table(table, config.data, config.seed)
+    return digest(table, config.data, config.seed)
 
 
-@task(task_run_name="generate {config.kind} data", cache_policy=NO_CACHE)
-def generate_data(config: AnyData, parent: ParentRun) -> DatasetRef:
-    """Make the table and store it with the parent run."""
-    table, columns = read_source(config)
+@task(task_run_name="read {config.data.kind} data", cache_policy=NO_CACHE)
+def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
+    """Read the table, store it with the parent run, and note there what it holds and what is made of it."""
+    table = read(config.data)
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / f"{config.kind}.parquet"
+        path = Path(directory) / f"{config.data.kind}.parquet"
         table.to_parquet(path, index=False)
         tracking.client().log_artifact(parent.run_id, str(path), "data")
     reference = DatasetRef(
         uri=f"runs:/{parent.run_id}/data/{path.name}",
-        name=config.kind,
-        digest=tables.digest(table),
-        sequences=len(table),
-        inputs=columns.inputs,
-        target=columns.target,
-        features=columns.features,
-        key=str(table.columns[0]),
+        name=source.name(config.data) if isinstance(config.data, TableData) else config.data.kind,
+        digest=digest(table, config.data, config.seed),
+        config=config.data,
+        seed=config.seed,
+        rows=len(table),
+        columns_schema=json.dumps({"mlflow_colspec": _schema(table.head(1000))}),
     )
-    tracking.log_dataset(parent.run_id, as_input(reference, table), "training and evaluation")
+    # the data as it was stored: it may have changed since it was looked at
+    fingerprint = provenance.fingerprint(config, reference.digest)
+    tracking.client().set_tag(parent.run_id, f"{tracking.TAG}fingerprint", fingerprint)
+    tracking.log_dataset(parent.run_id, as_input(reference), "training and evaluation")
+    found = summary(reference, of_table(table, config.data, config.seed))
+    sizes = {f"{part}_examples": getattr(found, part) for part in ("train", "validation", "test")}
+    rows = {} if found.rows is None else {"rows_read": found.rows.read, "rows_used": found.rows.used}
+    dropped = {} if found.rows is None else {"rows_dropped": found.rows.dropped or "none"}
+    tracking.log_params(parent.run_id, {**sizes, **rows, **dropped})
     return reference
 
 
-def load_table(dataset: DatasetRef) -> pd.DataFrame:
-    """Read a stored dataset back."""
-    return pd.read_parquet(tracking.download(dataset.uri))
+def _schema(table: pd.DataFrame) -> list[dict[str, object]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's advice to use doubles where integers may be missing one day
+        found: list[dict[str, object]] = infer_signature(table).inputs.to_dict()
+    return found
 
 
-def load_sequences(dataset: DatasetRef) -> tables.Sequences:
-    """Read a stored dataset as tensors."""
-    return tables.to_sequences(load_table(dataset), dataset.columns)
+def digest(table: pd.DataFrame, config: AnyData, seed: int) -> str:
+    """A name for the examples: the same for the same table and the same settings, wherever the table comes from."""
+    content = tables.digest(table)
+    if not isinstance(config, TableData):
+        return content
+    settings = config.model_dump_json(exclude={"path", "sql"})
+    drawn = seed if config.task != "forecast" else None
+    return hashlib.sha256(json.dumps([content, settings, drawn]).encode()).hexdigest()[:32]
 
 
-def as_input(dataset: DatasetRef, table: pd.DataFrame) -> Dataset:
+def load_dataset(dataset: DatasetRef) -> Dataset:
+    """Read a stored table back as a dataset."""
+    path = tracking.download(dataset.uri)
+    if isinstance(dataset.config, TableData):  # with Arrow's types again, as it was read at first
+        return load(dataset.config.model_copy(update={"path": str(path), "sql": None}), dataset.seed)
+    return of_table(pd.read_parquet(path), dataset.config, dataset.seed)
+
+
+def summary(reference: DatasetRef, dataset: Dataset) -> DatasetSummary:
+    """What a comparison says of its data."""
+    few = dataset.names is not None and dataset.test.count <= FEW
+    return DatasetSummary(
+        name=reference.name,
+        digest=reference.digest,
+        in_sample=dataset.in_sample,
+        train=dataset.train.count,
+        validation=dataset.validation.count if dataset.validation else 0,
+        test=dataset.test.count,
+        rows=dataset.rows,
+        notes=list(dataset.series.notes) if dataset.series else [],
+        names=dataset.keys().iloc[:, 0].astype(str).tolist() if few else None,
+    )
+
+
+def as_input(dataset: DatasetRef) -> Noted:
     """A dataset as MLflow notes it. (mlflow.data makes no source of an artifact that lies behind a tracking server.)"""
-    schema = infer_signature(table).inputs.to_dict()
-    return Dataset(
+    return Noted(
         name=dataset.name,
         digest=dataset.digest,
         source_type="mlflow_artifact",
         source=json.dumps({"uri": dataset.uri}),
-        schema=json.dumps({"mlflow_colspec": schema}),
-        profile=json.dumps({"num_rows": len(table), "num_elements": table.size}),
+        schema=dataset.columns_schema,
+        profile=json.dumps({"num_rows": dataset.rows}),
     )

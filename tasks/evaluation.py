@@ -1,5 +1,6 @@
-"""What a contender predicts after a phase, and how far off it is."""
+"""What a contender predicts after a phase, and how far off it is; and the baselines, on the same examples."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -10,15 +11,17 @@ from prefect.cache_policies import NO_CACHE
 from lstm_models.checkpoint import load_network
 from lstm_models.comparison import wilson_interval
 from lstm_models.config import CompareConfig, Converged, Phase
-from lstm_models.data.dataset import in_sample
-from lstm_models.evaluation import Evaluation, one_of
-from lstm_models.evaluation import evaluate as judge
+from lstm_models.data.dataset import Dataset
+from lstm_models.evaluation import HEADLINES, Evaluation, Judgement, block, judge, one_of, tellers
+from lstm_models.evaluation import evaluate as judge_network
+from lstm_models.intervals import block_bootstrap
 from lstm_models.network import Network
+from lstm_models.prediction import as_table
 from lstm_models.replicas import Replicas
 from lstm_models.training import new_network
 from tasks import inside, tracking
-from tasks.data import load_sequences, load_table
-from tasks.references import CheckpointRef, Copies, DatasetRef, ParentRun, Result
+from tasks.data import load_dataset
+from tasks.references import Baseline, CheckpointRef, Copies, DatasetRef, ParentRun, Result
 
 MOST_INLINE = 100  # predictions that a result carries itself
 
@@ -26,39 +29,125 @@ MOST_INLINE = 100  # predictions that a result carries itself
 @task(task_run_name="evaluate {contender}, untrained", cache_policy=NO_CACHE)
 def evaluate_untrained(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> Result:
     """Judge a contender as its seed makes it. It has no run of its own: the figures go to the parent."""
-    network = new_network(config.contenders[contender], in_sample(load_sequences(dataset)), config.seed)
-    return _judge(config, network, dataset, parent.run_id, contender, "untrained")
+    data = load_dataset(dataset)
+    network = new_network(config.contenders[contender], data, config.seed)
+    return _evaluate(config, network, data, dataset, parent.run_id, contender, "untrained")
 
 
 @task(task_run_name="evaluate {checkpoint.contender}, {checkpoint.phase}", cache_policy=NO_CACHE)
 def evaluate(config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef) -> Result:
-    """Judge a checkpoint on a dataset."""
-    network = load_network(tracking.download(checkpoint.uri))
-    result = _judge(config, network, dataset, checkpoint.run_id, checkpoint.contender, checkpoint.phase)
-    return result.model_copy(update={"epochs": checkpoint.epochs, "seconds": checkpoint.seconds})
+    """Judge a training's best checkpoint on a dataset."""
+    network = load_network(tracking.download(checkpoint.best_uri))
+    data = load_dataset(dataset)
+    result = _evaluate(config, network, data, dataset, checkpoint.run_id, checkpoint.contender, checkpoint.phase)
+    best = {} if data.validation is None else {"best_epoch": checkpoint.best_epoch}
+    return result.model_copy(update={"epochs": checkpoint.epochs, "seconds": checkpoint.seconds, **best})
 
 
-def _judge(
+@task(cache_policy=NO_CACHE)
+def evaluate_baselines(dataset: DatasetRef, parent: ParentRun) -> list[Baseline]:
+    """Judge what needs little or no learning; in sample there is nothing to hold it against."""
+    data = load_dataset(dataset)
+    if data.in_sample:
+        return []
+    found = []
+    for name, tell in tellers(data).items():
+        place = f"baselines/{name}"
+        judgement = judge(tell, data)
+        judged = _record(judgement, data, dataset, parent.run_id, place)
+        found.append(
+            Baseline(
+                name=name, metrics=judgement.metrics, run_id=parent.run_id, artifacts=place, parameters=0, **judged
+            )
+        )
+    return found
+
+
+def _evaluate(
     config: CompareConfig,
     network: Network | Replicas,
+    data: Dataset,
     dataset: DatasetRef,
     run_id: str,
     contender: str,
     phase: Phase,
 ) -> Result:
-    sequences = load_sequences(dataset)
-    evaluation = judge(network, sequences)
-    prefix = f"{contender}/{phase}/" if phase == "untrained" else ""
-    result = _record(evaluation, dataset, run_id, contender, phase, prefix)
+    evaluation = judge_network(network, data)
+    judgement = evaluation.judgement
+    place = f"{contender}/{phase}" if phase == "untrained" else ""
+    judged = _record(judgement, data, dataset, run_id, place)
+    few = data.output.kind == "number" and len(judgement.y) <= MOST_INLINE
+    stored = f"{place}/" if place else ""
+    stored += _store(as_table(judgement, data), run_id, place, "predictions", as_text=few)
     one = one_of(network, evaluation.copy_index)
-    inside.log_gates(config.figures, one, dataset, run_id, f"{contender}/{phase}", prefix)
+    inside.log_gates(config.figures, one, data, run_id, f"{contender}/{phase}", place)
     if config.figures.gradients_through_time:
-        inside.log_gradients(one, sequences, run_id, prefix)
+        inside.log_gradients(one, data, run_id, place)
+    copies = None
     if isinstance(network, Replicas):
         copies = _copies(evaluation, config.converged)
-        _log_copies(copies, evaluation, config.seed, dataset, run_id, prefix)
-        result = result.model_copy(update={"copies": copies})
-    return result
+        _log_copies(copies, evaluation, config.seed, dataset, run_id, place)
+    return Result(
+        contender=contender,
+        phase=phase,
+        epochs=0,
+        targets=judgement.y.tolist() if few else None,
+        predictions=judgement.told.tolist() if few else None,
+        predictions_uri=f"runs:/{run_id}/{stored}",
+        metrics=judgement.metrics,
+        seconds=0.0,
+        parameters=evaluation.parameters,
+        run_id=run_id,
+        artifacts=place,
+        model_uri=None,
+        copies=copies,
+        **judged,
+    )
+
+
+def _record(judgement: Judgement, data: Dataset, dataset: DatasetRef, run_id: str, place: str) -> dict[str, object]:
+    """Log a judgement to a run, its files to this folder: what a reference to it says."""
+    _log_metrics(judgement.metrics, dataset, run_id, place)
+    found = {"loss": judgement.metrics[HEADLINES[data.output.kind]], "dataset": dataset.digest}
+    if data.in_sample:
+        return found
+    if judgement.by_step:
+        steps = pd.DataFrame(judgement.by_step)
+        steps.insert(0, "step", range(1, len(steps) + 1))
+        _store(steps, run_id, place, "steps", as_text=True)
+    if judgement.confusion:
+        classes = data.output.classes
+        matrix = pd.DataFrame(judgement.confusion, columns=classes, index=pd.Index(classes, name="is, told as"))
+        _store(matrix.reset_index(), run_id, place, "confusion", as_text=True)
+    losses = data.keys().assign(loss=judgement.losses_W.numpy())
+    name = _store(losses, run_id, place, "losses")
+    low, high = block_bootstrap(judgement.losses_W, block(data))
+    known = {"loss_low": low, "loss_high": high} if math.isfinite(high - low) else {}  # of too few nothing is known
+    _log_metrics(known, dataset, run_id, place)
+    return {
+        **found,
+        "low": known.get("loss_low"),
+        "high": known.get("loss_high"),
+        "losses_uri": f"runs:/{run_id}/{place}/{name}" if place else f"runs:/{run_id}/{name}",
+        "block": block(data),
+    }
+
+
+def _log_metrics(metrics: dict[str, float], dataset: DatasetRef, run_id: str, place: str) -> None:
+    named = {f"{place}/{key}" if place else key: value for key, value in metrics.items()}
+    tracking.log_metrics(run_id, named, dataset_name=dataset.name, dataset_digest=dataset.digest)
+
+
+def _store(table: pd.DataFrame, run_id: str, place: str, name: str, *, as_text: bool = False) -> str:
+    """Put a table among a run's artifacts, and return its file's name."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / (f"{name}.csv" if as_text else f"{name}.parquet")
+        if as_text:
+            table.to_csv(path, index=False)
+        else:
+            table.to_parquet(path, index=False)
+        tracking.client().log_artifact(run_id, str(path), place or None)
+        return path.name
 
 
 def _copies(evaluation: Evaluation, converged: Converged) -> Copies:
@@ -77,46 +166,9 @@ def _copies(evaluation: Evaluation, converged: Converged) -> Copies:
 
 
 def _log_copies(
-    copies: Copies, evaluation: Evaluation, seed: int, dataset: DatasetRef, run_id: str, prefix: str
+    copies: Copies, evaluation: Evaluation, seed: int, dataset: DatasetRef, run_id: str, place: str
 ) -> None:
     """Every copy's errors as a table, and the share that converged."""
     rows = [{"seed": (seed + n) % 2**32, **(own or {})} for n, own in enumerate(evaluation.copies)]
-    tracking.client().log_text(run_id, pd.DataFrame(rows).to_csv(index=False), f"{prefix}copies.csv")
-    share = {f"{prefix}converged": copies.converged / copies.count}
-    tracking.log_metrics(run_id, share, dataset_name=dataset.name, dataset_digest=dataset.digest)
-
-
-def _record(
-    evaluation: Evaluation, dataset: DatasetRef, run_id: str, contender: str, phase: Phase, prefix: str
-) -> Result:
-    """Log an evaluation to a run: its metrics, and its predictions as a table beside the sequences' names."""
-    metrics = {prefix + key: value for key, value in evaluation.metrics.items()}
-    tracking.log_metrics(run_id, metrics, dataset_name=dataset.name, dataset_digest=dataset.digest)
-    table = pd.DataFrame(
-        {
-            dataset.key: load_table(dataset)[dataset.key],
-            "target": evaluation.targets,
-            "prediction": evaluation.predictions,
-        }
-    )
-    few = len(table) <= MOST_INLINE
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / ("predictions.csv" if few else "predictions.parquet")
-        if few:
-            table.to_csv(path, index=False)
-        else:
-            table.to_parquet(path, index=False)
-        tracking.client().log_artifact(run_id, str(path), prefix.rstrip("/") or None)
-    return Result(
-        contender=contender,
-        phase=phase,
-        epochs=0,
-        targets=evaluation.targets if few else None,
-        predictions=evaluation.predictions if few else None,
-        predictions_uri=f"runs:/{run_id}/{prefix}{path.name}",
-        metrics=evaluation.metrics,
-        seconds=0.0,
-        parameters=evaluation.parameters,
-        run_id=run_id,
-        model_uri=None,
-    )
+    _store(pd.DataFrame(rows), run_id, place, "copies", as_text=True)
+    _log_metrics({"converged": copies.converged / copies.count}, dataset, run_id, place)

@@ -13,41 +13,55 @@ from torch import Tensor
 from lstm_models import figures
 from lstm_models.cells import Step
 from lstm_models.config import ConfigError, Figures
-from lstm_models.data.tables import Sequences, inputs, read_inputs
+from lstm_models.data.dataset import Dataset
+from lstm_models.data.examples import Batch
 from lstm_models.network import Network
 from lstm_models.tracing import gradients_through_time, has_gates, trace
 from tasks import tracking
-from tasks.data import load_table
-from tasks.references import DatasetRef
 from tasks.registry import ModelError, load_model
 
 GRADIENT_OF = 256  # sequences: the mean over more looks the same
 
 
-def log_gates(config: Figures, network: Network, dataset: DatasetRef, run_id: str, name: str, prefix: str = "") -> None:
-    """Draw the gates and states of some sequences over time: the figure gates.png of a run."""
-    chosen = _chosen(load_table(dataset), config.gates_of)
+def log_gates(config: Figures, network: Network, data: Dataset, run_id: str, name: str, place: str = "") -> None:
+    """Draw the gates and states of some of the test's sequences over time: the figure gates.png of a run."""
+    chosen = _chosen(data.test.count, config.gates_of)
     if not has_gates(network.recurrent):
         return
-    x_BTD = inputs(chosen, dataset.columns)
-    figure = figures.gates(name, x_BTD, trace(network.recurrent, x_BTD), chosen[dataset.key].astype(str).tolist())
-    tracking.client().log_figure(run_id, figure, f"{prefix}gates.png")
+    opened = _open(network, data.test.take(torch.tensor(chosen)))
+    called = data.keys().iloc[chosen].astype(str).agg(", ".join, axis=1).tolist()
+    figure = figures.gates(name, opened.x_BTD, opened.trace, called)
+    tracking.client().log_figure(run_id, figure, f"{place}/gates.png" if place else "gates.png")
 
 
-def _chosen(table: pd.DataFrame, rows: list[int] | None) -> pd.DataFrame:
-    for row in rows or ():
-        if row > len(table):
-            raise ConfigError(f"figures.gates_of: {row} given, but the data has {len(table)} rows")
-    return table.head(2) if rows is None else table.iloc[[row - 1 for row in rows]]
+def _chosen(count: int, numbers: list[int] | None) -> list[int]:
+    """Which examples, from 0."""
+    for number in numbers or ():
+        if number > count:
+            raise ConfigError(f"figures.gates_of: {number} given, but the data has {count} examples to judge by")
+    return list(range(min(count, 2))) if numbers is None else [number - 1 for number in numbers]
 
 
-def log_gradients(network: Network, sequences: Sequences, run_id: str, prefix: str = "") -> None:
+class _Trace(NamedTuple):
+    x_BTD: Tensor
+    trace: Step
+
+
+def _open(network: Network, batch: Batch) -> _Trace:
+    """What the core reads of these sequences, and its gates and states."""
+    assert has_gates(network.recurrent)
+    with torch.no_grad():
+        seen_BTD, _ = network.seen(batch.x_BTD, batch.lengths_B)
+        return _Trace(seen_BTD, trace(network.recurrent, seen_BTD, lengths=batch.lengths_B))
+
+
+def log_gradients(network: Network, data: Dataset, run_id: str, place: str = "") -> None:
     """Log |dLoss/dh_t|, and |dLoss/dc_t| where there is a cell state, as metrics whose step is the time step t."""
-    few = Sequences(sequences.x_BTD[:GRADIENT_OF], sequences.y_B[:GRADIENT_OF])
+    few = data.test.take(torch.arange(min(data.test.count, GRADIENT_OF)))
     for name, norm_T in zip(("dloss_dh", "dloss_dc"), gradients_through_time(network, few), strict=True):
         if norm_T is not None:
             points = {step: value for step, value in enumerate(norm_T.tolist(), start=1) if math.isfinite(value)}
-            tracking.log_curve(run_id, f"{prefix}{name}", points)
+            tracking.log_curve(run_id, f"{place}/{name}" if place else name, points)
 
 
 class Opened(NamedTuple):
@@ -88,9 +102,7 @@ class Opened(NamedTuple):
 
 
 def inspect(model_uri: str, path: Path) -> Opened:
-    """Open a registered model on the sequences of a CSV file.
-
-    A sequence is called what stands in the first column, or its row's number where that column is an input.
+    """Open a registered model on the sequences of a file of new rows.
 
     Raises:
         ModelError: if there is no such model, or it can't be trusted, or has no gates.
@@ -100,8 +112,5 @@ def inspect(model_uri: str, path: Path) -> Opened:
     network = model.network()
     if not has_gates(network.recurrent):
         raise ModelError(f"{model_uri}: a model of the kind {model.config.kind} has no gates")
-    table, x_BTD = read_inputs(path, model.columns)
-    first = str(table.columns[0])
-    names = table.index + 1 if first in model.columns.inputs else table[first]
-    with torch.no_grad():
-        return Opened(model_uri, names.astype(str).tolist(), x_BTD, trace(network.recurrent, x_BTD))
+    new = model.read(path)
+    return Opened(model_uri, new.names, *_open(network, new.batch))

@@ -3,13 +3,19 @@
 import hashlib
 import importlib.metadata
 import inspect
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import psutil
+
+from lstm_models.config import CELLS, AnyModel, CompareConfig, HandBuilt
+from lstm_models.network import build_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 OUR_PACKAGES = ("flows", "lstm_models", "tasks")
@@ -31,13 +37,42 @@ def code_digest() -> str:
     return content.hexdigest()
 
 
-def source_digest(cls: type) -> str:
-    """A name for the file in which a class was written, as it was when this was first asked of the class."""
-    return _file_digest(inspect.getfile(cls), cls)
+def cell_digest(model: AnyModel) -> str | None:
+    """A name for the file of a user's own cell, as it was when the cell was first imported; None for one of ours.
+
+    Raises:
+        ConfigError: if the cell can't be had.
+    """
+    if not isinstance(model, HandBuilt) or model.cell in CELLS:
+        return None
+    cell = type(build_cell(model))
+    return _file_digest(inspect.getfile(cell), cast(Hashable, cell))
+
+
+def check_cells(config: CompareConfig) -> None:
+    """See to it that every contender's cell can be had, with its options.
+
+    Raises:
+        ConfigError: if one can't.
+    """
+    for contender in config.contenders.values():
+        if isinstance(contender.model, HandBuilt):
+            build_cell(contender.model)
+
+
+def fingerprint(config: CompareConfig, dataset_digest: str) -> str:
+    """The same for the same configuration, data and code, that of the user's own cells included.
+
+    Raises:
+        ConfigError: if a cell can't be had.
+    """
+    cells = [cell_digest(contender.model) for contender in config.contenders.values()]
+    parts = [config.model_dump_json(), dataset_digest, code_digest(), *cells]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @cache
-def _file_digest(path: str, imported: object) -> str:
+def _file_digest(path: str, imported: Hashable) -> str:
     """Once for each class: a file that changes later is not the one that this process has imported."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 

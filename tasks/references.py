@@ -2,8 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lstm_models.config import Phase
-from lstm_models.data.tables import Columns
+from lstm_models.comparison import Verdict
+from lstm_models.config import AnyData, Phase
+from lstm_models.data.series import Rows
 
 
 class Reference(BaseModel):
@@ -22,32 +23,29 @@ class ParentRun(Reference):
 
 
 class DatasetRef(Reference):
-    """A table of sequences, stored as Parquet."""
+    """A table, stored as Parquet, and what is made of it. The digest names both: the examples that follow from them."""
 
     uri: str
     name: str
     digest: str
-    sequences: int
-    inputs: tuple[str, ...]
-    target: str
-    features: int
-    key: str
-
-    @property
-    def columns(self) -> Columns:
-        """Which of its columns hold what."""
-        return Columns(self.inputs, self.target, self.features)
+    config: AnyData = Field(discriminator="kind")
+    seed: int
+    rows: int
+    columns_schema: str = Field(description="its columns' types, as MLflow notes them")
 
 
 class CheckpointRef(Reference):
-    """What a training run left to go on from. `sha256` is of the file's bytes; `epochs` count from the beginning."""
+    """What a training run left: uri to go on from, best_uri, of the lowest validation loss, to be used (the same where
+    there is no validation). `sha256` is of the first file's bytes; `epochs` count from the beginning."""
 
     uri: str
+    best_uri: str
     sha256: str
     run_id: str
     contender: str
     phase: Phase
     epochs: int
+    best_epoch: int
     seconds: float
 
 
@@ -56,7 +54,12 @@ class DatasetSummary(Reference):
 
     name: str
     digest: str
-    sequences: int
+    in_sample: bool = Field(description="judged on what was trained on")
+    train: int = Field(description="examples for training")
+    validation: int
+    test: int
+    rows: Rows | None = Field(None, description="of a table's rows, how many were read, dropped and used")
+    notes: list[str] = []
     names: list[str] | None = Field(None, description="of the sequences, where they are few")
 
 
@@ -72,25 +75,70 @@ class Copies(Reference):
     errors: list[float | None] = Field(description="each copy's mse; null where it predicts NaN or infinity")
 
 
-class Result(Reference):
+class Judged(Reference):
+    """How far off something is on a dataset's test part: its loss, and where the loss of every example lies.
+
+    low and high: the 95 % interval of the loss over other data of the kind; None in sample. block: how many
+    neighbouring losses belong together, for an interval.
+    """
+
+    loss: float = Field(description="the comparison's metric")
+    low: float | None = None
+    high: float | None = None
+    parameters: int
+    dataset: str = Field(description="its digest")
+    losses_uri: str | None = Field(None, description="a Parquet table with each example's; none: judged in sample")
+    block: int = 1
+
+
+class Result(Judged):
     """How one contender does after one phase; with replicas, its median copy.
 
-    predictions is None, and predictions_uri the place of a Parquet table, where there are more than 100. model_uri is
-    None for the untrained phase, whose figures stand on the parent run.
+    predictions is None, and predictions_uri the place of a Parquet table, where they are not numbers or more than 100.
+    model_uri is None for the untrained phase, whose figures stand on the parent run.
     """
 
     contender: str
     phase: Phase
     epochs: int
+    best_epoch: int | None = Field(None, description="of the lowest validation loss, whose model was judged")
     targets: list[float] | None
     predictions: list[float] | None
     predictions_uri: str | None = None
     metrics: dict[str, float]
     seconds: float = Field(description="spent in training, of this phase alone")
-    parameters: int
     run_id: str
+    artifacts: str = Field("", description="the folder of the run in which its files lie")
     model_uri: str | None
     copies: Copies | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.contender}/{self.phase}"
+
+    def judged(self) -> Judged:
+        """What it takes to compare it with others."""
+        return Judged.model_validate(self.model_dump(include=set(Judged.model_fields)))
+
+
+class Baseline(Judged):
+    """How something does that needs little or no learning."""
+
+    name: str
+    metrics: dict[str, float]
+    run_id: str
+    artifacts: str = ""
+
+
+class Difference(Reference):
+    """How one's losses differ from another's on the same examples, with the 95 % interval of their mean."""
+
+    of: str
+    than: str
+    mean: float
+    low: float | None = Field(description="None: there are too few examples to tell")
+    high: float | None
+    verdict: Verdict
 
 
 class Holder(Reference):
@@ -107,7 +155,10 @@ class Comparison(Reference):
     experiment: str
     parent_run_id: str
     dataset: DatasetSummary
+    metric: str = Field(description="which of the metrics the loss is")
     results: list[Result]
+    baselines: list[Baseline] = []
+    differences: list[Difference] = []
     champion: Holder
     challenger: Holder | None = Field(None, description="this comparison's best, where it did not become champion")
     reused: bool = Field(False, description="an earlier run's result: the same configuration, data and code")

@@ -1,11 +1,14 @@
 """Models and versions: from a checkpoint to a registered model that a bare MLflow serves; aliases; loading."""
 
+import math
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import mlflow.pytorch
 import numpy as np
+import torch
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -19,14 +22,16 @@ from torch import nn
 
 from lstm_models import comparison
 from lstm_models.checkpoint import load_network
-from lstm_models.config import CELLS, AnyModel, CompareConfig, HandBuilt, UserError
-from lstm_models.data.tables import Columns
+from lstm_models.config import AnyData, AnyModel, CompareConfig, Output, UserError
+from lstm_models.data.dataset import Dataset
 from lstm_models.evaluation import one_of
 from lstm_models.export import Exportable
-from lstm_models.network import Network, build_network, find_cell
+from lstm_models.network import Network, Scaling, build_network
+from lstm_models.prediction import NewExamples, read_new
 from tasks import provenance, tracking
-from tasks.data import load_sequences
-from tasks.references import CheckpointRef, DatasetRef, Holder, Result
+from tasks.data import load_dataset
+from tasks.differences import verdict
+from tasks.references import CheckpointRef, DatasetRef, Holder, Judged, Result
 
 
 class ModelError(UserError):
@@ -47,6 +52,7 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         "contender": checkpoint.contender,
         "phase": checkpoint.phase,
         "dataset": dataset.digest,
+        "judged": result.judged().model_dump_json(),
         **{key: repr(value) for key, value in result.metrics.items()},
     }
     # Model.log with a model made beforehand: the one way to log a model that needs no active run. It copies the run's
@@ -55,8 +61,9 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         experiment_id, name=f"{checkpoint.contender}-{checkpoint.phase}", source_run_id=checkpoint.run_id, tags=tags
     )
     model = config.contenders[checkpoint.contender].model
-    network = load_network(tracking.download(checkpoint.uri))
-    x_BTD = load_sequences(dataset).x_BTD
+    network = load_network(tracking.download(checkpoint.best_uri))
+    data = load_dataset(dataset)
+    x_BTD = data.test.take(torch.arange(min(2, data.test.count))).x_BTD
     # two sequences, and two steps: torch.export would take an example's size of one for a constant
     example = np.resize(x_BTD.numpy(), (2, max(2, x_BTD.size(1)), x_BTD.size(2)))
     info = Model.log(
@@ -65,23 +72,25 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         model_id=logged.model_id,
         run_id=checkpoint.run_id,
         metadata={
-            "inputs": list(dataset.inputs),
-            "target": dataset.target,
-            "features": dataset.features,
+            "data": dataset.config.model_dump(mode="json"),
+            "columns": list(data.columns),
+            "output": data.output.model_dump(mode="json"),
+            "input_size": data.input_size,
+            "scaled": data.scaling() is not None,
             "model": model.model_dump(mode="json"),
-            "cell": _cell_digest(model),
+            "cell": provenance.cell_digest(model),
         },
         pytorch_model=Exportable(one_of(network, result.copies.median if result.copies else 0)).eval(),
         serialization_format="pt2",
         input_example=example,
         signature=ModelSignature(
             Schema([TensorSpec(np.dtype("float32"), (-1, -1, x_BTD.size(2)))]),
-            Schema([TensorSpec(np.dtype("float32"), (-1,))]),
+            Schema([TensorSpec(np.dtype("float32"), _told_shape(data.output))]),
         ),
         pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
     )
     version = client.create_model_version(
-        _registered_model(client, name, dataset),
+        _registered_model(client, name, data),
         source=info.model_uri,
         run_id=checkpoint.run_id,
         model_id=logged.model_id,
@@ -94,18 +103,25 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
     return result.model_copy(update={"model_uri": f"models:/{name}/{version}"})
 
 
-def _cell_digest(model: AnyModel) -> str | None:
-    """What names the file of a cell of the user's own."""
-    if not isinstance(model, HandBuilt) or model.cell in CELLS:
-        return None
-    return provenance.source_digest(find_cell(model.cell))
+def _told_shape(output: Output) -> tuple[int, ...]:
+    """Of what is told of a number of sequences."""
+    match output.kind:
+        case "forecast":
+            return (-1, output.steps, len(output.places))
+        case "classes":
+            return (-1, len(output.classes))
+    return (-1,)
 
 
-def _registered_model(client: MlflowClient, name: str, dataset: DatasetRef) -> str:
+def _registered_model(client: MlflowClient, name: str, data: Dataset) -> str:
     """The name of the experiment's registered model, which is created if it is not there."""
+    output = data.output
+    told = ", ".join(output.targets) or "a number each"
+    shape = {"forecast": f"the next {output.steps} steps of {told}", "classes": f"the probabilities of {told}"}
     description = (
-        f"Recurrent networks of the experiment {name}: they take float32 (sequences, steps, {dataset.features}), NaN "
-        f"after the end of a shorter sequence, and return {dataset.target}. The alias champion is the one to use."
+        f"Recurrent networks of the experiment {name}: they take float32 (sequences, steps, {data.input_size}), NaN "
+        f"after the end of a shorter sequence, and return {shape.get(output.kind, told)}. The alias champion is the "
+        "one to use."
     )
     try:
         client.create_registered_model(name, description=description)
@@ -123,22 +139,19 @@ def _requirements() -> dict[str, str]:
 
 
 @task(cache_policy=NO_CACHE)
-def choose_champion(config: CompareConfig, results: list[Result], dataset: DatasetRef) -> tuple[Holder, Holder | None]:
+def choose_champion(config: CompareConfig, results: list[Result]) -> tuple[Holder, Holder | None]:
     """Hold this comparison's best against the registry's champion, and set the alias that follows.
 
     Returns:
         The champion, and the challenger where this comparison's best did not become champion.
     """
     client, name = tracking.client(), config.experiment
-    best = comparison.best([result for result in results if result.model_uri])
+    candidates: list[Judged] = [result for result in results if result.model_uri]
+    incumbent = find_alias(client, name, "champion")
+    best, takes_over = comparison.choose(candidates, _judged(incumbent) if incumbent else None, verdict)
+    assert isinstance(best, Result)
     assert best.model_uri is not None
     version = best.model_uri.rsplit("/", 1)[-1]
-    incumbent = find_alias(client, name, "champion")
-    takes_over = comparison.takes_over(
-        best.metrics["mse"],
-        float(incumbent.tags["mse"]) if incumbent else None,
-        same_data=incumbent is not None and incumbent.tags["dataset"] == dataset.digest,
-    )
     alias = "champion" if takes_over else "challenger"
     client.set_registered_model_alias(name, alias, version)
     candidate = Holder(contender=best.contender, phase=best.phase, model_uri=f"models:/{name}@{alias}")
@@ -155,6 +168,12 @@ def choose_champion(config: CompareConfig, results: list[Result], dataset: Datas
     return champion, candidate
 
 
+def _judged(version: ModelVersion) -> Judged:
+    """How it was judged; one of an older program does not tell, and counts as judged on other data."""
+    told = version.tags.get("judged")
+    return Judged.model_validate_json(told) if told else Judged(loss=math.inf, parameters=0, dataset="")
+
+
 def find_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """The version that an alias points at, or None."""
     try:
@@ -166,18 +185,28 @@ def find_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | No
 
 
 class Registered(NamedTuple):
-    """A registered model: what it computes, (B, T, D) to (B); the columns it reads and predicts; how it was made."""
+    """A registered model: what it computes of (B, T, D); what it was trained on and which columns it reads; what it
+    tells; how it was made."""
 
     program: nn.Module
-    columns: Columns
+    data: AnyData
+    columns: tuple[str, ...]
+    output: Output
+    input_size: int
+    scaled: bool
     config: AnyModel
-    cell: str | None = None  # the digest of the file of the user's own cell
+    cell: str | None  # the digest of the file of the user's own cell
+
+    def read(self, path: Path) -> NewExamples:
+        """New rows for it; errors as of `prediction.read_new`."""
+        return read_new(path, self.data, self.columns, self.output)
 
     def network(self) -> Network:
         """The network that was exported, built from its configuration, with the program's weights."""
         weights = {key.removeprefix("network."): value for key, value in self.program.state_dict().items()}
-        network = build_network(self.config, self.columns.features)
-        if self.cell != _cell_digest(self.config):
+        scaling = Scaling(torch.zeros(self.input_size), torch.ones(self.input_size)) if self.scaled else None
+        network = build_network(self.config, self.input_size, self.output, scaling)
+        if self.cell != provenance.cell_digest(self.config):
             raise ModelError(
                 f"the file of cell {getattr(self.config, 'cell', None)} has changed since it was registered"
             )
@@ -203,11 +232,18 @@ def load_model(uri: str) -> Registered:
     try:
         directory = tracking.download(uri)
         metadata = yaml.safe_load((directory / "MLmodel").read_text())["metadata"]
-        columns = Columns(tuple(metadata["inputs"]), metadata["target"], metadata["features"])
-        config: AnyModel = TypeAdapter(AnyModel).validate_python(metadata["model"])
+        known = {
+            "data": TypeAdapter[AnyData](AnyData).validate_python(metadata["data"]),
+            "columns": tuple(metadata["columns"]),
+            "output": Output.model_validate(metadata["output"]),
+            "input_size": int(metadata["input_size"]),
+            "scaled": bool(metadata["scaled"]),
+            "config": TypeAdapter[AnyModel](AnyModel).validate_python(metadata["model"]),
+            "cell": metadata["cell"],
+        }
         program: nn.Module = mlflow.pytorch.load_model(str(directory))
     except MlflowException as error:
         raise ModelError(f"{uri}: {error.message.splitlines()[0]}") from error
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
-    return Registered(program, columns, config, metadata.get("cell"))
+    return Registered(program, **known)

@@ -1,21 +1,27 @@
-"""The comparison as people look at it: a table and two figures, in MLflow and in Prefect."""
+"""The comparison as people look at it: tables, figures and a finding, in MLflow and in Prefect."""
 
 import math
 from collections.abc import Mapping
+from itertools import combinations
 
 import pandas as pd
+import torch
+from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from lstm_models import figures
 from lstm_models.config import PHASES, CompareConfig
-from tasks import tracking
-from tasks.data import load_table
-from tasks.references import Comparison, Copies, DatasetRef, DatasetSummary, Holder, ParentRun, Result
+from lstm_models.data.dataset import Dataset
+from lstm_models.evaluation import HEADLINES
+from tasks import text, tracking
+from tasks.data import load_dataset, summary
+from tasks.differences import difference
+from tasks.references import Baseline, Comparison, DatasetRef, Difference, Holder, ParentRun, Result
 from tasks.runs import RESULT_FILE
 
-MOST_COLUMNS = 4  # predictions that the table shows side by side
+LOSSES = {"number": "squared error", "forecast": "squared error, scaled", "classes": "log loss"}
 
 
 @task(cache_policy=NO_CACHE)
@@ -23,99 +29,104 @@ def report(
     config: CompareConfig,
     dataset: DatasetRef,
     results: list[Result],
+    baselines: list[Baseline],
     holders: tuple[Holder, Holder | None],
     parent: ParentRun,
 ) -> Comparison:
-    """Put results together; log table, figures and the whole comparison to the parent run and as Prefect's artifact."""
+    """Put results together; log tables, figures and the whole to the parent run, and to Prefect as an artifact."""
+    data = load_dataset(dataset)
+    champion, challenger = holders
     comparison = Comparison(
         experiment=config.experiment,
         parent_run_id=parent.run_id,
-        dataset=DatasetSummary(
-            name=dataset.name,
-            digest=dataset.digest,
-            sequences=dataset.sequences,
-            names=load_table(dataset)[dataset.key].astype(str).tolist() if dataset.sequences <= MOST_COLUMNS else None,
-        ),
+        dataset=summary(dataset, data),
+        metric=HEADLINES[data.output.kind],
         results=results,
-        champion=holders[0],
-        challenger=holders[1],
+        baselines=baselines,
+        differences=[] if data.in_sample else _differences(results, baselines, challenger or champion),
+        champion=champion,
+        challenger=challenger,
     )
     client, run_id = tracking.client(), parent.run_id
+    shown = text.markdown(comparison)
     client.log_text(run_id, comparison.model_dump_json(indent=2), RESULT_FILE)
-    client.log_text(run_id, markdown(comparison), "comparison.md")
-    client.set_tag(run_id, "mlflow.note.content", markdown(comparison))  # the run's description in the UI
-    client.log_figure(run_id, figures.loss_curves(_curves(results)), "loss_curves.png")
-    if any(result.predictions for result in results):
-        client.log_figure(run_id, figures.predictions_against_targets(_points(results)), "predictions.png")
-    if any(result.copies for result in results):
-        client.log_figure(run_id, figures.errors_of_copies(_copies(results)), "copies.png")
-    if config.figures.gradients_through_time:
-        client.log_figure(run_id, figures.gradients_through_time(_gradients(results)), "gradients_through_time.png")
+    client.log_text(run_id, shown, "comparison.md")
+    client.set_tag(run_id, "mlflow.note.content", shown)  # the run's description in the UI
+    for name, figure in _figures(config, comparison, data).items():
+        client.log_figure(run_id, figure, f"{name}.png")
     create_markdown_artifact(
         key="comparison",
-        markdown=f"{markdown(comparison)}\n\n[This run in MLflow]({tracking.run_url(parent.run_id)})",
+        markdown=f"{shown}\n\n[This run in MLflow]({tracking.run_url(parent.run_id)})",
         description=f"{config.experiment}: contenders and phases compared",
     )
     return comparison
 
 
-def table(comparison: Comparison) -> pd.DataFrame:
-    """The comparison for the eye: one row a contender and phase, numbers rounded to what is of interest."""
-    names = comparison.dataset.names or []
-    rows = []
-    with_copies = any(result.copies for result in comparison.results)
-    for result in comparison.results:
-        predictions = {
-            f"{name} (is {target:g})": f"{prediction:.5f}"
-            for name, target, prediction in zip(
-                names, result.targets or [], result.predictions or [], strict=bool(names)
+def _final(results: list[Result]) -> dict[str, Result]:
+    """Each contender's, after its last phase."""
+    return {result.contender: result for result in results}
+
+
+def _differences(results: list[Result], baselines: list[Baseline], chosen: Holder) -> list[Difference]:
+    """Between the chosen one and the contenders' last phases, and from each of these to each baseline."""
+    name = f"{chosen.contender}/{chosen.phase}"
+    named = {result.name: result for result in results if result.name == name}
+    subjects = list((named | {result.name: result for result in _final(results).values()}).values())
+    pairs: list[tuple[Result, Result | Baseline]] = list(combinations(subjects, 2))
+    pairs += [(one, baseline) for one in subjects for baseline in baselines]
+    return [difference(*pair) for pair in pairs]
+
+
+def _figures(config: CompareConfig, comparison: Comparison, data: Dataset) -> dict[str, Figure]:
+    """By name, those that there is something to see in."""
+    results = comparison.results
+    found = {"loss_curves": figures.loss_curves(_curves(results), LOSSES[data.output.kind])}
+    if any(result.predictions for result in results):
+        found["predictions"] = figures.predictions_against_targets(_points(results), data.in_sample)
+    if any(result.copies for result in results):
+        found["copies"] = figures.errors_of_copies(_copies(results))
+    if config.figures.gradients_through_time:
+        found["gradients_through_time"] = figures.gradients_through_time(_gradients(results))
+    final = _final(results)
+    match data.output.kind:
+        case "forecast":
+            steps = {one.name: _stored(one, "steps")[comparison.metric].tolist() for one in comparison.baselines}
+            own = {name: _stored(one, "steps")[comparison.metric].tolist() for name, one in final.items()}
+            found["error_by_step"] = figures.errors_by_step(own, steps, "scaled units squared")
+            found["forecasts"] = figures.forecasts(_windows(final, data))
+        case "classes":
+            confused = {name: _stored(one, "confusion").iloc[:, 1:].to_numpy().tolist() for name, one in final.items()}
+            found["confusion"] = figures.confusion(confused, data.output.classes)
+    return found
+
+
+def _stored(judged: Result | Baseline, name: str) -> pd.DataFrame:
+    """A table among the files of what was judged."""
+    place = f"{judged.artifacts}/" if judged.artifacts else ""
+    return pd.read_csv(tracking.download(f"runs:/{judged.run_id}/{place}{name}.csv"))
+
+
+def _windows(final: dict[str, Result], data: Dataset) -> list[figures.Forecast]:
+    """The first target's forecasts of three windows: at a quarter, half and three quarters of the test part."""
+    told = {name: pd.read_parquet(tracking.download(str(one.predictions_uri))) for name, one in final.items()}
+    (table, *_), target, steps = told.values(), data.output.targets[0], data.output.steps
+    stored = len(table) // steps
+    every = -(-data.test.count // stored)
+    found = []
+    for number in sorted({stored // 4, stored // 2, 3 * stored // 4}):
+        rows = slice(number * steps, (number + 1) * steps)
+        past = data.test.take(torch.tensor([number * every])).x_BTD[0, :, data.output.places[0]]
+        keys = table.iloc[number * steps, : table.columns.get_loc("steps_ahead")]
+        found.append(
+            figures.Forecast(
+                name=", ".join(str(key).removesuffix(" 00:00:00") for key in keys),
+                target=target,
+                past=past.tolist(),
+                truth=table[target].iloc[rows].tolist(),
+                told={name: own[f"{target}_predicted"].iloc[rows].tolist() for name, own in told.items()},
             )
-        }
-        rows.append(
-            {
-                "contender": result.contender,
-                "phase": result.phase,
-                "epochs": str(result.epochs),
-                **predictions,
-                "mse": f"{result.metrics['mse']:.2e}",
-                "seconds": f"{result.seconds:.1f}" if result.epochs else "-",
-                "weights": str(result.parameters),
-                **({"converged": _converged(result.copies)} if with_copies else {}),
-            }
         )
-    return pd.DataFrame(rows)
-
-
-def _converged(copies: Copies | None) -> str:
-    """How many, and the 95 % interval of their share."""
-    return f"{copies.converged}/{copies.count} ({copies.low:.2f}-{copies.high:.2f})" if copies else "-"
-
-
-def headline(comparison: Comparison) -> str:
-    """The finding in a few sentences."""
-    champion, challenger = comparison.champion, comparison.challenger
-    if challenger:
-        finding = (
-            f"Lowest error here: {challenger.contender}/{challenger.phase}, now challenger ({challenger.model_uri}). "
-            f"The champion stays {champion.contender}/{champion.phase} of an earlier run: no worse, or judged on "
-            "other data."
-        )
-    else:
-        finding = f"Lowest error: {champion.contender}/{champion.phase}, now champion ({champion.model_uri})."
-    criteria = {result.copies.criterion for result in comparison.results if result.copies}
-    copies = "".join(
-        f" Of copies the median one is shown; converged: {criterion}, with the share's 95 % interval."
-        for criterion in criteria
-    )
-    return f"{finding}{copies} All errors are in-sample: on the data that was trained on."
-
-
-def markdown(comparison: Comparison) -> str:
-    """The comparison as a Markdown section."""
-    shown = table(comparison)
-    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {comparison.experiment}\n\n{rows}\n\n{headline(comparison)}"
+    return found
 
 
 def _curves(results: list[Result]) -> Mapping[str, figures.Curve]:
@@ -130,6 +141,7 @@ def _curves(results: list[Result]) -> Mapping[str, figures.Curve]:
             steps=[*(before.steps if before else []), *points],
             losses=[*(before.losses if before else []), *points.values()],
             resumed_at=before.steps[-1] if before else None,
+            validation={**(before.validation if before else {}), **tracking.read_curve(result.run_id, "val_loss")},
         )
     return curves
 

@@ -1,7 +1,5 @@
 """The runs of one flow run: parent and children, how they end, and whether an equal one is there already."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,11 +8,8 @@ from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from lstm_models.config import CompareConfig, HandBuilt
-from lstm_models.data import tables
-from lstm_models.network import build_cell
+from lstm_models.config import CompareConfig
 from tasks import provenance, tracking
-from tasks.data import read_source
 from tasks.references import Comparison, ParentRun
 
 RESULT_FILE = "comparison.json"
@@ -22,14 +17,18 @@ TENSORBOARD_DIR = "tensorboard"
 
 
 def start_parent(config: CompareConfig) -> ParentRun:
-    """Start the MLflow run of this flow run: what was asked for, and where it comes from."""
+    """Start the MLflow run of this flow run: what was asked for, and where it comes from.
+
+    Raises:
+        ConfigError: if a cell can't be had; then nothing is left behind.
+    """
+    provenance.check_cells(config)
     experiment = tracking.experiment_id(config.experiment)
     close_abandoned_runs(experiment)
     run_id = tracking.start_run(
         experiment,
         f"compare {config.experiment}",
         tags={
-            "fingerprint": fingerprint(config),
             "prefect_flow_run_id": prefect.runtime.flow_run.id or "none",
             **{f"version.{package}": version for package, version in provenance.versions().items()},
         },
@@ -87,13 +86,14 @@ def close_abandoned_runs(experiment: str) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def find_earlier(config: CompareConfig) -> Comparison | None:
-    """The result of a finished run with the same configuration, data and code, whose models are still there."""
+def find_earlier(config: CompareConfig, digest: str) -> Comparison | None:
+    """The result of a finished run with the same configuration, dataset and code, whose models are still there."""
     client = tracking.client()
     experiment = client.get_experiment_by_name(config.experiment)
     if experiment is None:
         return None
-    query = f"tags.`{tracking.TAG}fingerprint` = '{fingerprint(config)}' and attributes.status = 'FINISHED'"
+    wanted = provenance.fingerprint(config, digest)
+    query = f"tags.`{tracking.TAG}fingerprint` = '{wanted}' and attributes.status = 'FINISHED'"
     runs = client.search_runs([experiment.experiment_id], query, max_results=1)
     if not runs:
         return None
@@ -106,16 +106,3 @@ def find_earlier(config: CompareConfig) -> Comparison | None:
     except (MlflowException, OSError, ValueError):
         return None  # deleted since, or of another version of the program: then it is made anew
     return comparison.model_copy(update={"reused": True})
-
-
-def fingerprint(config: CompareConfig) -> str:
-    """The same for the same configuration, data and code, that of the user's own cells included.
-
-    Raises:
-        ConfigError: if a cell can't be had.
-    """
-    models = [contender.model for contender in config.contenders.values()]
-    cells = [build_cell(model) for model in models if isinstance(model, HandBuilt)]
-    code = [provenance.code_digest(), *(provenance.source_digest(type(cell)) for cell in cells)]
-    parts = [config.model_dump_json(), tables.digest(read_source(config.data)[0]), *code]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

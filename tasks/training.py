@@ -12,11 +12,10 @@ from prefect.cache_policies import NO_CACHE
 from rich.console import Console
 
 from lstm_models.config import CompareConfig, Contender, Phase
-from lstm_models.data.dataset import in_sample
 from lstm_models.progress import ProgressLine
 from lstm_models.training import fit
 from tasks import tracking
-from tasks.data import as_input, load_sequences, load_table
+from tasks.data import as_input, load_dataset
 from tasks.references import CheckpointRef, DatasetRef, ParentRun
 
 logger = logging.getLogger("lstm_flows")
@@ -51,28 +50,33 @@ def _run(
         note=_note(contender, before),
     )
     tracking.log_params(run_id, _params(contender, phase, config.seed))
-    tracking.log_dataset(run_id, as_input(dataset, load_table(dataset)), "training")
+    tracking.log_dataset(run_id, as_input(dataset), "training")
     boards = TensorBoardLogger(parent.tensorboard_dir, name=name, version=phase)
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "last.ckpt"
+        path, best = Path(directory) / "last.ckpt", Path(directory) / "best.ckpt"
         done = fit(
             contender,
-            in_sample(load_sequences(dataset)),
+            load_dataset(dataset),
             seed=config.seed,
             save_to=path,
+            best_to=best,
             resume_from=tracking.download(before.uri) if before else None,
             loggers=[tracking.Curves(run_id), boards],
             callbacks=_progress(f"{name}/{phase}"),
         )
-        tracking.client().log_artifact(run_id, str(path), "checkpoint")
+        used = best if best.exists() else path  # the same where nothing is validated
+        for file in {path, used}:
+            tracking.client().log_artifact(run_id, str(file), "checkpoint")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return CheckpointRef(
         uri=f"runs:/{run_id}/checkpoint/{path.name}",
+        best_uri=f"runs:/{run_id}/checkpoint/{used.name}",
         sha256=sha256,
         run_id=run_id,
         contender=name,
         phase=phase,
         epochs=done.epochs,
+        best_epoch=done.best_epoch,
         seconds=done.seconds,
     )
 

@@ -40,6 +40,8 @@ def load(source: CompareConfig | str, changes: Sequence[str] = ()) -> CompareCon
         name = source.experiment
     else:
         name, values = source, _parse(_read(source), source)
+        if isinstance(values, dict) and source not in names():
+            values = {"experiment": Path(source).stem} | values
     for change in changes:
         values = _changed(values, change)
     return parse_config(_without_the_removed(values), name)

@@ -1,14 +1,18 @@
 """A table as what is trained on, validated on and judged by. N rows, D columns, K targets."""
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lstm_models.config import NUMBER, ConfigError, Output, TableData
+from lstm_models.config import NUMBER, AddingData, AnyData, ConfigError, Output, TableData, TutorialData
+from lstm_models.data import adding, source, tutorial
 from lstm_models.data.examples import Examples, Labelled, Windows
 from lstm_models.data.series import Rows, Series, prepare
 from lstm_models.data.splits import Ends, ends
@@ -21,58 +25,119 @@ class Dataset:
     """Examples for each purpose, and what it takes to build a network for them.
 
     validation is None where there is none; then the last epoch counts as the best. in_sample says that the test is on
-    what was trained on. columns: the D inputs' names. center_D, spread_D: what the inputs are scaled by, fitted on the
-    training part alone; None where nothing is scaled. rows: how many were read, dropped and used, of a table of rows.
-    trained: of forecasts, the rows of the training part, views, series by series.
+    what was trained on. center_D, spread_D: what the D inputs are scaled by, fitted on the training part alone; None
+    where nothing is scaled. names: a column that tells the sequences of a table with one a row. Of a table with a time
+    step a row: its settings; series; rows, how many were read, dropped and
+    used; trained, of a forecast, the rows of the training part, views, piece by piece.
     """
 
     train: Examples
     validation: Examples | None
     test: Examples
     output: Output
-    columns: tuple[str, ...]
     in_sample: bool
     center_D: Tensor | None = None
     spread_D: Tensor | None = None
+    names: "pd.Series[Any] | None" = None
+    config: TableData | None = None
+    series: Series | None = None
     rows: Rows | None = None
     trained: tuple[Tensor, ...] = ()
-
-    def trained_rows(self) -> Tensor:
-        """The rows of a table's training part, (N, D), in the order of series and time."""
-        return torch.cat(self.trained)
 
     def scaling(self) -> Scaling | None:
         """A network's own copy of what the inputs are scaled by."""
         return None if self.center_D is None or self.spread_D is None else Scaling(self.center_D, self.spread_D)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """What the D inputs are called, of a table with a time step a row."""
+        return self.series.columns if self.series else ()
+
+    @property
     def input_size(self) -> int:
         return self.train.take(torch.tensor([0])).x_BTD.size(-1)
 
+    def trained_targets(self) -> list[Tensor]:
+        """Of a forecast's targets the training part, (N, K) of each piece."""
+        return [rows_ND[:, self.output.places] for rows_ND in self.trained]
 
-def of_sequences(table: pd.DataFrame, columns: Columns) -> Dataset:
-    """Of a table with a sequence a row: trained and judged on all of them.
+    def scales(self) -> Tensor:
+        """Each target's unit in scaled figures, (K), float64: 1 where nothing is scaled."""
+        if self.output.kind == "number":
+            return torch.tensor([self.output.spread], dtype=torch.float64)
+        places = self.output.places
+        return (torch.ones(len(places)) if self.spread_D is None else self.spread_D[places]).double()
+
+    def keys(self) -> pd.DataFrame:
+        """What each test example is called: its sequence's name; its group; or its group, and the time of the first
+        step that is told (the row's number, where there is no time)."""
+        if self.names is not None:
+            return self.names.to_frame()
+        assert self.config
+        assert self.series
+        config, series, test = self.config, self.series, self.test
+        assert isinstance(test, Windows | Labelled)
+        first = (test.told_from() if isinstance(test, Windows) else test.firsts_G).numpy()
+        found: dict[str, Any] = {}
+        if config.group is not None:
+            starts = np.array([group.start for group in series.groups])
+            names = np.array([group.name for group in series.groups], dtype=object)
+            found[config.group] = names[np.searchsorted(starts, first, side="right") - 1]
+        if isinstance(test, Windows):
+            time = first + 1 if series.time is None else stamps(series.time[first], series.zone)
+            found[config.time or "row"] = time
+        return pd.DataFrame(found)
+
+
+def stamps(time: Any, zone: Any) -> Any:
+    """Times as the source has them: in its zone, where it has one."""
+    return time if zone is None else pd.DatetimeIndex(time, tz="UTC").tz_convert(zone)
+
+
+def read(config: AnyData) -> pd.DataFrame:
+    """The table that the configuration describes.
 
     Raises:
-        TableError: as `tables.numbers`.
+        TableError: as `source.read`.
     """
-    return in_sample(to_sequences(table, columns), columns.inputs)
+    match config:
+        case TutorialData():
+            return tutorial.table()
+        case AddingData():
+            return adding.table(config.length, config.count, config.seed)
+        case TableData():
+            return source.read(config)
 
 
-def in_sample(sequences: Sequences, columns: tuple[str, ...] = ()) -> Dataset:
-    """Trained and judged on the same sequences."""
-    return Dataset(sequences, None, sequences, NUMBER, columns, in_sample=True)
+def load(config: AnyData, seed: int) -> Dataset:
+    """Read the table and make the dataset; the table's memory is given back. Errors as of `read` and `of_table`."""
+    dataset = of_table(read(config), config, seed)
+    pa.default_memory_pool().release_unused()
+    return dataset
 
 
-def of_rows(table: pd.DataFrame, config: TableData, source: str, seed: int) -> Dataset:
-    """Of a table with a time step a row.
+def of_table(table: pd.DataFrame, config: AnyData, seed: int) -> Dataset:
+    """A table as the configuration wants it; the seed draws which groups are for what, where they have no order.
 
     Raises:
-        TableError: as `series.prepare`.
-        ConfigError: if the split asks for what is not there, or leaves a part without a window.
+        TableError: if the table does not fit.
+        ConfigError: if the split asks for what is not there, or leaves a part without an example.
     """
-    series = prepare(table, config, source)
+    if not isinstance(config, TableData):
+        sequences = to_sequences(table, sequence_columns(config))
+        return replace(in_sample(sequences), names=table.iloc[:, 0])  # the first column tells them apart
+    series = prepare(table, config, source.name(config))
     return _forecasts(series, config) if config.task == "forecast" else _labelled(series, config, seed)
+
+
+def sequence_columns(config: TutorialData | AddingData) -> Columns:
+    """Of a table with a sequence a row, what its columns hold."""
+    return tutorial.COLUMNS if isinstance(config, TutorialData) else adding.columns(config.length)
+
+
+def in_sample(sequences: Sequences) -> Dataset:
+    """Trained and judged on the same sequences."""
+    return Dataset(sequences, None, sequences, NUMBER, in_sample=True)
 
 
 def _forecasts(series: Series, config: TableData) -> Dataset:
@@ -81,16 +146,20 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
     A window belongs to the part in which all its targets lie; what it sees may reach back into the part before.
     """
     values_ND = torch.from_numpy(series.values)
-    spans = _spans(series, config)
-    windows = {
-        name: _windows(values_ND, series, config, of_part, config.stride if name == "train" else 1)
-        for name, of_part in spans.items()
-    }
+    spans, rows = _spans(series, config)
+    strides = {"train": config.stride, "validation": config.evaluation_stride, "test": config.evaluation_stride}
+    windows = {name: _windows(values_ND, series, config, of_part, strides[name]) for name, of_part in spans.items()}
     for name in ("train", "test"):
         if windows[name].count == 0:
             needed = config.context_length + config.horizon
-            raise ConfigError(f"data: too few rows for one window of {needed} steps in the {name} part")
+            raise ConfigError(
+                f"data: too few rows for one window of {needed} steps in the {name} part: {series.rows.used} rows in "
+                f"{len(series.groups)} series; a smaller context_length or horizon, or another split, may do"
+            )
     trained = tuple(values_ND[begin - config.context_length : end] for begin, end in spans["train"] if end > begin)
+    longest = max(map(len, trained))
+    if config.season is not None and config.season >= longest:
+        raise ConfigError(f"data.season: {config.season} given, but no series has that many rows for training")
     center_D, spread_D = _scale(torch.cat(trained), config.scaling)
     output = Output(
         kind="forecast",
@@ -99,36 +168,53 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
         places=list(series.targets),
         residual=config.residual == "last_value",
     )
-    validation = windows["validation"] if windows["validation"].count else None
+    return _dataset(windows, output, (center_D, spread_D), series, config, rows, trained)
+
+
+def _dataset(
+    parts: Mapping[str, Windows | Labelled],
+    output: Output,
+    scale: tuple[Tensor | None, Tensor | None],
+    series: Series,
+    config: TableData,
+    rows: Rows,
+    trained: tuple[Tensor, ...] = (),
+) -> Dataset:
+    validation = parts["validation"] if parts["validation"].count else None
     return Dataset(
-        windows["train"],
-        validation,
-        windows["test"],
-        output,
-        series.columns,
-        False,
-        center_D,
-        spread_D,
-        series.rows,
-        trained,
-    )
+        parts["train"], validation, parts["test"], output, False, *scale,
+        config=config, series=series, rows=rows, trained=trained,
+    )  # fmt: skip
 
 
-def _spans(series: Series, config: TableData) -> dict[str, list[tuple[int, int]]]:
-    """By part, from which row to which there may be targets: in each piece, after a context's length of it.
+def _spans(series: Series, config: TableData) -> tuple[dict[str, list[tuple[int, int]]], Rows]:
+    """By part, from which row to which there may be targets: in each piece, after a context's length of it; and what
+    became of the rows.
 
     A series that was cut at its gaps is split as a whole, so that none of its training lies behind its test.
     """
     spans: dict[str, list[tuple[int, int]]] = {"train": [], "validation": [], "test": []}
+    later, short = 0, 0
     for _, pieces in itertools.groupby(series.groups, key=lambda piece: piece.name):
         of_one = list(pieces)
         start, stop = of_one[0].start, of_one[-1].stop
         found = ends(stop - start, config.split, None if series.time is None else series.time[start:stop])
-        for name, begin, end in zip(spans, (0, *found[:2]), found, strict=True):
-            for piece in of_one:
-                first = max(start + begin, piece.start + config.context_length)
-                spans[name].append((first, min(start + end, piece.stop)))
-    return spans
+        later += stop - start - found.test
+        for piece in of_one:
+            room = 0
+            for name, begin, end in zip(spans, (0, *found[:2]), found, strict=True):
+                span = max(start + begin, piece.start + config.context_length), min(start + end, piece.stop)
+                spans[name].append(span)
+                room = max(room, span[1] - span[0])
+            if room < config.horizon:
+                short += max(0, min(start + found.test, piece.stop) - piece.start)
+    reasons = {"after the test part": later, "in a stretch too short for a window": short}
+    return spans, _fewer(series.rows, reasons)
+
+
+def _fewer(rows: Rows, dropped: Mapping[str, int]) -> Rows:
+    more = {reason: count for reason, count in dropped.items() if count}
+    return Rows(rows.read, rows.dropped | more, rows.used - sum(more.values()))
 
 
 def _windows(
@@ -176,23 +262,24 @@ def _labelled(series: Series, config: TableData, seed: int) -> Dataset:
     train = part(0, found.train)
     rows = np.concatenate([np.arange(starts[group], stops[group]) for group in order[: found.train]])
     center_D, spread_D = _scale(values_ND[torch.from_numpy(rows)], config.scaling)
-    output = Output(
-        kind="classes" if config.task == "classify" else "number",
-        targets=[str(config.target)],
-        classes=list(series.classes),
-    )
-    validation = part(found.train, found.validation)
-    return Dataset(
-        train,
-        validation if validation.count else None,
-        part(found.validation, found.test),
-        output,
-        series.columns,
-        False,
-        center_D,
-        spread_D,
-        series.rows,
-    )
+    told: dict[str, Any] = {"kind": "classes", "classes": list(series.classes)}
+    if config.task == "regress":
+        center_1, spread_1 = _scale(train.y_G.unsqueeze(1), config.scaling)
+        scale = {} if center_1 is None or spread_1 is None else {"center": center_1.item(), "spread": spread_1.item()}
+        told = {"kind": "number", **scale}
+    elif bool((train.y_G == train.y_G[0]).all()):
+        raise ConfigError(
+            f"data.split: all {train.count} groups for training are of one class, "
+            f"{series.classes[int(train.y_G[0])]}; another split or seed may do"
+        )
+    parts = {
+        "train": train,
+        "validation": part(found.train, found.validation),
+        "test": part(found.validation, found.test),
+    }
+    unused = int((stops - starts)[order[found.test :]].sum())
+    left = _fewer(series.rows, {"in groups of no part of the split": unused})
+    return _dataset(parts, Output(targets=list(config.targets), **told), (center_D, spread_D), series, config, left)
 
 
 def _scale(values_ND: Tensor, scaling: str) -> tuple[Tensor | None, Tensor | None]:

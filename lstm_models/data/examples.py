@@ -68,6 +68,10 @@ class Windows:
         within_B = numbers - (ends_P - self.counts_P)[piece_B]
         return self.firsts_P[piece_B] + within_B * self.stride
 
+    def told_from(self) -> Tensor:
+        """Of every window the first row that is to be told."""
+        return self.rows(torch.arange(self.count)) + self.context
+
     def take(self, numbers: Tensor) -> Batch:
         steps = torch.arange(self.context + self.horizon)
         window_BLD = self.values_ND[self.rows(numbers).unsqueeze(1) + steps]

@@ -1,37 +1,32 @@
 """A table of one's own, read with Arrow's types: from a file, a folder or a URL of one, or by a query.
 
 Nothing that is read can run code: no format here knows pickle, and what pandas writes beside a Parquet table's columns
-is left unread. A query runs in a transaction that is never committed and, on SQLite and PostgreSQL, can't write.
+is left unread.
 """
 
 import csv
 import io
-import os
 import re
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import IO, Any
-from urllib.parse import quote, quote_plus
 
 import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-import sqlalchemy as sa
 
-from lstm_models.config import Sql, TableData
+from lstm_models.config import TableData
+from lstm_models.data.columns import choose, shown
+from lstm_models.data.query import query
 from lstm_models.data.tables import TableError
 
+SHIPPED = Path(__file__).parent / "shipped"
 LONGEST_LINE = 10_000_000  # bytes of a CSV file's line
 MOST_COLUMNS = 10_000  # of a CSV file
-READ_ONLY = {"sqlite": "PRAGMA query_only = ON", "postgresql": "SET TRANSACTION READ ONLY"}
 TOO_LONG = f"a line is longer than {LONGEST_LINE // 1_000_000} MB"
-CHUNK = 100_000  # rows of a query's result that are held as Python objects at once
 
 
 def read(config: TableData) -> pd.DataFrame:
@@ -41,13 +36,14 @@ def read(config: TableData) -> pd.DataFrame:
         TableError: if there is no such source, or it is no such table.
     """
     try:
-        table = _query(config, config.sql) if config.sql else _files(config, str(config.path))
+        table = query(config, config.sql) if config.sql else _files(config, str(config.path))
     except TableError as error:
         raise TableError(f"{name(config)}: {error}") from None
     for index, field in enumerate(table.schema):
         if isinstance(field.type, pa.BaseExtensionType):  # UUIDs, JSON: pandas would see their bytes
             text = [None if value is None else str(value) for value in table.column(index).to_pylist()]
             table = table.set_column(index, field.name, pa.array(text, pa.string()))
+    pa.default_memory_pool().release_unused()  # what reading took beside the table
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     return frame
 
@@ -60,73 +56,14 @@ def name(config: TableData) -> str:
     return re.sub(r"\?.*", "", re.sub(r"//[^/]*@", "//", path)) if "://" in path else path
 
 
-def shown(value: object) -> str:
-    """A name or a value in a message: short, whatever it is."""
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def targets(config: TableData) -> tuple[str, ...]:
-    """The target column; in a forecast there may be several."""
-    return (config.target,) if isinstance(config.target, str) else tuple(config.target)
-
-
-def columns(config: TableData) -> tuple[str, ...] | None:
-    """The columns that the settings name: features, targets, time and group; None where features are all the others.
-
-    Raises:
-        TableError: if a column is named for two things that exclude each other.
-    """
-    told, features = targets(config), config.features
-    for key, named in (("target", told), ("features", features)):
-        if named is not None and (not named or len(set(named)) < len(named)):
-            raise TableError(f"{key} must name at least one column, and none twice")
-    if config.task != "forecast" and len(told) > 1:
-        raise TableError(f"task {config.task} tells one column; target names {', '.join(map(shown, told))}")
-    exclusive = [*told, *([config.time] if config.time else []), *([config.group] if config.group else [])]
-    if config.task != "forecast":
-        exclusive += features or []  # the label among what it is told from
-    if twice := [column for column in told if exclusive.count(column) > 1]:
-        raise TableError(f"column {shown(twice[0])} is the target, and can't be time, group or a feature as well")
-    if config.time is not None and config.time == config.group:
-        raise TableError(f"column {shown(config.time)} can't be both time and group")
-    if features is None and config.task != "forecast":
-        return None
-    extra = [column for column in (config.time, config.group) if column is not None]
-    return tuple(dict.fromkeys([*(features or ()), *told, *extra]))
-
-
-def choose(found: Sequence[str], config: TableData) -> list[str]:
-    """Which of the columns found are read: `columns`, or all that have a name.
-
-    Raises:
-        TableError: if a column is missing, or there twice.
-    """
-    # pandas writes an index without a name as '' to CSV and as __index_level_0__ to Parquet: no column of the user's
-    named = [column for column in found if column and not re.fullmatch(r"__index_level_\d+__", column)]
-    used, times = columns(config), Counter(found)
-    for column in used or [*targets(config), *filter(None, (config.time, config.group))]:
-        if not times[column]:
-            raise TableError(f"column {shown(column)} is missing; {_found(column, found)}")
-    if twice := {column for column in (used or named) if times[column] > 1}:
-        raise TableError(f"column {shown(min(twice))} is there twice; give each column a name of its own")
-    return list(used or named)
-
-
-def _found(column: str, found: Sequence[str]) -> str:
-    listed = ", ".join(map(shown, found[:10])) or "none"
-    more = f" and {len(found) - 10:,} more" if len(found) > 10 else ""
-    lower = {other.lower(): other for other in found}
-    close = get_close_matches(column.lower(), lower, n=1)
-    return f"found: {listed}{more}" + (f"; did you mean {shown(lower[close[0]])}?" if close else "")
-
-
 def _files(config: TableData, path: str) -> Any:
     """A CSV or Parquet file, or a folder of Parquet files, as a pyarrow.Table."""
     if re.search(r"//[^/@]*:[^/@]*@", path):
         raise TableError("the URL contains a password: leave it to the settings of the storage's own client")
     try:
-        system, place = fsspec.core.url_to_fs(path)
+        # what comes along with the program is read from where it is installed
+        own = SHIPPED / path.removeprefix("shipped:") if path.startswith("shipped:") else path
+        system, place = fsspec.core.url_to_fs(str(own))
         about = system.info(place)
         if about["type"] == "directory":
             return _folder(system, place, config)
@@ -217,7 +154,7 @@ class _Lines:
 def _csv(system: Any, path: str, config: TableData) -> Any:
     header = _header(system, path)
     separator = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
-    if separator and header[0] not in (*targets(config), config.time, config.group):
+    if separator and header[0] not in (*config.targets, config.time, config.group):
         raise TableError(f"its fields are separated by {separator!r}; write it with commas")
     used = choose(header, config)
     # an empty line is a missing value where there is one column, and nothing elsewhere
@@ -277,76 +214,3 @@ def _header(system: Any, path: str) -> list[str]:
         listed = shown(", ".join(names))
         raise TableError(f"row 1 has no column names: it is {listed}; write a line with names above it")
     return names
-
-
-def _query(config: TableData, sql: Sql) -> Any:
-    """The query's result as a pyarrow.Table."""
-    start = r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(?:select|with|values)\b"
-    if not re.match(start, sql.query, re.IGNORECASE | re.DOTALL):
-        raise TableError("is no SELECT; only a SELECT, or WITH ... SELECT, is run")
-    url = _url(sql)
-    try:
-        engine = sa.create_engine(url)
-        try:
-            # no_parameters: % and : mean in the query what they mean to the database
-            options = {"stream_results": True, "no_parameters": True}
-            with engine.connect().execution_options(**options) as connection:
-                if engine.dialect.name in READ_ONLY:
-                    connection.exec_driver_sql(READ_ONLY[engine.dialect.name])
-                parts = pd.read_sql_query(sql.query, connection, chunksize=CHUNK, dtype_backend="pyarrow")
-                tables = [_arrow(part, config) for part in parts]
-        finally:
-            engine.dispose()
-        table = pa.concat_tables(tables, promote_options="permissive")
-        fault = "" if len(table) else "the query returns no rows"
-    except TableError:
-        raise
-    except (
-        sa.exc.SQLAlchemyError,
-        pd.errors.DatabaseError,
-        pa.ArrowException,
-        ImportError,
-        OSError,
-        ValueError,
-    ) as error:
-        fault = _database_fault(error, url.password)
-    if fault:  # outside of the except: there the error, which may hold the password, would go along as its context
-        raise TableError(fault)
-    return table
-
-
-def _url(sql: Sql) -> sa.URL:
-    try:
-        url = sa.make_url(sql.url)
-    except (sa.exc.ArgumentError, ValueError):  # their text may hold the password
-        raise TableError("sql.url is no SQLAlchemy URL, such as postgresql://user@host/database") from None
-    if url.password is not None or re.search(r"(?i)(password|passwd|pwd)\W*=", str(url.query) + sql.url):
-        raise TableError("sql.url contains a password: name the variable that holds it in sql.password_env instead")
-    file = url.database if url.get_backend_name() == "sqlite" else None
-    if file and not file.startswith((":memory:", "file:")) and not Path(file).is_file():  # SQLite would make one
-        raise TableError(f"no such database file: {file}")
-    if sql.password_env is None:
-        return url
-    if not (password := os.environ.get(sql.password_env)):
-        raise TableError(f"the environment variable {sql.password_env} (sql.password_env) is not set, or empty")
-    return url.set(password=password)
-
-
-def _arrow(part: pd.DataFrame, config: TableData) -> Any:
-    used = choose([str(column) for column in part.columns], config)
-    table = pa.Table.from_pandas(part[used], preserve_index=False)
-    for index, column in enumerate(table.columns):
-        if column.null_count == len(column):  # pandas calls it text; the other parts tell what it is
-            table = table.set_column(index, used[index], pa.nulls(len(column)))
-    return table
-
-
-def _database_fault(error: BaseException, password: str | None) -> str:
-    cause = error.__cause__ or error  # pandas wraps SQLAlchemy's, which wraps the driver's
-    text = " ".join(str(getattr(cause, "orig", None) or cause).split())
-    if password:
-        for secret in (password, quote(password), quote_plus(password), repr(password)[1:-1]):
-            text = text.replace(secret, "***")
-    if isinstance(error, ImportError):
-        return f"{text}: install the database's driver"
-    return f"can't be run: {text[:300]}"

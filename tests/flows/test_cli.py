@@ -117,7 +117,14 @@ def test_a_setting_that_a_recipe_leaves_out_can_be_changed(
 def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "recipes")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["tutorial", "memory", "parity", "tutorial-seeds"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "tutorial",
+        "etth1",
+        "forecast",
+        "memory",
+        "parity",
+        "tutorial-seeds",
+    ]
     # the names are a column
     assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in out.splitlines()}) == 1
 
@@ -450,4 +457,4 @@ def test_a_cell_that_can_not_be_imported_is_wrong_input_and_leaves_no_run(
     newcomer, _ = first_runs
     message = "cell cell_of_mine.Mine: can't be imported: No module named 'cell_of_mine'"
     assert failures["cellless"] == (2, "", f"lstm-flows: {message}\n")
-    assert newcomer.statuses("cellless") == []
+    assert newcomer.tracking().get_experiment_by_name("cellless") is None

@@ -66,13 +66,26 @@ def test_the_answer_names_every_contender_and_phase(there: Comparison) -> None:
 def test_json_has_the_promised_form(there: Comparison) -> None:
     answer = json.loads(there.model_dump_json())
     assert {"experiment", "parent_run_id", "dataset", "results", "champion"} <= answer.keys()
-    assert {"name", "digest", "sequences"} <= answer["dataset"].keys()
+    assert answer["dataset"] == {
+        "name": "tutorial",
+        "digest": there.dataset.digest,
+        "in_sample": True,
+        "train": 2,
+        "validation": 0,
+        "test": 2,
+        "rows": None,
+        "notes": [],
+        "names": ["A", "B"],
+    }
+    assert (answer["metric"], answer["baselines"], answer["differences"]) == ("mse", [], [])
     untrained, initial = answer["results"][:2]
     assert (untrained["run_id"], untrained["model_uri"]) == (there.parent_run_id, None)
     assert initial["targets"] == [0.0, 1.0]
     assert len(initial["predictions"]) == 2
     assert initial["metrics"].keys() == {"mse", "mae", "max_error"}
     assert initial["copies"] is None
+    assert (initial["loss"], initial["low"], initial["losses_uri"]) == (initial["metrics"]["mse"], None, None)
+    assert (initial["best_epoch"], initial["dataset"]) == (None, there.dataset.digest)
     assert initial["model_uri"] == "models:/tutorial/1"
     assert answer["champion"].keys() == {"contender", "phase", "model_uri"}
     assert answer["champion"]["model_uri"] == "models:/tutorial@champion"
@@ -104,9 +117,17 @@ def test_curves_have_the_tutorials_names_and_go_on_where_the_first_ended(there: 
     }
     assert steps == {
         "train_loss": [[0, 1, 2, 3], [4, 5, 6, 7]],
-        "out_1": [[1, 2, 3], [5, 6, 7]],
+        "out_1": [[1, 2, 3], [4, 5, 6, 7]],
         "train_loss_epoch": [[1, 3], [5, 7]],
     }
+    # the first step from the checkpoint sees company A: of B the latest prediction is the one before
+    outputs = [tracking.read_curve(run.info.run_id, "out_1") for run in (initial, fine_tuned)]
+    assert outputs[1][4] == outputs[0][3]
+
+
+def test_the_checkpoint_is_the_best_one_where_nothing_is_validated(there: Comparison) -> None:
+    assert not any("val_loss" in run.data.metrics for run in runs_of("tutorial"))
+    assert {result.best_epoch for result in there.results} == {None}
 
 
 def test_the_parent_holds_what_belongs_to_all(there: Comparison) -> None:

@@ -15,7 +15,7 @@ from flows.compare import compare
 from lstm_models.config import CompareConfig, ConfigError, parse_config
 from lstm_models.data import adding, tables
 from lstm_models.evaluation import predict
-from tasks import inside, reporting, tracking
+from tasks import inside, text, tracking
 from tasks.references import Comparison
 from tasks.registry import ModelError, load_model
 from tasks.runs import find_earlier
@@ -154,7 +154,7 @@ def test_the_table_tells_how_many_copies_have_converged(there: Comparison) -> No
     assert by_contender == {"minimal": "3/3 (0.44-1.00)", "built_in": "2/2 (0.34-1.00)", "rnn": "-"}
     assert "of copies the median" in stored.lower()
     # the same for the terminal: there too it has to fit
-    shown = reporting.table(there)
+    shown = text.table(there)
     width = sum(max(map(len, [name, *shown[name]])) + 1 for name in shown.columns)
     assert width <= 100
 
@@ -204,8 +204,8 @@ def test_an_equal_run_is_not_made_again_until_the_cell_is_another(
     assert compare(configuration()) == there.model_copy(update={"reused": True})
     assert len(children()) == before
     with another_cell(monkeypatch):
-        assert find_earlier.fn(configuration()) is None
-    assert find_earlier.fn(configuration()) == there.model_copy(update={"reused": True})
+        assert find_earlier.fn(configuration(), there.dataset.digest) is None
+    assert find_earlier.fn(configuration(), there.dataset.digest) == there.model_copy(update={"reused": True})
 
 
 def test_a_model_is_not_opened_by_the_equations_of_another_cell(

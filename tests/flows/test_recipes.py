@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from flows import recipes
-from lstm_models.config import CompareConfig, ConfigError
+from lstm_models.config import CompareConfig, ConfigError, TableData
+from lstm_models.data.dataset import load
 
 LEARNING_RATE = "contenders.hand_built.training.learning_rate"
 
@@ -36,7 +37,7 @@ def own(write: Any) -> str:
 
 
 def test_the_recipes_the_default_first() -> None:
-    assert recipes.names() == ["tutorial", "memory", "parity", "tutorial-seeds"]
+    assert recipes.names() == ["tutorial", "etth1", "forecast", "memory", "parity", "tutorial-seeds"]
     assert recipes.DEFAULT == "tutorial"
 
 
@@ -87,6 +88,8 @@ def test_the_tutorial_is_the_tutorials_experiment() -> None:
                     "clip_norm": None,
                     "threads": 1,
                     "log_every_n_steps": 50,
+                    "checkpoint_every_n_steps": None,
+                    "checkpoint_every_n_minutes": None,
                     "log_outputs": True,
                 },
                 "fine_tuning": {"max_epochs": 5000},
@@ -116,6 +119,8 @@ def test_the_tutorial_is_the_tutorials_experiment() -> None:
                     "clip_norm": None,
                     "threads": 1,
                     "log_every_n_steps": 2,
+                    "checkpoint_every_n_steps": None,
+                    "checkpoint_every_n_minutes": None,
                     "log_outputs": True,
                 },
                 "fine_tuning": {"max_epochs": 600},
@@ -160,10 +165,54 @@ def test_memory_is_the_adding_problem_over_100_steps() -> None:
     assert batches == 8000  # as the recipe's comment says
 
 
-def test_parity_s_contenders_differ_in_the_model_only() -> None:
-    a, b = recipes.load("parity").contenders.values()
+@pytest.mark.parametrize("name", ["parity", "forecast", "etth1"])
+def test_the_two_contenders_differ_in_the_model_only(name: str) -> None:
+    a, b = recipes.load(name).contenders.values()
     assert (a.training, a.fine_tuning) == (b.training, b.fine_tuning)
     assert (a.model.kind, b.model.kind) == ("hand_built", "built_in")
+    assert (a.model.hidden_size, a.model.head) == (b.model.hidden_size, b.model.head)
+
+
+def test_forecast_is_of_the_table_that_comes_along() -> None:
+    config = recipes.load("forecast")
+    dataset = load(config.data, config.seed)
+    assert dataset.rows
+    assert dataset.rows.read == dataset.rows.used
+    assert (dataset.output.targets, dataset.output.steps, dataset.config) == (["co2"], 26, config.data)
+    assert min(dataset.train.count, dataset.validation.count if dataset.validation else 0, dataset.test.count) > 100
+
+
+def test_etth1_is_split_as_it_is_published() -> None:
+    data = recipes.load("etth1").data
+    assert isinstance(data, TableData)
+    assert (data.target, data.time, data.features) == ("OT", "date", None)
+    assert (data.split.train, data.split.validation, data.split.test) == (8640, 2880, 2880)  # 12, 4 and 4 months
+    assert (data.context_length, data.horizon) == (96, 24)
+
+
+TABLE = "data:\n  kind: table\n  path: mine.csv\n  target: y\n"
+
+
+def test_a_file_on_a_table_needs_no_name_and_no_contenders(tmp_path: Path) -> None:
+    path = tmp_path / "sales.yaml"
+    path.write_text(TABLE)
+    config = recipes.load(str(path))
+    assert config.experiment == "sales"
+    assert {name: contender.model.kind for name, contender in config.contenders.items()} == {
+        "hand_built": "hand_built",
+        "built_in": "built_in",
+    }
+    assert recipes.load(str(path), ["experiment=other"]).experiment == "other"
+    # what is written out is complete: it runs under any name
+    written = tmp_path / "elsewhere.yaml"
+    written.write_text(config.to_yaml())
+    assert recipes.load(str(written)) == config
+
+
+def test_a_file_s_name_that_can_name_no_experiment_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "my sales.yaml"
+    path.write_text(TABLE)
+    assert message(str(path)).startswith(f"{path}: experiment: 'my sales' given, must be up to 100 letters")
 
 
 def test_a_configuration_is_taken_as_it_is_and_not_changed_itself() -> None:

@@ -11,12 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression as SklearnLogistic
 from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lstm_models import baselines
-from lstm_models.baselines import LogisticRegression, Ridge, last_value, majority_class, seasonal_naive
+from lstm_models.baselines import (
+    LogisticRegression,
+    Ridge,
+    SummaryRidge,
+    last_value,
+    majority_class,
+    ridge_fits,
+    seasonal_naive,
+)
 from lstm_models.scores import label_scores
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -242,6 +251,18 @@ def test_what_ridge_refuses(
         Ridge.fit(training, validation, alphas)
 
 
+def test_whether_it_fits_is_what_fit_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = windows(20)
+    held = (5 * 2) * (5 * 2 + 7 * (3 * 2))  # X'X, X'Y, and the weights of six alphas
+    monkeypatch.setattr(baselines, "LARGEST", held)
+    assert ridge_fits(x[:1], y[:1])
+    Ridge.fit([(x, y)], [(x, y)])
+    monkeypatch.setattr(baselines, "LARGEST", held - 1)
+    assert not ridge_fits(x[:1], y[:1])
+    with pytest.raises(ValueError, match=f"^ridge: .* it holds {held:,} numbers, and {held - 1:,} is the most: "):
+        Ridge.fit([(x, y)], [(x, y)])
+
+
 # Labels
 
 
@@ -291,6 +312,29 @@ def test_logistic_regression_is_that_of_scikit_learn(classes: int) -> None:
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found, expected, **CLOSE)
     assert label_scores(found, others[1])["accuracy"] > 1.3 / classes  # it learns
+
+
+@pytest.mark.parametrize(("noise", "alpha"), [(1e-3, 0.1), (3.0, None), (1e3, 10_000.0)])
+def test_the_ridge_of_numbers_is_that_of_scikit_learn(noise: float, alpha: float | None) -> None:
+    """The penalty is chosen by leaving one out: small where there is little noise, large where there is much."""
+    (sequences, labels), (others, _) = labelled(60, 5), labelled(20, 5, seed=1)
+    y_W = 3 * baselines.sequence_features(sequences)[:, 0] - 50 + labels
+    y_W += noise * torch.randn(60, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    found = SummaryRidge.fit(iter(sequences), y_W).predict(iter(others))
+    reference = make_pipeline(StandardScaler(), RidgeCV(baselines.ALPHAS))
+    reference.fit(baselines.sequence_features(sequences).numpy(), y_W.numpy())
+    assert alpha is None or reference[-1].alpha_ == alpha
+    assert found.dtype == torch.float32
+    expected = reference.predict(baselines.sequence_features(others).numpy())
+    np.testing.assert_allclose(found, expected, rtol=1e-6)  # rounded to float32
+
+
+def test_the_ridge_of_numbers_takes_arrays_and_numbers_far_from_0() -> None:
+    sequences, labels = labelled(30, 3)
+    arrays = [sequence.numpy() for sequence in sequences]
+    fitted, near = SummaryRidge.fit(arrays, labels.float().numpy() + 1e6), SummaryRidge.fit(sequences, labels)
+    # a number of 1e6 is rounded to 1/16 in float32
+    torch.testing.assert_close(fitted.predict(arrays) - 1e6, near.predict(sequences), rtol=0, atol=1 / 16)
 
 
 @pytest.mark.parametrize("absent", [0, 1, 2])

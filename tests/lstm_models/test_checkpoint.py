@@ -43,6 +43,7 @@ def test_a_checkpoint_holds_tensors_and_primitives_only(checkpoint: Path) -> Non
     assert ours["format_version"] == FORMAT_VERSION == 2
     assert ours["network"] == MODELS["hand-built"].model_dump()
     assert ours["input_size"] == 2
+    assert ours["max_epochs"] == 1
     assert ours["random_state"].keys() == {"python", "numpy", "torch", "cuda"}
 
 

@@ -1,42 +1,95 @@
-"""Who is best, and who takes over."""
+"""Which model to use, and whether it becomes champion: exactly and inside the noise."""
 
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lstm_models.comparison import best, takes_over, wilson_interval
+from lstm_models.comparison import Verdict, choose, wilson_interval
 
 
 @dataclass(frozen=True)
 class Judged:
     name: str
-    metrics: dict[str, float]
+    loss: float
+    parameters: int = 1
+    data: str = "this"
 
 
-def judged(name: str, mse: float, mae: float = 0.0) -> Judged:
-    return Judged(name, {"mse": mse, "mae": mae})
+class Within:
+    """By how much a loss must differ to be told from another, on the same data; keeps what was asked."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        self.noise = noise
+        self.asked: list[tuple[Judged, Judged]] = []
+
+    def __call__(self, one: Judged, other: Judged) -> Verdict:
+        self.asked.append((one, other))
+        if one.data != other.data:
+            return "can't tell"
+        return (
+            "better"
+            if one.loss < other.loss - self.noise
+            else "worse"
+            if one.loss > other.loss + self.noise
+            else ("can't tell")
+        )
 
 
-def test_the_lowest_mean_squared_error_is_best_wherever_it_stands() -> None:
-    low, middle, high = judged("low", 0.1, mae=9.0), judged("middle", 0.2, mae=1.0), judged("high", 0.3, mae=0.5)
+def best(candidates: list[Judged], noise: float = 0.0) -> Judged:
+    return choose(candidates, None, Within(noise))[0]
+
+
+def takes_over(candidates: list[Judged], incumbent: Judged | None, noise: float = 0.0) -> bool:
+    return choose(candidates, incumbent, Within(noise))[1]
+
+
+# ---- which to use
+def test_the_lowest_loss_is_best_wherever_it_stands() -> None:
+    low, middle, high = Judged("low", 0.1, 9), Judged("middle", 0.2, 5), Judged("high", 0.3, 1)
     for order in ([low, middle, high], [high, low, middle], [middle, high, low]):
         assert best(order) is low
 
 
 def test_of_equals_the_first_is_best() -> None:
-    a, b = judged("a", 0.1), judged("b", 0.1)
+    a, b = Judged("a", 0.1), Judged("b", 0.1)
     assert best([a, b]) is a
     assert best([b, a]) is b
-    assert best([judged("c", 0.2), b, a]) is b
+    assert best([Judged("c", 0.2), b, a]) is b
 
 
 def test_the_only_one_is_best() -> None:
-    only = judged("only", float("inf"))
+    only = Judged("only", float("inf"))
     assert best([only]) is only
+    assert takes_over([only], None)
 
 
+def test_of_those_that_can_not_be_told_apart_the_smallest_is_best() -> None:
+    large, medium, small = Judged("large", 0.10, 300), Judged("medium", 0.11, 200), Judged("small", 0.12, 100)
+    for order in ([large, medium, small], [small, medium, large]):
+        assert best(order, noise=0.05) is small
+        assert best(order, noise=0.015) is medium  # small is told to be worse than the lowest, if not than medium
+        assert best(order, noise=0.005) is large
+
+
+def test_it_is_held_against_the_lowest_and_not_against_each_other() -> None:
+    """A chain of neighbours that can't be told apart does not lead away from the lowest."""
+    chain = [Judged(str(n), n / 10, parameters=10 - n) for n in range(10)]
+    assert best(chain, noise=0.15).name == "1"
+
+
+def test_of_equally_small_ones_the_lowest_loss_is_best_and_of_equals_the_first() -> None:
+    a, b, c = Judged("a", 0.12, 100), Judged("b", 0.11, 100), Judged("c", 0.10, 300)
+    for order in ([a, b, c], [c, b, a], [b, a, c]):
+        assert best(order, noise=0.05) is b
+    twin = Judged("twin", 0.11, 100)
+    assert best([a, twin, b, c], noise=0.05) is twin
+
+
+# ---- whether it takes over
 @pytest.mark.parametrize(
     ("candidate", "incumbent", "same_data", "expected"),
     [
@@ -57,9 +110,62 @@ def test_the_only_one_is_best() -> None:
 def test_a_candidate_takes_over_where_there_is_no_incumbent_or_where_it_is_better_on_the_same_data(
     candidate: float, incumbent: float | None, same_data: bool, expected: bool
 ) -> None:
-    assert takes_over(candidate, incumbent, same_data=same_data) is expected
+    champion = None if incumbent is None else Judged("champion", incumbent, data="this" if same_data else "other")
+    assert takes_over([Judged("new", candidate)], champion) is expected
 
 
+@pytest.mark.parametrize(("noise", "expected"), [(0.0, True), (0.09, True), (0.11, False)])
+def test_inside_the_noise_the_incumbent_stays(noise: float, expected: bool) -> None:
+    assert takes_over([Judged("new", 0.5)], Judged("champion", 0.6), noise) is expected
+
+
+def test_a_smaller_model_inside_the_noise_is_none_that_takes_over() -> None:
+    found = choose([Judged("small", 0.5, 1)], Judged("champion", 0.5, 1000), Within(0.1))
+    assert (found[0].name, found[1]) == ("small", False)
+
+
+def test_it_is_the_one_to_use_that_is_held_against_the_incumbent() -> None:
+    """The lowest would be told to be better than the champion, the smaller one, level with the lowest, is not."""
+    lowest, small, champion = Judged("lowest", 0.10, 300), Judged("small", 0.18, 100), Judged("champion", 0.25)
+    assert choose([lowest, small], champion, Within(0.1)) == (small, False)
+    assert choose([lowest], champion, Within(0.1)) == (lowest, True)
+
+
+def test_who_is_to_use_does_not_depend_on_the_incumbent() -> None:
+    candidates = [Judged("a", 0.3, 3), Judged("b", 0.2, 5), Judged("c", 0.25, 2)]
+    for champion in (None, Judged("champion", 0.0), Judged("champion", 9.0), Judged("champion", 9.0, data="other")):
+        assert choose(candidates, champion, Within(0.06))[0].name == "c"
+
+
+def test_the_incumbent_is_not_asked_about_where_there_is_none() -> None:
+    verdict = Within()
+    a, b = Judged("a", 0.1), Judged("b", 0.2)
+    choose([a, b], None, verdict)
+    assert all({one, other} <= {a, b} for one, other in verdict.asked)
+
+
+judged = st.builds(
+    Judged, st.sampled_from("abc"), st.integers(0, 8).map(lambda n: n / 8), st.integers(1, 4), st.just("this")
+)
+
+
+@given(
+    candidates=st.lists(judged, min_size=1, max_size=6),
+    champion=st.none() | judged,
+    noise=st.integers(0, 4).map(lambda n: n / 8),
+)
+@settings(derandomize=True, deadline=None)  # a shared machine may pause for longer than the default allows
+def test_the_rule_for_any_candidates(candidates: list[Judged], champion: Judged | None, noise: float) -> None:
+    found, takes = choose(candidates, champion, Within(noise))
+    least = min(one.loss for one in candidates)
+    level = [one for one in candidates if one.loss - least <= noise]
+    assert any(found is one for one in level)
+    assert found.parameters == min(one.parameters for one in level)
+    assert found.loss == min(one.loss for one in level if one.parameters == found.parameters)
+    assert takes == (champion is None or champion.loss - found.loss > noise)
+
+
+# ---- the interval of a share
 @pytest.mark.parametrize(
     ("successes", "trials", "interval"),
     [  # as printed, to four digits, in the first table of Newcombe 1998, method 3

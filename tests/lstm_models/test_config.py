@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from lstm_models import cells
 from lstm_models.config import (
     CELLS,
-    RESERVED_NAMES,
     RNN,
     AddingData,
     AnyModel,
@@ -24,11 +23,16 @@ from lstm_models.config import (
     Figures,
     FineTuning,
     HandBuilt,
+    Output,
+    Split,
+    Sql,
+    TableData,
     Training,
     TutorialData,
     UserError,
     parse_config,
 )
+from lstm_models.config.compare import RESERVED_NAMES
 
 VALID: dict[str, Any] = {
     "experiment": "waves",
@@ -131,7 +135,7 @@ def test_a_configuration_is_what_it_says_and_the_rest_has_defaults() -> None:
             {f"{OURS}.training.zzz": 1},
             f"{OURS}.training.zzz: unknown key; allowed here: max_epochs, learning_rate, fused, batch_size, shuffle, "
             "weight_decay, schedule, decay, patience, precision, device, "
-            "clip_norm, threads, log_every_n_steps, log_outputs",
+            "clip_norm, threads, log_every_n_steps, checkpoint_every_n_steps, checkpoint_every_n_minutes, log_outputs",
         ),
         (
             {f"{OURS}.model.zzz": 1},
@@ -210,7 +214,7 @@ def test_a_configuration_is_what_it_says_and_the_rest_has_defaults() -> None:
         ({f"{OURS}.training": None}, f"{OURS}.training: None given, must be a mapping"),
         ({"contenders": ["ours"]}, "contenders: ['ours'] given, must be a mapping"),
         ({"contenders": "ours"}, "contenders: 'ours' given, must be a mapping"),
-        ({"data": {"kind": "csv"}}, "data.kind: 'csv' given, must be 'tutorial' or 'adding'"),
+        ({"data": {"kind": "csv"}}, "data.kind: 'csv' given, must be 'tutorial' or 'adding' or 'table'"),
         ({"seed": -1}, "seed: -1 given, must be greater than or equal to 0"),
         ({"seed": 2**32}, "seed: 4294967296 given, must be less than 4294967296"),
         ({"experiment": 5}, "experiment: 5 given, must be a valid string"),
@@ -453,10 +457,207 @@ def test_parsing_leaves_the_given_values_as_they_are() -> None:
 
 
 def test_every_setting_is_described() -> None:
-    parts = (HandBuilt, BuiltIn, RNN, Training, FineTuning, AddingData, Converged, Figures)
+    parts = (HandBuilt, BuiltIn, RNN, Training, FineTuning, AddingData, TableData, Sql, Output, Converged, Figures)
     for section in (CompareConfig, *parts):
         for name, field in section.model_fields.items():
-            assert name == "kind" or field.description, f"{section.__name__}.{name}"
+            # what a split is stands where the split is
+            assert name in ("kind", "split") or field.description, f"{section.__name__}.{name}"
+
+
+# ---- tables of one's own
+TABLE = {"kind": "table", "path": "a.csv", "target": "y", "horizon": 24}
+FEWEST = {"experiment": "x", "data": TABLE}
+
+
+def of_table(**contenders: Any) -> dict[str, Contender]:
+    """What becomes of these contenders, trained on a table."""
+    return parse_config({**FEWEST, "contenders": contenders}, "my.yaml").contenders
+
+
+def default(model: AnyModel) -> Contender:
+    return Contender(
+        model=model,
+        training=Training(max_epochs=10, batch_size=64, shuffle=True, clip_norm=1.0, patience=3, threads=1),
+        fine_tuning=FineTuning(max_epochs=15),
+        replicas=1,
+    )
+
+
+def test_for_a_table_its_path_and_its_target_are_enough() -> None:
+    expected = CompareConfig(
+        experiment="x",
+        seed=42,
+        data=TableData(
+            kind="table",
+            path="a.csv",
+            sql=None,
+            task="forecast",
+            target="y",
+            features=None,
+            time=None,
+            group=None,
+            context_length=96,
+            horizon=24,
+            stride=1,
+            evaluation_stride=1,
+            residual="last_value",
+            season=None,
+            split=Split(train=0.7, validation=0.1, test=None),
+            scaling="standard",
+            missing="refuse",
+            gaps="refuse",
+            duplicates="refuse",
+            unsorted="sort",
+        ),
+        contenders={
+            "hand_built": default(HandBuilt(kind="hand_built", hidden_size=64, head="linear")),
+            "built_in": default(BuiltIn(kind="built_in", hidden_size=64, head="linear")),
+        },
+        converged=Converged(),
+        figures=Figures(),
+    )
+    found = parse_config(FEWEST, "my.yaml")
+    assert found == expected
+    assert list(found.contenders) == ["hand_built", "built_in"]
+    assert CompareConfig(experiment="x", data=TableData(kind="table", path="a.csv", target="y", horizon=24)) == expected
+    assert CompareConfig.model_validate(FEWEST) == expected
+    assert parse_config(yaml.safe_load(found.to_yaml()), "my.yaml") == expected
+    assert FEWEST == {"experiment": "x", "data": TABLE}  # what is given stays as it is
+
+
+def test_of_a_contender_for_a_table_what_is_not_given_is_the_default() -> None:
+    found = of_table(
+        rnn={},
+        mine={"model": {"kind": "hand_built", "cell": "peephole", "hidden_size": 8}},
+        built_in={"model": {"kind": "rnn", "num_layers": 2}},
+        hand_built={
+            "training": {"max_epochs": 4, "learning_rate": 0.1, "shuffle": False, "clip_norm": None, "patience": None}
+        },
+    )
+    assert list(found) == ["rnn", "mine", "built_in", "hand_built"]
+    assert found["rnn"] == default(RNN(kind="rnn", hidden_size=64, head="linear"))
+    assert found["mine"] == default(HandBuilt(kind="hand_built", cell="peephole", hidden_size=8, head="linear"))
+    assert found["built_in"] == default(RNN(kind="rnn", hidden_size=64, num_layers=2, head="linear"))
+    assert found["hand_built"] == Contender(
+        model=HandBuilt(kind="hand_built", hidden_size=64, head="linear"),
+        training=Training(max_epochs=4, learning_rate=0.1, batch_size=64, threads=1),
+        fine_tuning=FineTuning(max_epochs=6),
+    )
+
+
+def test_a_contender_for_a_table_may_be_given_whole() -> None:
+    """Even so as it would be for the tutorial; and as the object that it is."""
+    whole = VALID["contenders"]["ours"]
+    small = {**whole["model"], "head": "none"}
+    assert of_table(ours={**whole, "model": small})["ours"] == Contender(
+        model=HandBuilt(kind="hand_built", hidden_size=1),
+        training=Training(
+            max_epochs=10, learning_rate=0.01, batch_size=64, shuffle=True, clip_norm=1.0, patience=3, threads=1
+        ),
+        fine_tuning=FineTuning(max_epochs=20),
+    )
+    as_object = Contender(**whole)
+    assert of_table(ours=as_object) == {"ours": as_object}
+
+
+@pytest.mark.parametrize(("epochs", "further"), [(1, 2), (2, 3), (3, 5), (4, 6), (10, 15), (11, 17), (1000, 1500)])
+def test_fine_tuning_on_a_table_goes_on_for_half_as_many_epochs_more(epochs: int, further: int) -> None:
+    found = of_table(rnn={"training": {"max_epochs": epochs}}, mine={"model": {"kind": "rnn"}, "training": {}})
+    assert found["rnn"].fine_tuning.max_epochs == further
+    own = of_table(rnn={"training": {"max_epochs": epochs}, "fine_tuning": {"max_epochs": epochs + 100}})
+    assert own["rnn"].fine_tuning.max_epochs == epochs + 100
+
+
+SQL = {"url": "sqlite:///a.db", "query": "SELECT * FROM t"}
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        # the contenders
+        (FEWEST | {"contenders": {}}, "contenders: must not be empty"),
+        (FEWEST | {"contenders": None}, "contenders: None given, must be a mapping"),
+        (FEWEST | {"contenders": ["rnn"]}, "contenders: ['rnn'] given, must be a mapping"),
+        (FEWEST | {"contenders": {"rnn": None}}, "contenders.rnn: None given, must be a mapping"),
+        (
+            FEWEST | {"contenders": {"rnn": {"model": "lstm"}}},
+            "contenders.rnn.model: 'lstm' given, must be a mapping; contenders.rnn.training: missing; "
+            "contenders.rnn.fine_tuning: missing",
+        ),
+        (
+            FEWEST | {"contenders": {"mine": {"model": {"kind": "gru"}}}},
+            f"contenders.mine.model.kind: 'gru' given, {KINDS}",
+        ),
+        (
+            FEWEST | {"contenders": {"rnn": {"modle": {}}}},
+            "contenders.rnn.modle: unknown key; did you mean model?",
+        ),
+        (
+            FEWEST | {"contenders": {"rnn": {"model": {"hidden_size": 4, "head": "none"}}}},
+            "contenders.rnn.model: hidden_size 4 with head none: without a head the last hidden state is the one "
+            "prediction, so hidden_size must be 1, or head linear",
+        ),
+        (
+            FEWEST | {"contenders": {"rnn": {"fine_tuning": {"max_epochs": 10}}}},
+            f"contenders.rnn: fine_tuning.max_epochs 10 with training.max_epochs 10: {EPOCHS}",
+        ),
+        # what goes with which data
+        (
+            FEWEST | {"contenders": {"rnn": {"replicas": 2}}},
+            "the configuration: contender rnn with replicas 2: the data table takes no copies",
+        ),
+        (
+            changed({"data": ADDING, f"{OURS}.training.patience": 3}),
+            "the configuration: contender ours with patience 3: the data adding has no validation part to watch",
+        ),
+        (changed({"data": ADDING, "contenders": GONE}), "contenders: missing"),
+        (changed({f"{OURS}.training": GONE}), "contenders.ours.training: missing"),
+        # the table
+        (FEWEST | {"data": {"kind": "table", "path": "a.csv"}}, "data.target: missing"),
+        (FEWEST | {"data": {"path": "a.csv", "target": "y"}}, "data.kind: missing; contenders: missing"),
+        (FEWEST | {"data": {"kind": "table", "target": "y"}}, "data: give either path or sql"),
+        (FEWEST | {"data": TABLE | {"sql": SQL}}, "data: give either path or sql"),
+        (FEWEST | {"data": TABLE | {"task": "classify"}}, "data: task classify needs a group column: a label for each"),
+        (FEWEST | {"data": TABLE | {"task": "regress"}}, "data: task regress needs a group column: a label for each"),
+        (
+            FEWEST | {"data": TABLE | {"task": "predict"}},
+            "data.task: 'predict' given, must be 'forecast', 'classify' or 'regress'",
+        ),
+        (FEWEST | {"data": TABLE | {"horizont": 3}}, "data.horizont: unknown key; did you mean horizon?"),
+        (FEWEST | {"data": TABLE | {"horizon": 0}}, "data.horizon: 0 given, must be greater than or equal to 1"),
+        (
+            FEWEST | {"data": TABLE | {"context_length": 100_001}},
+            "data.context_length: 100001 given, must be less than or equal to 100000",
+        ),
+        (
+            FEWEST | {"data": TABLE | {"evaluation_stride": 0.5}},
+            "data.evaluation_stride: 0.5 given, must be a valid integer",
+        ),
+        (FEWEST | {"data": TABLE | {"season": 0}}, "data.season: 0 given, must be greater than or equal to 1"),
+        (
+            FEWEST | {"data": TABLE | {"split": {"training": 0.5}}},
+            "data.split.training: unknown key; did you mean train?",
+        ),
+        (
+            FEWEST | {"data": TABLE | {"gaps": "fill"}},
+            "data.gaps: 'fill' given, must be 'refuse', 'allow' or 'split'",
+        ),
+    ],
+)
+def test_what_can_not_be_of_a_table_is_refused_in_one_line(values: dict[str, Any], text: str) -> None:
+    assert message(values) == f"my.yaml: {text}"
+
+
+def test_a_table_has_no_few_labels_to_draw() -> None:
+    text = message(FEWEST | {"contenders": {"rnn": {"training": {"log_outputs": True}}}})
+    assert text.startswith("my.yaml: the configuration: contender rnn with log_outputs ")
+    assert text.endswith(": the data table has no few labels to draw")
+
+
+def test_a_log_of_outputs_copies_and_patience_are_for_the_data_that_they_fit() -> None:
+    assert of_table(rnn={"training": {"log_outputs": False}, "replicas": 1})["rnn"].training.patience == 3
+    fitting = changed({f"{OURS}.training.log_outputs": True, f"{OURS}.replicas": 2})
+    assert parse_config(fitting, "my.yaml").contenders["ours"].replicas == 2
 
 
 counts = st.integers(1, 2**40)
@@ -547,6 +748,70 @@ configurations = st.builds(
         max_size=2,
     ),
 )
+
+
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
+fractions = st.floats(0, 1)
+dates = st.dates().map(str)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> TableData:
+    columns = draw(st.lists(names, min_size=6, max_size=6, unique=True))
+    task = draw(st.sampled_from(["forecast", "classify", "regress"]))
+    parts = draw(st.sampled_from([fractions, counts, dates]))
+    test = draw(st.none() | parts)
+    source: dict[str, Any] = draw(
+        st.fixed_dictionaries({"path": names})
+        | st.fixed_dictionaries({"sql": st.builds(Sql, url=names, query=names, password_env=st.none() | names)})
+    )
+    return TableData(
+        kind="table",
+        task=task,
+        target=columns[:2] if task == "forecast" and draw(st.booleans()) else columns[0],
+        features=draw(st.none() | st.just(columns[2:4])),
+        time=draw(st.none() | st.just(columns[4])),
+        group=columns[5] if task != "forecast" else draw(st.none() | st.just(columns[5])),
+        context_length=draw(st.integers(1, 100_000)),
+        horizon=draw(st.integers(1, 10_000)),
+        stride=draw(counts),
+        evaluation_stride=draw(counts),
+        residual=draw(st.sampled_from(["none", "last_value"])),
+        season=draw(st.none() | counts),
+        split=Split(train=draw(parts), validation=draw(parts), test=test),
+        scaling=draw(st.sampled_from(["standard", "minmax", "none"])),
+        missing=draw(st.sampled_from(["refuse", "drop", "forward_fill", "interpolate"])),
+        gaps=draw(st.sampled_from(["refuse", "allow", "split"])),
+        duplicates=draw(st.sampled_from(["refuse", "first", "last", "mean"])),
+        unsorted=draw(st.sampled_from(["refuse", "sort"])),
+        **source,
+    )
+
+
+def trained_on_a_table(contender: Contender, patience: int | None) -> Contender:
+    training = contender.training.model_copy(update={"log_outputs": False, "patience": patience})
+    return contender.model_copy(update={"training": training, "replicas": 1})
+
+
+of_tables = st.builds(
+    CompareConfig,
+    experiment=st.just("x"),
+    data=tables(),
+    contenders=st.dictionaries(
+        st.sampled_from(["hand_built", "mine", "rnn"]),
+        st.builds(trained_on_a_table, contenders(), st.none() | counts),
+        min_size=1,
+        max_size=2,
+    ),
+)
+
+
+@given(of_tables)
+@settings(derandomize=True, deadline=None, max_examples=50)  # a shared machine may pause for longer than by default
+def test_a_configuration_of_a_table_survives_yaml_and_json(config: CompareConfig) -> None:
+    """No default takes the place of what was written down: of none neither."""
+    assert parse_config(yaml.safe_load(config.to_yaml()), "my.yaml") == config
+    assert CompareConfig.model_validate_json(config.model_dump_json()) == config
 
 
 @given(configurations)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,26 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 from lstm_models.cells import Step
 from lstm_models.figures import (
     BLUE,
     DASHES,
+    DOTTED,
     GREY,
     ORANGE,
+    OTHERS,
+    TRUTH,
     Copies,
     Curve,
+    Forecast,
     Points,
+    confusion,
+    errors_by_step,
     errors_of_copies,
+    forecasts,
     gates,
     gradients_through_time,
     loss_curves,
@@ -38,16 +47,53 @@ def points(error: float) -> Points:
 
 
 def test_loss_curves_tell_who_ends_lowest_on_a_log_axis() -> None:
-    axes = loss_curves(CURVES).axes[0]
-    assert axes.get_title() == "built_in ends lowest: a loss of 0.01 after 100 steps"
+    figure = loss_curves(CURVES)
+    axes = figure.axes[0]
+    assert figure.get_suptitle() == "built_in ends lowest: a loss of 0.01 after 100 steps"
     assert axes.get_yscale() == "log"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer steps", "squared error, mean over an epoch")
 
 
 def test_the_resume_point_is_marked_on_the_curve_that_has_one() -> None:
     axes = loss_curves(CURVES).axes[0]
-    assert [text.get_text().strip() for text in axes.texts] == ["hand_built", "resumed", "built_in"]
-    assert [line.get_xydata().tolist() for line in axes.lines if len(line.get_xydata()) == 1] == [[[99.0, 0.2]]]
+    assert [text.get_text() for text in axes.texts] == ["resumed", "hand_built", "built_in"]
+    assert data_of(axes, points=1) == [[[99.0, 0.2]]]
+
+
+VALIDATED = {
+    "hand_built": Curve([49, 99], [0.5, 0.2], None, validation={49: 0.6, 99: 0.3}),
+    "built_in": Curve([49, 99], [0.4, 0.1], None, validation={49: 0.25, 99: 0.7}),
+    "rnn": Curve([49, 99], [0.01, 0.001], None),
+}
+
+
+def test_validation_is_dotted_and_the_title_tells_where_it_is_lowest() -> None:
+    """Rather than who ends lowest, in training or in validation."""
+    figure = loss_curves(VALIDATED, loss="cross-entropy")
+    axes = figure.axes[0]
+    assert figure.get_suptitle() == "built_in has the lowest validation loss: 0.25 after 50 steps"
+    assert axes.get_ylabel() == "cross-entropy, mean over an epoch\n(thin dots: validation)"
+    dotted = [line for line in axes.lines if line._unscaled_dash_pattern == DOTTED]
+    assert [line.get_xydata().tolist() for line in dotted] == [[[49, 0.6], [99, 0.3]], [[49, 0.25], [99, 0.7]]]
+    assert colours_of(dotted) == [BLUE, ORANGE]
+    assert {line.get_linewidth() < axes.lines[0].get_linewidth() for line in dotted} == {True}
+    assert [text.get_text() for text in axes.texts] == ["hand_built", "built_in", "rnn", "lowest"]
+    assert data_of(axes, points=1) == [[[49, 0.25]]]
+    assert written(figure) == 800
+
+
+def test_a_validation_loss_that_is_no_number_is_not_the_lowest() -> None:
+    figure = loss_curves({"rnn": Curve([4, 9], [0.5, 0.2], None, validation={4: float("nan"), 9: 0.3})})
+    assert figure.get_suptitle() == "rnn has the lowest validation loss: 0.3 after 10 steps"
+
+
+def data_of(axes: Any, points: int) -> list[Any]:
+    """Of the lines with so many points."""
+    return [line.get_xydata().tolist() for line in axes.lines if len(line.get_xydata()) == points]
+
+
+def colours_of(lines: Any) -> list[str]:
+    return [to_hex(line.get_color()).upper() for line in lines]
 
 
 def test_a_contender_has_its_colour_everywhere() -> None:
@@ -66,6 +112,22 @@ def test_predictions_tell_who_comes_nearest_in_the_last_phase() -> None:
     figure = predictions_against_targets(phases)
     assert figure.get_suptitle() == "hand_built comes nearest to the targets (on the line), in sample"
     assert [axes.get_title() for axes in figure.axes] == ["initial", "fine-tuned"]
+
+
+def test_predictions_tell_whether_they_are_in_sample() -> None:
+    phases = {"initial": {"hand_built": points(0.4), "built_in": points(0.1)}}
+    figure = predictions_against_targets(phases, in_sample=False)
+    assert figure.get_suptitle() == "built_in comes nearest to the targets (on the line), on the test part"
+
+
+def test_many_predictions_of_many_contenders_are_small() -> None:
+    few, many = Points([0.5], [0.5], 0.0), Points([0.5, 1.0] * 2000, [0.5, 1.0] * 2000, 0.0)
+    names = ["hand_built", "built_in", "rnn", "a", "b"]
+    large, small = (predictions_against_targets({"initial": dict.fromkeys(names, points)}) for points in (few, many))
+    sizes = [[dots.get_sizes()[0] for dots in figure.axes[0].collections] for figure in (large, small)]
+    assert sizes[0] == [90, 50, 10, 10, 10]
+    assert sizes[1] == pytest.approx([11, 6.1, 6, 6, 6], rel=0.01)
+    assert written(small) == 800
 
 
 def test_figures_are_800_pixels_wide() -> None:
@@ -336,3 +398,293 @@ def test_many_units_and_steps_fit_on_the_page() -> None:
     figure = gates("hand_built", torch.rand(2, 300, 1), opened(2, T=300, H=64), ["A", "B"])
     assert written(figure) == 800
     assert figure.get_size_inches()[1] <= 12
+
+
+# ---- labels at the ends of lines
+LONG = "hand_built_with_layer_norm_and_a_forget_bias_of_"
+
+
+def labels(figure: Figure, axes: Any) -> list[Text]:
+    """The names beside the lines, from the top; each is within the figure and none lies on another."""
+    figure.savefig(io.BytesIO(), format="png")
+    texts = sorted(axes.texts, key=lambda text: -Text.get_window_extent(text).y0)
+    boxes = [Text.get_window_extent(text) for text in texts]
+    assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))
+    assert all(0 <= box.x0 < box.x1 <= 800 and 0 <= box.y0 < box.y1 <= figure.bbox.height for box in boxes)
+    return texts
+
+
+def names(texts: list[Text]) -> list[str]:
+    return [text.get_text() for text in texts]
+
+
+@pytest.mark.parametrize("ends", [[0.5] * 8, [0.1] * 8, [0.9] * 7 + [0.1], [0.5, 0.50001, 0.50002] + [0.1] * 5])
+def test_labels_of_lines_that_end_together_lie_apart_in_the_order_of_the_lines(ends: list[float]) -> None:
+    lines = {f"contender_{rank}": [1.0, end] for rank, end in enumerate(ends)}
+    figure = errors_by_step(lines, {}, "1")
+    from_the_top = sorted(lines, key=lambda name: lines[name][1], reverse=True)  # stable: of equals the first
+    assert names(labels(figure, figure.axes[0])) == from_the_top
+
+
+def test_labels_with_room_stay_beside_their_lines() -> None:
+    figure = errors_by_step({"hand_built": [1.0, 1.0], "built_in": [0.5, 0.5], "rnn": [0.0, 0.1]}, {}, "1")
+    axes = figure.axes[0]
+    for text, end in zip(labels(figure, axes), (1.0, 0.5, 0.1), strict=True):
+        box = Text.get_window_extent(text)
+        assert (box.y0 + box.y1) / 2 == pytest.approx(axes.transData.transform((2, end))[1], abs=2)
+        assert box.x0 > axes.transData.transform((2, end))[0]
+
+
+def test_long_names_lose_their_middle_beside_a_line_and_are_whole_in_the_title() -> None:
+    figure = errors_by_step({f"{LONG}one": [0.2], f"{LONG}two": [0.1]}, {}, "1")
+    assert names(labels(figure, figure.axes[0])) == ["hand_built_w…bias_of_one", "hand_built_w…bias_of_two"]
+    assert figure.get_suptitle() == f"{LONG}two, lowest of 2: 0.10 at step 1"
+
+
+def test_a_line_that_ends_in_no_number_has_its_name_at_the_bottom() -> None:
+    figure = errors_by_step({"hand_built": [0.2, 0.3], "rnn": [0.3, float("nan")]}, {}, "1")
+    assert names(labels(figure, figure.axes[0])) == ["hand_built", "rnn"]
+    assert figure.get_suptitle() == "hand_built, lowest of 2: from 0.20 at step 1 to 0.30 at step 2"
+
+
+# ---- forecasts
+def window(told: dict[str, list[float]], name: str = "14:00", target: str = "OT") -> Forecast:
+    return Forecast(name, target, past=[float(value) for value in range(100)], truth=[100.0, 102.0], told=told)
+
+
+HALF_OFF = window({"hand_built": [100.0, 103.0], "built_in": [98.0, 102.0]})  # by 0.5 and by 1
+
+
+def test_forecasts_lie_beside_the_truth_after_the_last_of_the_past() -> None:
+    figure = forecasts([HALF_OFF, window(dict(HALF_OFF.told), name="15:00", target="$x$ and $y")])
+    assert [axes.get_title() for axes in figure.axes] == ["14:00", "15:00"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["OT", "$x$ and $y"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "steps from the forecast's origin (grey: the past)"]
+    for axes in figure.axes:
+        origin, past, *ahead = axes.lines
+        assert origin.get_xdata() == [0, 0]
+        assert past.get_xydata().tolist() == [[step, 99 + step] for step in range(-23, 1)]
+        assert [line.get_xydata().tolist() for line in ahead] == [
+            [[1, 100], [2, 102]],
+            [[1, 100], [2, 103]],
+            [[1, 98], [2, 102]],
+        ]
+        assert colours_of([past, *ahead]) == [GREY, TRUTH, BLUE, ORANGE]
+        assert ahead[1].get_linestyle() == "-"
+        assert ahead[2]._unscaled_dash_pattern == DASHES[1]
+    first, second = figure.axes
+    assert names(labels(figure, first)) == ["hand_built", "truth", "built_in"]
+    assert len(second.texts) == 0
+    assert written(figure) == 800
+
+
+@pytest.mark.parametrize(("S", "given", "shown"), [(1, 100, 24), (24, 100, 24), (30, 100, 30), (30, 10, 10), (3, 0, 0)])
+def test_of_the_past_a_horizon_is_shown_and_24_steps_at_least(S: int, given: int, shown: int) -> None:
+    past, truth = list(np.arange(-given, 0.0)), list(np.arange(float(S)))
+    figure = forecasts([Forecast("A", "OT", past, truth, {"hand_built": truth})])
+    assert figure.axes[0].lines[1].get_ydata().tolist() == past[len(past) - shown :]
+    assert written(figure) == 800
+
+
+@pytest.mark.parametrize(
+    ("windows", "title"),
+    [
+        ([HALF_OFF], "In this window hand_built is nearest to the truth: mean absolute error 0.50"),
+        (
+            [HALF_OFF, window({"hand_built": [110.0, 102.0], "built_in": [100.0, 102.0]})],
+            "In these 2 windows built_in is nearest to the truth: mean absolute error 0.50",
+        ),
+        ([window({"rnn": [400.0, 402.0]})], "In this window the mean absolute error of rnn is 300"),
+        (
+            [window({"a": [100.0, 104.0], "b": [100.0, 103.99], "c": [100.0, 104.03]})],
+            "In this window a and b (equal within 1 %) are nearest to the truth: mean absolute error 1.0",
+        ),
+        (
+            [window({"a": [100.0, 102.0], "b": [100.0, 102.0]}), window({"a": [100.0, 102.0], "b": [100.0, 102.0]})],
+            "In these 2 windows a and b (equal within 1 %) are nearest to the truth: mean absolute error 0.0",
+        ),
+        (
+            [window({"a": [float("nan"), 104.0], "b": [0.0, 103.0]})],
+            "In this window b is nearest to the truth: mean absolute error 50",
+        ),
+        ([window({"a": [float("nan"), 104.0]})], "In this window no mean absolute error is finite"),
+    ],
+)
+def test_forecasts_tell_who_is_nearest_in_these_windows_alone(windows: list[Forecast], title: str) -> None:
+    figure = forecasts(windows)
+    assert figure.get_suptitle() == title
+    assert written(figure) == 800
+
+
+def test_errors_of_two_targets_are_not_added_up() -> None:
+    other = window({"hand_built": [100.0, 110.0], "built_in": [100.0, 104.0]}, target="HUFL")
+    title = forecasts([HALF_OFF, HALF_OFF, other]).get_suptitle()
+    assert title.replace("\n", " ") == (
+        "Nearest to the truth in these 3 windows, and the mean absolute error: OT: hand_built 0.50; HUFL: built_in 1.0"
+    )
+
+
+def test_a_forecast_of_one_step_is_a_marker() -> None:
+    one = Forecast("A", "OT", [1.0, 2.0], [3.0], {"hand_built": [3.5], "built_in": [2.5]})
+    figure = forecasts([one])
+    assert [line.get_marker() for line in figure.axes[0].lines] == ["None", "None", "D", "o", "s"]
+    assert names(labels(figure, figure.axes[0])) == ["hand_built", "truth", "built_in"]
+
+
+def test_many_contenders_and_steps_fit_beside_each_other() -> None:
+    ends = {f"{LONG}{rank}": list(np.full(720, 2.0 + 1e-3 * rank)) for rank in range(12)}
+    figure = forecasts([Forecast("A", "OT", [1.0] * 2000, [2.0] * 720, ends)] * 2)
+    assert len(labels(figure, figure.axes[0])) == 13
+
+
+# ---- errors by step
+BASELINES = {"last_value": [0.02, 0.05, 0.04], "mean": [0.03, 0.03, 0.03]}
+ERRORS = {"hand_built": [0.012, 0.02, 0.035], "built_in": [0.03, 0.03, 0.041]}
+
+
+def test_errors_lie_over_the_steps_from_1_and_baselines_are_grey() -> None:
+    figure = errors_by_step(ERRORS, BASELINES, "°C²")
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step of the horizon", "mean squared error (°C²)")
+    assert [line.get_ydata().tolist() for line in axes.lines] == [*BASELINES.values(), *ERRORS.values()]
+    assert {tuple(line.get_xdata()) for line in axes.lines} == {(1, 2, 3)}
+    assert colours_of(axes.lines) == [GREY, GREY, BLUE, ORANGE]
+    assert [line.is_dashed() for line in axes.lines] == [False, True, False, True]
+    beside = {text.get_text(): (to_hex(text.get_color()).upper(), text.get_fontweight()) for text in axes.texts}
+    assert beside == {
+        "last_value": (GREY, "normal"),
+        "mean": (GREY, "normal"),
+        "hand_built": (BLUE, "bold"),
+        "built_in": (ORANGE, "bold"),
+    }
+    assert names(labels(figure, axes)) == ["built_in", "last_value", "hand_built", "mean"]
+    assert axes.get_yscale() == "linear"
+    assert axes.get_ylim()[0] == 0
+    assert written(figure) == 800
+
+
+@pytest.mark.parametrize(
+    ("errors", "baselines", "title"),
+    [
+        (
+            ERRORS,
+            BASELINES,
+            "hand_built, lowest of 2: from 0.012 at step 1 to 0.035 at step 3; below all baselines at 2 of 3 steps",
+        ),
+        ({"rnn": [0.012, 0.041]}, {}, "rnn: from 0.012 at step 1 to 0.041 at step 2"),
+        (
+            {"rnn": [1.0, 2.0]},
+            {"mean": [1.5, 2.5]},
+            "rnn: from 1.0 at step 1 to 2.0 at step 2; below mean at every step",
+        ),
+        ({"rnn": [1.0, 2.0]}, {"mean": [0.5, 2.0]}, "rnn: from 1.0 at step 1 to 2.0 at step 2; below mean at no step"),
+        ({"rnn": [1.0]}, {"mean": [1.5], "ridge": [2.0]}, "rnn: 1.0 at step 1; below all baselines"),
+        ({"rnn": [1.0]}, {"mean": [0.5]}, "rnn: 1.0 at step 1; not below mean"),
+        (
+            {"a": [1.0, 3.0], "b": [2.0, 2.03], "c": [3.0, 3.0]},
+            {},
+            "a and b (equal within 1 %), lowest of 3: from 1.0 at step 1 to 3.0 at step 2",
+        ),
+        ({"a": [100.0], "b": [100.5]}, {}, "a and b (equal within 1 %): 100 at step 1"),
+        ({"a": [INFINITY, 1.0]}, {}, "No contender's error is finite"),
+    ],
+)
+def test_errors_by_step_tell_the_first_and_the_last_of_the_lowest(
+    errors: dict[str, list[float]], baselines: dict[str, list[float]], title: str
+) -> None:
+    figure = errors_by_step(errors, baselines, "1")
+    assert figure.get_suptitle().replace("\n", " ") == title
+    assert written(figure) == 800
+
+
+@pytest.mark.parametrize(("highest", "scale"), [(0.2, "linear"), (0.25, "log"), (INFINITY, "linear")])
+def test_errors_that_differ_much_are_on_a_log_axis(highest: float, scale: str) -> None:
+    axes = errors_by_step({"rnn": [0.01, 0.02]}, {"mean": [highest, 0.1]}, "1").axes[0]
+    assert axes.get_yscale() == scale
+
+
+def test_errors_of_none_are_on_a_linear_axis() -> None:
+    figure = errors_by_step({"rnn": [0.0, 2.0]}, {}, "1")
+    assert figure.axes[0].get_yscale() == "linear"
+    assert figure.get_suptitle() == "rnn: from 0.0 at step 1 to 2.0 at step 2"
+
+
+def test_one_step_is_markers_and_a_thousand_are_lines() -> None:
+    one = errors_by_step({"hand_built": [0.1]}, {"mean": [0.2], "ridge": [0.1]}, "1")
+    assert [line.get_marker() for line in one.axes[0].lines] == ["o", "s", "o"]
+    assert one.axes[0].get_xticks().tolist() == [1]
+    many = errors_by_step({"hand_built": [0.1] * 1000}, {"mean": [0.2] * 1000}, "1")
+    assert [line.get_marker() for line in many.axes[0].lines] == ["None", "None"]
+    assert written(one) == written(many) == 800
+
+
+# ---- confusion
+COUNTS = [[90, 10, 0], [5, 95, 0], [0, 0, 0]]  # the third class never came
+CLASSES = ["no", "yes", "$maybe$ $"]
+
+
+def told_panels(figure: Figure) -> list[Any]:
+    return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+
+
+def test_each_contender_has_a_panel_with_counts_and_shares_of_the_row() -> None:
+    figure = confusion({"hand_built": COUNTS, "built_in": [[100, 0, 0], [20, 80, 0], [0, 0, 0]]}, CLASSES)
+    assert figure.get_suptitle() == "hand_built is right in 92 %, built_in in 90 % of 200"
+    ours, theirs = told_panels(figure)
+    assert [(axes.get_title(), to_hex(axes.title.get_color()).upper()) for axes in (ours, theirs)] == [
+        ("hand_built", BLUE),
+        ("built_in", ORANGE),
+    ]
+    assert shown(ours).tolist() == [[0.9, 0.1, 0], [0.05, 0.95, 0], [0, 0, 0]]
+    assert shown(theirs).tolist() == [[1, 0, 0], [0.2, 0.8, 0], [0, 0, 0]]
+    assert {axes.images[0].get_clim() for axes in (ours, theirs)} == {(0, 1)}
+    written_in = {text.get_position(): (text.get_text(), text.get_color()) for text in ours.texts}
+    assert written_in[1, 0] == ("10", "black")  # column, row
+    assert written_in[0, 0] == ("90", "white")
+    assert [written_in[column, row][0] for row in range(3) for column in range(3)] == [
+        str(count) for row in COUNTS for count in row
+    ]
+    assert [text.get_text() for text in ours.get_yticklabels()] == CLASSES
+    assert [text.get_text() for text in theirs.get_xticklabels()] == CLASSES
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in (ours, theirs)] == [("told", "truth"), ("told", "")]
+    assert figure.axes[-1].get_ylabel() == "share of the truth's row"
+    assert written(figure) == 800
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "percent"),
+    [(3, 0, "100"), (999, 1, "over 99"), (989, 11, "99"), (0, 5, "0"), (1, 999, "under 1"), (2, 1, "67")],
+)
+def test_all_are_right_only_if_all_are(right: int, wrong: int, percent: str) -> None:
+    figure = confusion({"rnn": [[right, wrong], [0, 0]]}, ["no", "yes"])
+    assert figure.get_suptitle() == f"rnn is right in {percent} % of {right + wrong:,}"
+
+
+def test_a_contenders_name_may_hold_any_word() -> None:
+    figure = confusion({"a_in_b": [[1, 0], [0, 1]], "in": [[1, 0], [0, 1]]}, ["no", "yes"])
+    assert figure.get_suptitle() == "a_in_b is right in 100 %, in in 100 % of 2"
+
+
+@pytest.mark.parametrize(("contenders", "rows"), [(1, 1), (2, 1), (3, 2), (4, 2)])
+@pytest.mark.parametrize("classes", [12, 13, 100])
+def test_counts_are_written_up_to_12_classes_and_a_hundred_are_drawn(contenders: int, rows: int, classes: int) -> None:
+    counts = (1000 * np.eye(classes, dtype=int)).tolist()
+    named = [f"a long name of a class, {number}" for number in range(classes)]
+    figure = confusion({f"{LONG}{rank}": counts for rank in range(contenders)}, named)
+    drawn = told_panels(figure)
+    assert len(drawn) == contenders
+    assert {len(axes.texts) for axes in drawn} == {144 if classes == 12 else 0}
+    assert len({axes.get_subplotspec().rowspan.start for axes in drawn}) == rows
+    assert [to_hex(axes.title.get_color()).upper() for axes in drawn] == list(OTHERS[:contenders])
+    assert written(figure) == 800
+    ticks = drawn[0].get_yticklabels()
+    boxes = [text.get_window_extent() for text in ticks]
+    assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))
+    assert ticks[0].get_text() == "a long …ass, 0"
+    assert len(ticks) == classes if classes < 100 else 10 <= len(ticks) <= 26
+
+
+def test_few_classes_stand_in_one_row() -> None:
+    figure = confusion(dict.fromkeys(["hand_built", "built_in", "rnn", "gru"], COUNTS), CLASSES)
+    assert {axes.get_subplotspec().rowspan.start for axes in told_panels(figure)} == {0}
+    assert written(figure) == 800

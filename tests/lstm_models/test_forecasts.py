@@ -25,7 +25,7 @@ from lstm_models.config import (
     TableData,
     Training,
 )
-from lstm_models.data.dataset import Dataset, of_rows
+from lstm_models.data.dataset import Dataset, of_table
 from lstm_models.data.examples import Examples
 from lstm_models.module import SequenceModule
 from lstm_models.network import Network, Scaling, build_network
@@ -117,6 +117,30 @@ def test_of_classes_the_loss_is_the_negative_log_likelihood() -> None:
     torch.testing.assert_close(network.losses(told_BC, y_B).double(), expected_B, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("center", "spread"), [(0.0, 2.5), (-3.0, 1.0), (1e6, 1e-6), (-3.0, 2.5)])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_number_is_told_in_its_own_unit_and_its_loss_in_scaled_ones(name: str, center: float, spread: float) -> None:
+    network, plain = built(name, Output(center=center, spread=spread)).float(), built(name, Output()).float()
+    x_BTD, y_B = raw().float(), torch.tensor([1.0, -2.0, 0.0, 30.0])
+    head_B = plain(x_BTD)
+    # float32
+    torch.testing.assert_close(network(x_BTD), head_B * spread + center, rtol=1e-6, atol=1e-6)
+    told_B = center + spread * torch.tensor([0.5, -1.0, 0.0, 2.0])
+    expected_B = ((told_B.double() - y_B) / spread) ** 2
+    torch.testing.assert_close(network.losses(told_B, y_B).double(), expected_B, rtol=1e-5, atol=1e-6)
+    copies_RB = network.losses(told_B.expand(3, -1), y_B)
+    assert torch.equal(copies_RB, network.losses(told_B, y_B).expand(3, -1))
+
+
+@pytest.mark.parametrize("spread", [1e-40, 1e-30, 1e-20, 1e25, 1e38])
+def test_the_loss_of_a_number_is_one_whatever_its_unit(spread: float) -> None:
+    """The squares of such numbers are 0 or infinite in float32."""
+    network = built("hand_built", Output(spread=spread)).float()
+    told_B, y_B = torch.tensor([1.0, 2.0]) * spread, torch.tensor([0.0, 0.5]) * spread
+    # 1e-3: near the smallest number there is, float32 has few digits
+    torch.testing.assert_close(network.losses(told_B, y_B), torch.tensor([1.0, 2.25]), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("output", [Output(), Output(kind="classes", classes=["a", "b"])], ids=["number", "classes"])
 @pytest.mark.parametrize("name", MODELS)
 def test_with_lengths_each_sequence_is_told_as_if_it_were_alone(name: str, output: Output) -> None:
@@ -168,7 +192,7 @@ def waves() -> Dataset:
         horizon=2,
         split=Split(train=40, validation=15),
     )
-    return of_rows(table, config, "a.csv", seed=0)
+    return of_table(table, config, seed=0)
 
 
 def contender(first: int, then: int, name: str = "hand_built", replicas: int = 1, **training: Any) -> Contender:
@@ -229,6 +253,17 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path: Pat
 
     fit(contender(done.best_epoch, 9, name, learning_rate=0.2), data, seed=3, save_to=tmp_path / "until.ckpt")
     assert_same_weights(best, tmp_path / "until.ckpt")  # looking at the validation data changes nothing
+
+
+@pytest.mark.parametrize("every", [1, 1000])
+def test_with_validation_each_epoch_has_both_losses_however_rarely_a_step_is_logged(tmp_path: Path, every: int) -> None:
+    logger = CSVLogger(tmp_path, name="", version="")
+    settings = contender(3, 4, log_every_n_steps=every)
+    done = fit(settings, waves(), seed=3, save_to=tmp_path / "last.ckpt", best_to=tmp_path / "b.ckpt", loggers=[logger])
+    logger.save()
+    assert (len(logged(tmp_path, "train_loss_epoch")), len(logged(tmp_path, "val_loss"))) == (3, 3)
+    assert logged(tmp_path, "train_loss_epoch")[-1] == pytest.approx(done.loss, rel=1e-6)  # the CSV holds float32
+    assert len(logged(tmp_path, "train_loss")) == (done.steps if every == 1 else 0)
 
 
 def test_without_validation_the_last_epoch_is_the_best_and_no_best_checkpoint_is_written(tmp_path: Path) -> None:
@@ -370,7 +405,7 @@ def test_classes_are_learnt_from_series_of_different_lengths(tmp_path: Path, nam
     table = pd.DataFrame({"g": g, "x": np.where(g % 2, 1.0, -1.0) + 0.1 * np.sin(np.arange(len(g)))})
     table["y"] = np.where(g % 2, "up", "down")
     config = TableData(kind="table", path="a.csv", task="classify", target="y", group="g")
-    data = of_rows(table, config, "a.csv", seed=0)
+    data = of_table(table, config, seed=0)
     assert data.validation is not None
     path = tmp_path / "best.ckpt"
     done = fit(contender(15, 16, name, learning_rate=0.05), data, seed=3, save_to=tmp_path / "a.ckpt", best_to=path)
@@ -378,3 +413,36 @@ def test_classes_are_learnt_from_series_of_different_lengths(tmp_path: Path, nam
     assert loss_of(network, data.validation) == pytest.approx(done.best_loss, rel=1e-6)  # float32's sum
     x_BTD, y_B, lengths_B = data.test.take(torch.arange(data.test.count))
     assert torch.equal(network(x_BTD, lengths_B).argmax(1), y_B)
+
+
+def of_groups(unit: float = 1.0) -> Dataset:
+    """The length of a series and its mean, together, in a unit of one's choice."""
+    sizes = [2 + g % 4 for g in range(40)]
+    g = np.repeat(np.arange(40), sizes)
+    table = pd.DataFrame({"g": g, "x": np.sin(g) + 0.1 * np.sin(np.arange(len(g)))})
+    table["y"] = unit * (5 + np.repeat(sizes, sizes) + table.groupby("g")["x"].transform("mean").round(3))
+    return of_table(table, TableData(kind="table", path="a.csv", task="regress", target="y", group="g"), seed=0)
+
+
+@pytest.mark.parametrize("name", ["hand_built", "built_in"])
+def test_numbers_are_learnt_from_series_of_different_lengths(tmp_path: Path, name: str) -> None:
+    data, path = of_groups(), tmp_path / "best.ckpt"
+    assert data.validation is not None
+    done = fit(contender(60, 61, name, learning_rate=0.03), data, seed=3, save_to=tmp_path / "a.ckpt", best_to=path)
+    network = load_network(path)
+    assert (network.output.center, network.output.spread) == (data.output.center, data.output.spread)
+    assert loss_of(network, data.validation) == pytest.approx(done.best_loss, rel=1e-6)  # float32's sum
+    assert loss_of(network, data.test) < 0.05  # in scaled units; who tells the mean has 1 or so
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**10, 2.0**70])
+def test_what_is_learnt_does_not_depend_on_the_unit_of_the_numbers(tmp_path: Path, unit: float) -> None:
+    """To the last bit: with powers of two nothing is rounded."""
+    settings = contender(2, 3)
+    one = fit(settings, of_groups(), seed=3, save_to=tmp_path / "one.ckpt", best_to=tmp_path / "one.best.ckpt")
+    other = fit(settings, of_groups(unit), seed=3, save_to=tmp_path / "b.ckpt", best_to=tmp_path / "b.best.ckpt")
+    assert_same_weights(tmp_path / "b.ckpt", tmp_path / "one.ckpt")
+    assert (other.loss, other.best_loss) == (one.loss, one.best_loss)
+    x_BTD, _, lengths_B = of_groups().test.take(torch.arange(8))
+    told = [load_network(tmp_path / path)(x_BTD, lengths_B) for path in ("one.ckpt", "b.ckpt")]
+    assert torch.equal(told[1], told[0] * unit)

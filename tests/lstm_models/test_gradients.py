@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lstm_models import LSTM
-from lstm_models.config import RNN, AnyModel, BuiltIn, HandBuilt
-from lstm_models.data.tables import Sequences
-from lstm_models.network import Network, build_network
+from lstm_models.config import RNN, AnyModel, BuiltIn, HandBuilt, Output
+from lstm_models.data.examples import Batch
+from lstm_models.network import Network, Scaling, build_network
 from lstm_models.tracing import StateGradients, gradients_through_time
 
 # float64, sums in another order; 4e-16 was seen
@@ -42,9 +42,9 @@ def make(name: str, seed: int = 0, **sizes: Any) -> Network:
     return network
 
 
-def drawn(B: int = 4, T: int = 5, seed: int = 1) -> Sequences:
+def drawn(B: int = 4, T: int = 5, seed: int = 1) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    return Sequences(*(torch.randn(shape, dtype=torch.float64, generator=generator) for shape in ((B, T, D), (B,))))
+    return Batch(*(torch.randn(shape, dtype=torch.float64, generator=generator) for shape in ((B, T, D), (B,))))
 
 
 # ---- the equations once more
@@ -89,13 +89,13 @@ class Nudges(NamedTuple):
     cell: Tensor
 
 
-def no_nudges(network: Network, sequences: Sequences) -> Nudges:
+def no_nudges(network: Network, sequences: Batch) -> Nudges:
     core, (B, T, _) = network.recurrent, sequences.x_BTD.shape
     shape = (core.num_layers, T, B, core.hidden_size)
     return Nudges(*(torch.zeros(shape, dtype=torch.float64, requires_grad=True) for _ in range(2)))
 
 
-def losses(name: str, network: Network, sequences: Sequences, nudges: Nudges) -> Tensor:
+def losses(name: str, network: Network, sequences: Batch, nudges: Nudges) -> Tensor:
     """The squared error of each sequence, (B), with the states nudged."""
     below_TBD = sequences.x_BTD.transpose(0, 1)
     for layer in range(network.recurrent.num_layers):
@@ -115,7 +115,7 @@ def losses(name: str, network: Network, sequences: Sequences, nudges: Nudges) ->
             h = after(c) + nudges.hidden[layer, t]
             hidden.append(h)
         below_TBD = torch.stack(hidden)
-    return (network.head(below_TBD[-1]).squeeze(-1) - sequences.y_B) ** 2
+    return (network.head(below_TBD[-1]).squeeze(-1) - sequences.y) ** 2
 
 
 def norms(gradient_LTBH: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def norms(gradient_LTBH: Tensor) -> Tensor:
     return gradient_LTBH.pow(2).sum(dim=(0, 3)).sqrt().mean(1)
 
 
-def reference(name: str, network: Network, sequences: Sequences) -> StateGradients:
+def reference(name: str, network: Network, sequences: Batch) -> StateGradients:
     nudges = no_nudges(network, sequences)
     gradients = torch.autograd.grad(losses(name, network, sequences, nudges).sum(), nudges, materialize_grads=True)
     hidden_T, cell_T = map(norms, gradients)
@@ -148,7 +148,7 @@ def test_they_are_the_equations_derivatives(name: str, num_layers: int) -> None:
 
 
 @torch.no_grad()
-def by_differences(name: str, network: Network, sequences: Sequences) -> StateGradients:
+def by_differences(name: str, network: Network, sequences: Batch) -> StateGradients:
     """No autograd: each number of each state is moved by 1e-6 to either side, in all sequences at once."""
     nudges = no_nudges(network, sequences)
     gradients = []
@@ -177,7 +177,7 @@ def test_they_are_those_of_finite_differences(name: str, num_layers: int) -> Non
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("name", ["built_in", "rnn"])
 def test_they_are_those_of_pytorchs_own_cells_one_step_at_a_time(name: str, num_layers: int) -> None:
-    network, (x_BTD, y_B) = make(name, num_layers=num_layers), drawn()
+    network, (x_BTD, y_B, _) = make(name, num_layers=num_layers), drawn()
     kept: dict[str, list[list[Tensor]]] = {"h": [], "c": []}
     below = list(x_BTD.unbind(1))
     for layer in range(num_layers):
@@ -201,7 +201,7 @@ def test_they_are_those_of_pytorchs_own_cells_one_step_at_a_time(name: str, num_
         if layers
     )
     network.zero_grad()
-    found = gradients_through_time(network, Sequences(x_BTD, y_B))
+    found = gradients_through_time(network, Batch(x_BTD, y_B))
     assert_close(found, StateGradients(hidden_T, cell_T[0] if cell_T else None))
 
 
@@ -242,7 +242,7 @@ def test_of_any_size_they_are_the_equations_derivatives(case: Case) -> None:
 # ---- what can be told without a reference
 def test_at_the_last_step_it_is_the_heads_weight_times_twice_the_error() -> None:
     network, sequences = make("lstm"), drawn()
-    error_B = network(sequences.x_BTD) - sequences.y_B
+    error_B = network(sequences.x_BTD) - sequences.y
     expected = (2 * error_B).abs().mean() * network.head.weight.norm()
     torch.testing.assert_close(gradients_through_time(network, sequences).hidden_T[-1], expected, **CLOSE)
 
@@ -254,7 +254,7 @@ def test_in_a_plain_network_it_dies_stays_or_explodes_with_the_recurrent_weight(
     with torch.no_grad():
         for name, parameter in network.recurrent.named_parameters():
             parameter.fill_(factor if name == "weight_hh_l0" else 0)
-    sequences = Sequences(torch.zeros(3, 6, D, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    sequences = Batch(torch.zeros(3, 6, D, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
     hidden_T, cell_T = gradients_through_time(network, sequences)
     expected = hidden_T[-1] * torch.tensor([factor**back for back in (5, 4, 3, 2, 1, 0)], dtype=torch.float64)
     torch.testing.assert_close(hidden_T, expected, **CLOSE)
@@ -280,10 +280,10 @@ def test_in_the_cell_state_it_comes_back_through_the_forget_gate(name: str) -> N
 
 @pytest.mark.parametrize("name", ["lstm", "built_in", "rnn"])
 def test_it_is_the_mean_over_the_sequences_each_held_against_its_own_target(name: str) -> None:
-    network, (x_BTD, y_B) = make(name), drawn()
-    alone = [gradients_through_time(network, Sequences(x_BTD[n : n + 1], y_B[n : n + 1])) for n in range(4)]
+    network, (x_BTD, y_B, _) = make(name), drawn()
+    alone = [gradients_through_time(network, Batch(x_BTD[n : n + 1], y_B[n : n + 1])) for n in range(4)]
     means = [None if None in parts else torch.stack(parts).mean(0) for parts in zip(*alone, strict=True)]
-    assert_close(gradients_through_time(network, Sequences(x_BTD, y_B)), StateGradients(*means))
+    assert_close(gradients_through_time(network, Batch(x_BTD, y_B)), StateGradients(*means))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -323,3 +323,80 @@ def test_an_nn_rnn_is_opened_as_the_hand_built_of_equal_weights() -> None:
     hidden_T, cell_T = gradients_through_time(by_hand, sequences)
     assert torch.equal(hidden_T, gradients_through_time(network, sequences).hidden_T)
     assert cell_T.tolist() == [0.0] * 5
+
+
+# ---- of padded sequences, of forecasts and of classes
+OUTPUTS = {
+    "number": Output(center=2.0, spread=3.0),
+    "forecast": Output(kind="forecast", targets=["b", "a"], places=[1, 0], steps=2),
+    "residual forecast": Output(kind="forecast", targets=["b"], places=[1], steps=3, residual=True),
+    "classes": Output(kind="classes", targets=["y"], classes=["low", "mid", "top"]),
+}
+# of classes and numbers with a scale the loss is computed in float32
+SINGLE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def told_by(name: str, kind: str, num_layers: int = 2) -> Network:
+    """A network in float64 that tells more than a number as its head gives it, of columns that are scaled."""
+    torch.manual_seed(0)
+    scaling = Scaling(torch.tensor([1.0, -2.0]), torch.tensor([2.0, 0.5]))
+    config = MODELS[name](hidden_size=3, num_layers=num_layers, head="linear")
+    network = build_network(config, D, OUTPUTS[kind], scaling).double().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.7)
+    return network
+
+
+def to_be_told(kind: str, B: int = 4) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    output = OUTPUTS[kind]
+    if output.kind == "classes":
+        return torch.randint(0, 3, (B,), generator=generator)
+    shape = (B, output.steps, len(output.places)) if output.kind == "forecast" else (B,)
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.parametrize("name", ["lstm", "peephole", "built_in", "rnn"])
+def test_a_padded_sequence_has_the_gradients_that_it_has_alone_and_none_after_its_end(name: str, kind: str) -> None:
+    network, x_BTD, y = told_by(name, kind), drawn().x_BTD, to_be_told(kind)
+    lengths = [3, 5, 1, 4]
+    for b, length in enumerate(lengths):
+        x_BTD[b, length:] = 1e3
+    hidden_BT, cell_BT = torch.zeros(2, 4, 5, dtype=torch.float64)
+    for b, length in enumerate(lengths):
+        alone = gradients_through_time(network, Batch(x_BTD[b : b + 1, :length], y[b : b + 1]))
+        hidden_BT[b, :length] = alone.hidden_T
+        if alone.cell_T is not None:
+            cell_BT[b, :length] = alone.cell_T
+    found = gradients_through_time(network, Batch(x_BTD, y, torch.tensor(lengths)))
+    expected = StateGradients(hidden_BT.mean(0), None if name == "rnn" else cell_BT.mean(0))
+    assert_close(found, expected, **SINGLE)
+    assert hidden_BT[2, 1:].tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.parametrize("name", ["lstm", "built_in", "rnn"])
+def test_at_the_last_step_it_is_what_the_loss_of_the_kind_says(name: str, kind: str) -> None:
+    """dLoss/dh_T of the only layer is dLoss/d(what the head gives), through the head's weight."""
+    network, (x_BTD, _, _), y = told_by(name, kind, num_layers=1), drawn(), to_be_told(kind)
+    output, scaling = network.output, network.scaling
+    z_BTD = (x_BTD - scaling.center_D) / scaling.spread_D
+    level_BK = z_BTD[:, -1, output.places]
+    if output.residual:
+        for k, place in enumerate(output.places):
+            z_BTD[..., place] -= level_BK[:, [k]]
+    head = network.head(network.recurrent(z_BTD)[0][:, -1])
+    match output.kind:
+        case "classes":
+            slope = head.softmax(1) - torch.nn.functional.one_hot(y, 3)
+        case "number":
+            slope = 2 * (head - (y.unsqueeze(1) - output.center) / output.spread)
+        case "forecast":
+            z_y = (y - scaling.center_D[output.places]) / scaling.spread_D[output.places]
+            change = z_y - level_BK.unsqueeze(1) if output.residual else z_y
+            slope = 2 * (head - change.flatten(1)) / output.size
+    expected = (slope @ network.head.weight).norm(dim=1).mean()
+    found = gradients_through_time(network, Batch(x_BTD, y)).hidden_T[-1]
+    torch.testing.assert_close(found, expected, **SINGLE)

@@ -75,3 +75,32 @@ def test_shuffling_leaves_the_sequences_as_they_are() -> None:
     sequences = numbered(10)
     list(BatchLoader(sequences, batch_size=3, shuffle=True, seed=1))
     assert torch.equal(sequences.y_B, torch.arange(10.0))
+
+
+@given(count=st.integers(1, 12), batch_size=st.integers(1, 13), shuffle=st.booleans(), data=st.data())
+@settings(deadline=None)  # as above
+def test_from_a_saved_position_an_epoch_goes_on_and_the_next_is_whole(
+    count: int, batch_size: int, shuffle: bool, data: st.DataObject
+) -> None:
+    def loader() -> BatchLoader:
+        return BatchLoader(numbered(count), batch_size=batch_size, shuffle=shuffle, seed=5)
+
+    whole = loader()
+    position = data.draw(st.integers(1, len(whole)), label="position")
+    whole.set_epoch(3)
+    batches = iter(whole)
+    for _ in range(position):
+        next(batches)
+    state = whole.state_dict()
+    assert all(value is None or type(value) is int for value in state.values())
+    left = [int(label) for batch in batches for label in batch.y]
+
+    resumed = loader()
+    resumed.load_state_dict(state)
+    assert len(resumed) == len(whole)
+    resumed.set_epoch(3)
+    assert order(resumed) == (left or order(whole))  # an epoch that is over begins again
+    for again in (resumed, whole):
+        again.set_epoch(4)
+    assert order(resumed) == order(whole)
+    assert resumed.state_dict() == whole.state_dict() == {**state, "position": len(whole)}

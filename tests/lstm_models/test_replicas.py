@@ -23,7 +23,7 @@ from lstm_models.data.dataset import in_sample
 from lstm_models.data.examples import Batch
 from lstm_models.data.loader import BatchLoader
 from lstm_models.data.tables import Sequences
-from lstm_models.evaluation import Evaluation, evaluate, one_of, predict
+from lstm_models.evaluation import evaluate, one_of
 from lstm_models.module import NonFiniteLoss, SequenceModule
 from lstm_models.network import Network, build_network
 from lstm_models.replicas import Replicas
@@ -354,11 +354,11 @@ def test_a_copy_that_diverges_leaves_the_others_alone(tmp_path: Path, model: Any
         assert_close(found.member(n), expected.member(n))
     assert any(weight.isnan().any() for weight in found.member(1).parameters())
 
-    judged = evaluate(found, WAVES)
-    healthy = evaluate(expected, WAVES)
+    judged = evaluate(found, in_sample(WAVES))
+    healthy = evaluate(expected, in_sample(WAVES))
     assert judged.copies == [healthy.copies[0], None, healthy.copies[2]]
     # of three, one of which is NaN, the median is the worse of the two others
-    assert judged.metrics == max((judged.copies[0], judged.copies[2]), key=lambda one: one["mse"])
+    assert judged.judgement.metrics == max((judged.copies[0], judged.copies[2]), key=lambda one: one["mse"])
     assert done.loss > 0
 
 
@@ -407,18 +407,19 @@ def test_the_curves_are_the_median_copys_at_every_point(tmp_path: Path, count: i
         assert point == {name: sorted(solo[name] for solo in alone)[(count - 1) // 2] for name in alone[0]}
 
 
-class ScaledLast(nn.Module):
+class ScaledLast(Replicas):
     """Copies that predict the last value times a weight of their own."""
 
     def __init__(self, *weights: float) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.tensor(weights))
+        nn.Module.__init__(self)
+        self._shape = []
+        self.own_R = nn.Parameter(torch.tensor(weights))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.weights.unsqueeze(1) * x_BTD[:, -1, 0]
+    def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        return self.own_R.unsqueeze(1) * x_BTD[:, -1, 0]
 
 
-ONES = Sequences(torch.tensor([[0.0, 1.0], [0.0, -1.0]]).unsqueeze(-1), torch.tensor([0.0, 0.0]))
+ONES = in_sample(Sequences(torch.tensor([[0.0, 1.0], [0.0, -1.0]]).unsqueeze(-1), torch.tensor([0.0, 0.0])))
 
 
 def errors_of(weight: float) -> dict[str, float]:
@@ -426,14 +427,14 @@ def errors_of(weight: float) -> dict[str, float]:
 
 
 def test_an_evaluation_of_copies_is_the_median_copys() -> None:
-    assert evaluate(ScaledLast(3.0, 1.0, 2.0), ONES) == Evaluation(
-        targets=[0.0, 0.0],
-        predictions=[2.0, -2.0],
-        metrics=errors_of(2),
-        parameters=1,
-        copy_index=2,
-        copies=[errors_of(3), errors_of(1), errors_of(2)],
-    )
+    found = evaluate(ScaledLast(3.0, 1.0, 2.0), ONES)
+    judgement = found.judgement
+    assert judgement.y.tolist() == [0.0, 0.0]
+    assert judgement.told.tolist() == [2.0, -2.0]
+    assert judgement.losses_W.tolist() == [4.0, 4.0]
+    assert judgement.metrics == errors_of(2)
+    assert (found.parameters, found.copy_index) == (1, 2)
+    assert found.copies == [errors_of(3), errors_of(1), errors_of(2)]
 
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -458,7 +459,7 @@ NAN, INFINITY = float("nan"), float("inf")
 def test_the_median_copy_is_the_better_of_two_in_the_middle_failures_last(weights: list[float], median: int) -> None:
     judged = evaluate(ScaledLast(*weights), ONES)
     assert judged.copy_index == median
-    assert judged.metrics == judged.copies[median] == errors_of(weights[median])
+    assert judged.judgement.metrics == judged.copies[median] == errors_of(weights[median])
     assert [own is None for own in judged.copies] == [not math.isfinite(weight) for weight in weights]
 
 
@@ -469,37 +470,40 @@ def test_an_evaluation_ends_where_the_median_copy_fails(weights: list[float]) ->
         evaluate(ScaledLast(*weights), ONES)
 
 
-def test_an_evaluation_with_a_failed_copy_survives_json() -> None:
-    judged = evaluate(ScaledLast(1.0, NAN, 2.0), ONES)
-    assert Evaluation.model_validate_json(judged.model_dump_json()) == judged
-
-
 @each_model
 def test_an_evaluation_tells_of_each_copy_what_it_tells_of_the_member_alone(model: AnyModel) -> None:
     copies = replicated(model, 3)
-    judged = evaluate(copies, WAVES)
-    alone = [evaluate(copies.member(n), WAVES) for n in range(3)]
+    judged = evaluate(copies, in_sample(WAVES))
+    alone = [evaluate(copies.member(n), in_sample(WAVES)) for n in range(3)]
     median = alone[judged.copy_index]
     assert judged.parameters == median.parameters
     # float32: one network's products are summed in another order than the copies'
-    assert judged.predictions == pytest.approx(median.predictions, abs=1e-6)
-    assert judged.metrics == pytest.approx(sorted(alone, key=lambda one: one.metrics["mse"])[1].metrics, abs=1e-6)
+    close: dict[str, float] = {"rtol": 0, "atol": 1e-6}
+    torch.testing.assert_close(judged.judgement.told, median.judgement.told, **close)
+    torch.testing.assert_close(judged.judgement.losses_W, median.judgement.losses_W, **close)
+    assert torch.equal(judged.judgement.y, WAVES.y_B)
+    in_order = sorted((one.judgement.metrics for one in alone), key=lambda metrics: metrics["mse"])
+    assert judged.judgement.metrics == pytest.approx(in_order[1], abs=1e-6)
     for own, one in zip(judged.copies, alone, strict=True):
-        assert own == pytest.approx(one.metrics, abs=1e-6)
+        assert own == pytest.approx(one.judgement.metrics, abs=1e-6)
 
 
 @each_model
 def test_predictions_of_copies_do_not_depend_on_how_many_sequences_are_taken_at_once(
     model: AnyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copies = replicated(model, 3).eval()
-    expected = predict(copies, WAVES.x_BTD)
+    copies = replicated(model, 3)
+    expected = evaluate(copies, in_sample(WAVES))
     monkeypatch.setattr(evaluation, "AT_ONCE", 8)
-    found = predict(copies, WAVES.x_BTD)
-    assert found.shape == (3, 20)
-    assert not found.requires_grad
+    found = evaluate(copies, in_sample(WAVES))
+    assert found.judgement.told.shape == (20,)
+    assert not found.judgement.told.requires_grad
+    assert found.copy_index == expected.copy_index
+    assert torch.equal(found.judgement.y, WAVES.y_B)
     # float32: products of another shape are summed in another order
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.judgement.told, expected.judgement.told, rtol=0, atol=1e-6)
+    for own, whole in zip(found.copies, expected.copies, strict=True):
+        assert own == pytest.approx(whole, abs=1e-6)
 
 
 @each_model

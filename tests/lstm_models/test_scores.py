@@ -154,7 +154,7 @@ def test_mase_scale_against_a_loop() -> None:
     train = drawn(1, 30, 2)[0][0]
     for season in (1, 7, 29):
         expected = [np.mean([abs(train[t, k] - train[t - season, k]) for t in range(season, 30)]) for k in (0, 1)]
-        found = mase_scale(train, season)
+        found = mase_scale([train], season)
         assert found.dtype == torch.float64
         assert found.tolist() == pytest.approx(expected)
 
@@ -163,7 +163,7 @@ def test_mase_scale_against_a_loop() -> None:
 def test_the_seasonal_naive_forecast_of_the_training_part_itself_has_a_mase_of_1(season: int) -> None:
     train = drawn(1, 50, 3)[0][0]
     naive, came = train[:-season].unsqueeze(1), train[season:].unsqueeze(1)  # one window a row, one step
-    assert forecast_scores(naive, came, torch.ones(3), mase_scale(train, season)).mase == pytest.approx(1)
+    assert forecast_scores(naive, came, torch.ones(3), mase_scale([train], season)).mase == pytest.approx(1)
 
 
 def test_a_constant_target_has_no_r2_and_the_others_keep_theirs() -> None:
@@ -264,7 +264,7 @@ def test_what_forecast_scores_refuses(change: dict[str, Tensor], message: str) -
 def test_what_mase_scale_refuses(season: int) -> None:
     message = f"season is {season}: with 5 rows it must be at least 1 and less than that"
     with pytest.raises(ValueError, match=f"^{message}$"):
-        mase_scale(torch.zeros(5, 1), season)
+        mase_scale([torch.zeros(5, 1)], season)
 
 
 # Labels

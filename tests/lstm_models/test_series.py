@@ -177,6 +177,14 @@ def test_groups_of_any_type(values: Any) -> None:
     assert of(prepared(frame(a=[1, 2, 3], g=values), group="g")) == [("x", [2]), ("y", [1, 3])]
 
 
+def test_the_zone_of_the_time_is_kept() -> None:
+    for zone in (None, "Asia/Tokyo"):
+        times = days(0, 1, 2).tz_localize(zone)
+        for values in (times, arrow(times)):
+            assert str(prepared(frame(a=[1, 2, 3], t=values), time="t").zone) == str(zone)
+    assert prepared(frame(a=[1, 2, 3])).zone is None
+
+
 def test_groups_that_can_not_be_sorted_as_they_are() -> None:
     assert of(prepared(frame(a=[1, 2, 3], g=["x", 7, "x"]), group="g")) == [("7", [2]), ("x", [1, 3])]
     names = [uuid.UUID(int=2), uuid.UUID(int=1)]

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_models.config import Sql, TableData
+from lstm_models.config import ConfigError, Sql, TableData, parse_config
 from lstm_models.data import source
 from lstm_models.data.source import read
 from lstm_models.data.tables import TableError
@@ -177,7 +177,7 @@ def test_a_query_with_arrow_types_and_marks_that_mean_something_elsewhere(databa
 
 
 def test_a_long_result_is_one_table_though_its_parts_differ(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "CHUNK", 1)
+    monkeypatch.setattr("lstm_models.data.query.CHUNK", 1)
     table = read(query(database, "select a, b, null as c from t order by a desc", features=["b", "c"]))
     assert types(table) == {"b": "double[pyarrow]", "c": "null[pyarrow]", "a": "int64[pyarrow]"}
     assert table["b"].isna().tolist() == [False, True, False]
@@ -382,18 +382,22 @@ def test_lines_up_to_the_limit_are_read(tmp_path: Path) -> None:
         ({"target": []}, "target must name at least one column, and none twice"),
         ({"target": ["a", "a"]}, "target must name at least one column, and none twice"),
         ({"features": []}, "features must name at least one column, and none twice"),
-        ({"time": "a"}, "column a is the target, and can't be time, group or a feature as well"),
-        ({"time": "b", "group": "b"}, "column b can't be both time and group"),
-        ({"task": "classify", "group": "g", "target": ["a", "b"]}, "task classify tells one column; target names a, b"),
+        ({"time": "a"}, "the target can't be time or group as well"),
+        ({"time": "b", "group": "b"}, "one column can't be both time and group"),
         (
-            {"task": "regress", "group": "g", "features": ["a", "b"]},
-            "column a is the target, and can't be time, group or a feature as well",
+            {"task": "classify", "group": "g", "target": ["a", "b"]},
+            "task classify tells one column; target names several",
         ),
+        ({"task": "regress", "group": "g", "features": ["a", "b"]}, "the label can't be a feature as well"),
+        ({"task": "regress"}, "task regress needs a group column: a label for each"),
+        ({"path": None}, "give either path or sql"),
     ],
 )
-def test_columns_named_for_two_things(csv: Path, settings: dict[str, object], text: str) -> None:
-    with refused(f"{csv}: {text}"):
-        read(data(csv, **settings))
+def test_columns_named_for_two_things(settings: dict[str, object], text: str) -> None:
+    values = {"experiment": "x", "data": {"kind": "table", "path": "t.csv", "target": "a", **settings}}
+    with pytest.raises(ConfigError) as error:
+        parse_config(values, "my.yaml")
+    assert str(error.value) == f"my.yaml: data: {text}"
 
 
 @pytest.mark.parametrize(

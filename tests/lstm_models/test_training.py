@@ -137,9 +137,14 @@ def test_shuffling_is_what_the_setting_says(tmp_path: Path) -> None:
     assert len(losses) == 2
 
 
+def untrained_error(settings: Contender) -> float:
+    network = new_network(settings, in_sample(WAVES), seed=0)
+    return evaluate(network, in_sample(WAVES)).judgement.metrics["mse"]
+
+
 def test_a_fit_tells_epochs_steps_and_the_last_epochs_mean_loss(tmp_path: Path) -> None:
     settings = contender(HandBuilt(kind="hand_built"), 1, 3, batch_size=5)
-    before = evaluate(new_network(settings, in_sample(WAVES), seed=0), WAVES).metrics["mse"]
+    before = untrained_error(settings)
     first = fit(settings, in_sample(WAVES), seed=0, save_to=tmp_path / "first.ckpt")
     assert (first.epochs, first.steps) == (1, 1)
     # the one batch is seen before the one step: the untrained network's error, computed in float32
@@ -154,7 +159,7 @@ def test_a_fit_tells_epochs_steps_and_the_last_epochs_mean_loss(tmp_path: Path) 
 def test_the_loss_of_an_epoch_weighs_a_smaller_last_batch_as_it_should(tmp_path: Path) -> None:
     # at this learning rate no weight moves in float32, so each batch meets the untrained network
     settings = contender(HandBuilt(kind="hand_built"), 1, 2, batch_size=2, learning_rate=1e-30)
-    before = evaluate(new_network(settings, in_sample(WAVES), seed=0), WAVES).metrics["mse"]
+    before = untrained_error(settings)
     # 1e-6: the sum is float32's
     assert fit(settings, in_sample(WAVES), seed=0, save_to=tmp_path / "a.ckpt").loss == pytest.approx(before, rel=1e-6)
 
@@ -229,20 +234,22 @@ def test_a_training_says_nothing_and_leaves_the_loggers_as_they_were(
 def test_the_curves_have_the_tutorials_names_and_points_at_every_nth_step(tmp_path: Path) -> None:
     settings = contender(HandBuilt(kind="hand_built"), 3, 4, log_every_n_steps=4, log_outputs=True)
     logger = CSVLogger(tmp_path, name="", version="")
-    fit(settings, in_sample(COMPANIES), seed=0, save_to=tmp_path / "last.ckpt", loggers=[logger])
+    done = fit(settings, in_sample(COMPANIES), seed=0, save_to=tmp_path / "last.ckpt", loggers=[logger])
     logger.save()
     header, *rows = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()]
     points = [{name: text for name, text in zip(header, row, strict=True) if text} for row in rows]
-    # 2 sequences, 3 epochs: steps 0 to 5; the 4th is step 3, the last of epoch 1
+    # 2 sequences, 3 epochs: steps 0 to 5; the 4th is step 3, the last of epoch 1; the last epoch has its mean loss too
     assert [(point["epoch"], point["step"], sorted(point.keys() - {"epoch", "step"})) for point in points] == [
         ("1", "3", ["out_0", "out_1", "train_loss"]),
         ("1", "3", ["train_loss_epoch"]),
+        ("2", "5", ["train_loss_epoch"]),
     ]
     loss_of_B = (float(points[0]["out_1"]) - 1) ** 2
     # CSV holds float32 numbers in full; the square is float32's
     assert float(points[0]["train_loss"]) == pytest.approx(loss_of_B, rel=1e-6)
     loss_of_A = float(points[0]["out_0"]) ** 2
     assert float(points[1]["train_loss_epoch"]) == pytest.approx((loss_of_A + loss_of_B) / 2, rel=1e-6)
+    assert float(points[2]["train_loss_epoch"]) == pytest.approx(done.loss, rel=1e-6)
 
 
 @pytest.fixture(scope="module")

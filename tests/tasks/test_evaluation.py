@@ -1,7 +1,6 @@
 """What an evaluation leaves in MLflow."""
 
 import math
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -11,55 +10,54 @@ import torch
 from flows import recipes
 from lstm_models.comparison import wilson_interval
 from lstm_models.config import CompareConfig
-from lstm_models.data.dataset import in_sample
-from lstm_models.evaluation import Evaluation
+from lstm_models.data import tutorial
+from lstm_models.data.dataset import of_table
+from lstm_models.data.examples import Batch
 from lstm_models.module import NonFiniteLoss
 from lstm_models.replicas import Replicas
 from lstm_models.tracing import gradients_through_time
 from lstm_models.training import new_network
 from tasks import inside, runs, tracking
-from tasks.data import generate_data, load_sequences
-from tasks.evaluation import MOST_INLINE, _judge, _record, evaluate_untrained
+from tasks.data import load_dataset, store_data
+from tasks.evaluation import MOST_INLINE, _evaluate, evaluate_baselines, evaluate_untrained
 from tasks.references import DatasetRef, ParentRun, Result
 
 
+class FirstDay(torch.nn.Module):
+    """Tells of each company what its first day was."""
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        return x_BTD[:, 0, 0]
+
+
 def record(count: int) -> Result:
-    """An evaluation of so many sequences, recorded in a run."""
+    """An evaluation of so many sequences, of which 0/8, 1/8, 2/8 ... are told, recorded in a run."""
     run_id = tracking.start_run(tracking.experiment_id("evaluated"), "a run", tags={}, note="")
-    table = pd.DataFrame({"company": [f"c{number}" for number in range(count)]})
-    with tempfile.TemporaryDirectory() as directory:
-        table.to_parquet(Path(directory) / "many.parquet")
-        tracking.client().log_artifact(run_id, f"{directory}/many.parquet", "data")
-    dataset = DatasetRef(
-        uri=f"runs:/{run_id}/data/many.parquet",
-        name="many",
-        digest="d",
-        sequences=count,
-        inputs=("day_1",),
-        target="label",
-        features=1,
-        key="company",
-    )
-    evaluation = Evaluation(
-        targets=[0.0] * count,
-        predictions=[number / 8 for number in range(count)],
-        metrics={"mse": 1.0, "mae": 0.5, "max_error": 2.0},
-        parameters=12,
-        copy_index=0,
-        copies=[{"mse": 1.0, "mae": 0.5, "max_error": 2.0}],
-    )
-    return _record(evaluation, dataset, run_id, "hand_built", "initial", prefix="")
+    days = {name: [number / 8 for number in range(count)] for name in tutorial.COLUMNS.inputs}
+    table = pd.DataFrame({"company": [f"c{number}" for number in range(count)], **days, "label": 0.0})
+    stored = store_data.fn(CONFIG, runs.start_parent(CONFIG)).model_copy(update={"name": "many", "digest": "d"})
+    return _evaluate(CONFIG, FirstDay(), of_table(table, CONFIG.data, 0), stored, run_id, "hand_built", "initial")
 
 
-def test_few_predictions_are_carried_and_stored_as_csv(workplace: Path) -> None:
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gates are not drawn, which would take most of a test's time; test_inside.py has them."""
+    monkeypatch.setattr(inside, "log_gates", lambda *_: None)
+
+
+@pytest.mark.usefixtures("workplace", "no_pictures")
+def test_few_predictions_are_carried_and_stored_as_csv() -> None:
     result = record(MOST_INLINE)
     assert result.predictions == [number / 8 for number in range(MOST_INLINE)]
+    assert result.targets == [0.0] * MOST_INLINE
     assert result.predictions_uri == f"runs:/{result.run_id}/predictions.csv"
     stored = pd.read_csv(tracking.download(result.predictions_uri))
+    assert stored.columns.tolist() == ["company", "target", "prediction"]
     assert stored["prediction"].tolist() == result.predictions
 
 
-def test_many_predictions_go_to_parquet_instead(workplace: Path) -> None:
+@pytest.mark.usefixtures("workplace", "no_pictures")
+def test_many_predictions_go_to_parquet_instead() -> None:
     result = record(MOST_INLINE + 1)
     assert (result.targets, result.predictions) == (None, None)
     assert result.predictions_uri == f"runs:/{result.run_id}/predictions.parquet"
@@ -68,10 +66,24 @@ def test_many_predictions_go_to_parquet_instead(workplace: Path) -> None:
     assert stored["company"].tolist()[-1] == f"c{MOST_INLINE}"
 
 
-def test_metrics_stand_on_the_run_with_their_data(workplace: Path) -> None:
-    result = record(2)
+@pytest.mark.usefixtures("workplace", "no_pictures")
+def test_metrics_stand_on_the_run_with_their_data() -> None:
+    result = record(3)
     run = tracking.client().get_run(result.run_id)
-    assert run.data.metrics == pytest.approx({"mse": 1.0, "mae": 0.5, "max_error": 2.0}, abs=0)
+    # of 0, 1/8 and 2/8 instead of 0
+    expected = {"mse": 5 / 64 / 3, "mae": 1 / 8, "max_error": 1 / 4}
+    assert run.data.metrics == pytest.approx(expected, rel=1e-15)
+    assert (result.loss, result.dataset) == (result.metrics["mse"], "d")
+
+
+@pytest.mark.usefixtures("workplace", "no_pictures")
+def test_in_sample_there_are_no_losses_no_interval_and_no_baselines() -> None:
+    result = record(3)
+    assert (result.low, result.high, result.losses_uri) == (None, None, None)
+    assert [file.path for file in tracking.client().list_artifacts(result.run_id)] == ["predictions.csv"]
+    parent = runs.start_parent(CONFIG)
+    assert evaluate_baselines.fn(store_data.fn(CONFIG, parent), parent) == []
+    assert tracking.client().get_run(parent.run_id).data.metrics == {}
 
 
 # ---- copies
@@ -93,12 +105,18 @@ CONFIG = configuration()
 def place(workplace: Path) -> Place:
     """The tutorial's two sequences, and the parent run that has them."""
     parent = runs.start_parent(CONFIG)
-    return parent, generate_data.fn(CONFIG.data, parent)
+    return parent, store_data.fn(CONFIG, parent)
+
+
+def everything(dataset: DatasetRef) -> Batch:
+    """All examples that are judged by, as one batch."""
+    test = load_dataset(dataset).test
+    return test.take(torch.arange(test.count))
 
 
 def members_errors(copies: Replicas, dataset: DatasetRef) -> list[dict[str, float]]:
     """Each copy's errors, from the copy by itself."""
-    x_BTD, y_B = load_sequences(dataset)
+    x_BTD, y_B, _ = everything(dataset)
     found = []
     for number in range(copies.count):
         with torch.no_grad():
@@ -113,18 +131,12 @@ def middle(values: list[float]) -> int:
     return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gates are not drawn, which would take most of a test's time; test_inside.py has them."""
-    monkeypatch.setattr(inside, "log_gates", lambda *_: None)
-
-
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("contender", KINDS)
 def test_copies_are_judged_one_by_one_and_the_median_one_speaks(place: Place, contender: str) -> None:
     parent, dataset = place
     result = evaluate_untrained.fn(CONFIG, contender, dataset, parent)
-    copies = new_network(CONFIG.contenders[contender], in_sample(load_sequences(dataset)), SEED)
+    copies = new_network(CONFIG.contenders[contender], load_dataset(dataset), SEED)
     assert isinstance(copies, Replicas)
     expected = members_errors(copies.eval(), dataset)
     assert result.copies
@@ -136,7 +148,7 @@ def test_copies_are_judged_one_by_one_and_the_median_one_speaks(place: Place, co
     assert result.metrics == pytest.approx(median, **close)
     assert result.metrics["mse"] == result.copies.errors[result.copies.median]
     with torch.no_grad():
-        predictions = copies.member(result.copies.median).eval()(load_sequences(dataset).x_BTD)
+        predictions = copies.member(result.copies.median).eval()(everything(dataset).x_BTD)
     assert result.predictions == pytest.approx(predictions.tolist(), **close)
     assert result.parameters == 16  # one copy's: four gates, two weights and two biases each
 
@@ -165,7 +177,7 @@ def test_the_table_of_copies_has_each_ones_seed_and_errors(place: Place) -> None
     # to the last digit: what stands in the CSV reads back as the same number
     assert table["mse"].tolist() == result.copies.errors
     # nn.LSTM's copies run one by one, so they are the same by themselves
-    copies = new_network(CONFIG.contenders["built_in"], in_sample(load_sequences(dataset)), SEED)
+    copies = new_network(CONFIG.contenders["built_in"], load_dataset(dataset), SEED)
     assert isinstance(copies, Replicas)
     assert table.drop(columns="seed").to_dict("records") == members_errors(copies.eval(), dataset)
 
@@ -174,7 +186,7 @@ def test_the_table_of_copies_has_each_ones_seed_and_errors(place: Place) -> None
 @pytest.mark.parametrize("metric", ["max_error", "mse", "mae"])
 def test_a_copy_has_converged_where_the_configured_error_is_below_the_threshold(place: Place, metric: str) -> None:
     parent, dataset = place
-    copies = new_network(CONFIG.contenders["built_in"], in_sample(load_sequences(dataset)), SEED)
+    copies = new_network(CONFIG.contenders["built_in"], load_dataset(dataset), SEED)
     assert isinstance(copies, Replicas)
     errors = sorted(own[metric] for own in members_errors(copies.eval(), dataset))
     # the third one's own error is not below itself
@@ -198,12 +210,12 @@ def test_a_copy_has_converged_where_the_configured_error_is_below_the_threshold(
 def test_a_copy_that_predicts_nan_counts_as_failed_and_nothing_else_changes(place: Place, contender: str) -> None:
     parent, dataset = place
     config = configuration("converged={below: 1e9}")
-    copies = new_network(config.contenders[contender], in_sample(load_sequences(dataset)), SEED)
+    copies = new_network(config.contenders[contender], load_dataset(dataset), SEED)
     assert isinstance(copies, Replicas)
     before = evaluate_untrained.fn(config, contender, dataset, parent)
     assert before.copies
     spoil(copies, 0)
-    result = _judge(config, copies.eval(), dataset, parent.run_id, contender, "untrained")
+    result = _evaluate(config, copies, load_dataset(dataset), dataset, parent.run_id, contender, "untrained")
     assert result.copies
     assert result.copies.errors == [None, *before.copies.errors[1:]]
     assert (result.copies.count, result.copies.converged, before.copies.converged) == (COPIES, 4, 5)
@@ -217,12 +229,12 @@ def test_a_copy_that_predicts_nan_counts_as_failed_and_nothing_else_changes(plac
 @pytest.mark.usefixtures("no_pictures")
 def test_copies_of_which_most_predict_nan_fail_together(place: Place) -> None:
     parent, dataset = place
-    copies = new_network(CONFIG.contenders["hand_built"], in_sample(load_sequences(dataset)), SEED)
+    copies = new_network(CONFIG.contenders["hand_built"], load_dataset(dataset), SEED)
     assert isinstance(copies, Replicas)
     for number in range(3):
         spoil(copies, number)
     with pytest.raises(NonFiniteLoss, match="the network predicts NaN or infinity; a lower learning_rate may help"):
-        _judge(CONFIG, copies.eval(), dataset, parent.run_id, "hand_built", "untrained")
+        _evaluate(CONFIG, copies, load_dataset(dataset), dataset, parent.run_id, "hand_built", "untrained")
 
 
 @torch.no_grad()
@@ -253,10 +265,10 @@ def test_gradients_through_time_are_the_median_copys_and_only_where_asked_for(pl
     config = configuration("figures={gradients_through_time: true}")
     for contender in KINDS:
         result = evaluate_untrained.fn(config, contender, dataset, parent)
-        copies = new_network(config.contenders[contender], in_sample(load_sequences(dataset)), SEED)
+        copies = new_network(config.contenders[contender], load_dataset(dataset), SEED)
         assert isinstance(copies, Replicas)
         assert result.copies
-        expected = gradients_through_time(copies.member(result.copies.median).eval(), load_sequences(dataset))
+        expected = gradients_through_time(copies.member(result.copies.median).eval(), everything(dataset))
         assert expected.cell_T is not None
         for state, norm_T in (("h", expected.hidden_T), ("c", expected.cell_T)):
             points = tracking.read_curve(parent.run_id, f"{contender}/untrained/dloss_d{state}")

@@ -12,20 +12,17 @@ from mlflow.artifacts import load_image
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from flows import recipes
 from lstm_models import figures
 from lstm_models.cells import Cell, Step, Weights
 from lstm_models.config import AddingData, AnyModel, ConfigError, Figures
 from lstm_models.data import adding
-from lstm_models.data.tables import Sequences, to_sequences
+from lstm_models.data.dataset import Dataset, of_table
+from lstm_models.data.examples import Batch
 from lstm_models.lstm import LSTM
 from lstm_models.network import Network, build_network
 from lstm_models.tracing import gradients_through_time, trace
-from tasks import inside, runs, tracking
-from tasks.data import generate_data
-from tasks.references import DatasetRef
+from tasks import inside, tracking
 
-CONFIG = recipes.load("tutorial")
 LENGTH = 6
 
 
@@ -36,18 +33,19 @@ def build(kind: str, **settings: Any) -> Network:
     return build_network(config, input_size=2).eval()
 
 
-def sequences(count: int) -> Sequences:
-    return to_sequences(adding.table(LENGTH, count, seed=0), adding.columns(LENGTH))
+def dataset(count: int) -> Dataset:
+    """Sequences of two features, named 1, 2, 3 and so on."""
+    config = AddingData(kind="adding", length=LENGTH, count=count)
+    return of_table(adding.table(LENGTH, count, seed=0), config, 0)
+
+
+def first(count: int) -> Batch:
+    """So many of four of them as one batch."""
+    return dataset(4).test.take(torch.arange(count))
 
 
 def curve(run_id: str, name: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in tracking.client().get_metric_history(run_id, name)]
-
-
-@pytest.fixture
-def dataset(workplace: Path) -> DatasetRef:
-    """Four sequences of two features, named 1 to 4, in a run of their own."""
-    return generate_data.fn(AddingData(kind="adding", length=LENGTH, count=4), runs.start_parent(CONFIG))
 
 
 @pytest.fixture
@@ -74,9 +72,9 @@ def titles(figure: Figure) -> list[str]:
 
 
 # ---- log_gates
-def test_a_run_gets_a_picture_of_its_gates(run_id: str, dataset: DatasetRef, logged: dict[str, Figure]) -> None:
+def test_a_run_gets_a_picture_of_its_gates(run_id: str, logged: dict[str, Figure]) -> None:
     network = build("hand_built", hidden_size=1, head="none")
-    inside.log_gates(Figures(), network, dataset, run_id, "hand_built/initial")
+    inside.log_gates(Figures(), network, dataset(4), run_id, "hand_built/initial")
     width, height = load_image(f"runs:/{run_id}/gates.png").size
     assert width == 800
     assert height > 400
@@ -84,34 +82,34 @@ def test_a_run_gets_a_picture_of_its_gates(run_id: str, dataset: DatasetRef, log
     assert titles(figure) == ["1", "2"]
     assert figure.get_suptitle().startswith("hand_built/initial: 1 and 2 are ")
     written = [text.get_text() for axes in figure.axes for text in axes.texts]
-    opened = trace(network.recurrent, sequences(4).x_BTD[:2])
+    opened = trace(network.recurrent, first(2).x_BTD)
     # x has two features, hence twelve numbers; the parts are rows, the sequences columns
     shown = [f"{value:.2f}" for part in opened for column in part[0] for value in column.flatten().tolist()]
     assert written[2 * 2 * LENGTH :] == shown
 
 
-def test_the_picture_of_an_untrained_contender_has_a_folder_of_its_own(run_id: str, dataset: DatasetRef) -> None:
-    inside.log_gates(Figures(), build("built_in"), dataset, run_id, "a/untrained", prefix="a/untrained/")
+def test_the_picture_of_an_untrained_contender_has_a_folder_of_its_own(run_id: str) -> None:
+    inside.log_gates(Figures(), build("built_in"), dataset(4), run_id, "a/untrained", place="a/untrained")
     assert [file.path for file in tracking.client().list_artifacts(run_id, "a/untrained")] == ["a/untrained/gates.png"]
 
 
 @pytest.mark.parametrize(("rows", "names"), [(None, ["1", "2"]), ([3, 1], ["3", "1"]), ([4], ["4"])], ids=str)
 def test_the_configuration_chooses_the_sequences(
-    run_id: str, dataset: DatasetRef, logged: dict[str, Figure], rows: list[int] | None, names: list[str]
+    run_id: str, logged: dict[str, Figure], rows: list[int] | None, names: list[str]
 ) -> None:
-    inside.log_gates(Figures(gates_of=rows), build("built_in", hidden_size=3), dataset, run_id, "x")
+    inside.log_gates(Figures(gates_of=rows), build("built_in", hidden_size=3), dataset(4), run_id, "x")
     assert titles(logged["gates.png"]) == names
 
 
-def test_a_plain_recurrent_network_has_no_gates_to_draw(run_id: str, dataset: DatasetRef) -> None:
-    inside.log_gates(Figures(), build("rnn", hidden_size=3), dataset, run_id, "rnn/initial")
+def test_a_plain_recurrent_network_has_no_gates_to_draw(run_id: str) -> None:
+    inside.log_gates(Figures(), build("rnn", hidden_size=3), dataset(4), run_id, "rnn/initial")
     assert tracking.client().list_artifacts(run_id) == []
 
 
-def test_a_row_that_the_data_has_not_is_refused(run_id: str, dataset: DatasetRef) -> None:
+def test_a_row_that_the_data_has_not_is_refused(run_id: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        inside.log_gates(Figures(gates_of=[1, 5]), build("built_in"), dataset, run_id, "x")
-    assert str(caught.value) == "figures.gates_of: 5 given, but the data has 4 rows"
+        inside.log_gates(Figures(gates_of=[1, 5]), build("built_in"), dataset(4), run_id, "x")
+    assert str(caught.value) == "figures.gates_of: 5 given, but the data has 4 examples to judge by"
     assert tracking.client().list_artifacts(run_id) == []
 
 
@@ -123,8 +121,8 @@ def test_a_row_that_the_data_has_not_is_refused(run_id: str, dataset: DatasetRef
 )
 def test_gradients_are_curves_over_the_time_steps(run_id: str, kind: str, settings: dict[str, Any]) -> None:
     network = build(kind, **settings)
-    inside.log_gradients(network, sequences(4), run_id)
-    expected = gradients_through_time(network, sequences(4))
+    inside.log_gradients(network, dataset(4), run_id)
+    expected = gradients_through_time(network, first(4))
     assert expected.cell_T is not None
     steps = range(1, LENGTH + 1)
     assert curve(run_id, "dloss_dh") == list(zip(steps, expected.hidden_T.tolist(), strict=True))
@@ -133,22 +131,22 @@ def test_gradients_are_curves_over_the_time_steps(run_id: str, kind: str, settin
 
 def test_a_plain_recurrent_network_has_no_gradient_of_a_cell_state(run_id: str) -> None:
     network = build("rnn", hidden_size=3)
-    inside.log_gradients(network, sequences(4), run_id)
+    inside.log_gradients(network, dataset(4), run_id)
     metrics = tracking.client().get_run(run_id).data.metrics
-    assert metrics == {"dloss_dh": gradients_through_time(network, sequences(4)).hidden_T[-1].item()}
+    assert metrics == {"dloss_dh": gradients_through_time(network, first(4)).hidden_T[-1].item()}
 
 
 def test_gradients_logged_twice_are_no_second_points(run_id: str) -> None:
     for _ in range(2):
-        inside.log_gradients(build("built_in"), sequences(4), run_id, prefix="built_in/untrained/")
+        inside.log_gradients(build("built_in"), dataset(4), run_id, place="built_in/untrained")
     for name in ("dloss_dh", "dloss_dc"):
         assert [step for step, _ in curve(run_id, f"built_in/untrained/{name}")] == list(range(1, LENGTH + 1))
 
 
 def test_gradients_are_of_the_first_sequences_where_there_are_many(run_id: str) -> None:
-    network, many = build("built_in"), sequences(inside.GRADIENT_OF + 9)
+    network, many = build("built_in"), dataset(inside.GRADIENT_OF + 9)
     inside.log_gradients(network, many, run_id)
-    few = Sequences(many.x_BTD[: inside.GRADIENT_OF], many.y_B[: inside.GRADIENT_OF])
+    few = many.test.take(torch.arange(inside.GRADIENT_OF))
     expected = gradients_through_time(network, few).hidden_T.tolist()
     assert [value for _, value in curve(run_id, "dloss_dh")] == expected
 
@@ -157,7 +155,7 @@ def test_a_gradient_that_is_no_number_is_left_out(run_id: str) -> None:
     network = build("built_in")
     with torch.no_grad():
         network.head.weight.fill_(1e30)  # the squares overflow float32
-    inside.log_gradients(network, sequences(4), run_id)
+    inside.log_gradients(network, dataset(4), run_id)
     assert curve(run_id, "dloss_dh") == []
 
 
@@ -182,7 +180,7 @@ class Carried(Cell):
 def test_a_cell_state_that_the_loss_does_not_depend_on_is_no_obstacle(run_id: str) -> None:
     network = build("hand_built", hidden_size=3)
     network.recurrent = LSTM(2, 3, batch_first=True, cell=Carried())
-    inside.log_gradients(network, sequences(4), run_id)
+    inside.log_gradients(network, dataset(4), run_id)
     assert [step for step, _ in curve(run_id, "dloss_dh")] == list(range(1, LENGTH + 1))
     assert {value for _, value in curve(run_id, "dloss_dc")} <= {0.0}
 

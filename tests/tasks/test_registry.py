@@ -18,18 +18,24 @@ from pydantic import TypeAdapter
 from flows import recipes
 from lstm_models.cells import CELLS
 from lstm_models.checkpoint import load_network
-from lstm_models.config import AnyModel, parse_config
-from lstm_models.data.tables import Columns
+from lstm_models.config import NUMBER, AnyModel, TutorialData, parse_config
+from lstm_models.data.examples import Batch
 from lstm_models.export import Exportable
 from lstm_models.network import Network, build_network
 from lstm_models.replicas import Replicas
 from tasks import registry, runs, tracking
-from tasks.data import generate_data, load_sequences
+from tasks.data import load_dataset, store_data
 from tasks.evaluation import evaluate
-from tasks.references import CheckpointRef, DatasetRef, Result
+from tasks.references import CheckpointRef, DatasetRef, Judged, Result
 from tasks.training import resume, train
 
 CONFIG = recipes.load("tutorial", TINY)
+
+
+def everything(dataset: DatasetRef) -> Batch:
+    """All examples that are judged by, as one batch."""
+    test = load_dataset(dataset).test
+    return test.take(torch.arange(test.count))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def registered(
         patch.chdir(directory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
         parent = runs.start_parent(CONFIG)
-        dataset = generate_data.fn(CONFIG.data, parent)
+        dataset = store_data.fn(CONFIG, parent)
         checkpoints, results = [], []
         for contender in CONFIG.contenders:
             initial = train.fn(CONFIG, contender, dataset, parent)
@@ -69,7 +75,7 @@ def test_every_phase_is_a_version(at: Path, registered) -> None:  # type: ignore
 
 def test_a_bare_mlflow_predicts_what_was_reported(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
     _, dataset, _, results = registered
-    x_BTD = load_sequences(dataset).x_BTD.numpy()
+    x_BTD = everything(dataset).x_BTD.numpy()
     for result in results:
         served = mlflow.pyfunc.load_model(result.model_uri).predict(x_BTD)
         # the exported loop adds in another order than the one that trained: float32's last digits
@@ -112,10 +118,14 @@ def test_a_missing_value_is_no_padding(at: Path, registered) -> None:  # type: i
     assert np.isnan(served.predict(np.array([[[1.0], [np.nan], [0.5], [1.0]]], dtype=np.float32))).all()
 
 
-def test_a_model_tells_which_columns_it_reads(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_tells_what_it_reads_and_tells(at: Path, registered, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    days = tmp_path / "days.csv"
+    days.write_text("company,day_4,day_3,day_2,day_1\nC,4,3,2,1\n")
     for result in registered[3]:
-        columns = registry.load_model(result.model_uri).columns
-        assert columns == Columns(("day_1", "day_2", "day_3", "day_4"), "label", features=1)
+        model = registry.load_model(result.model_uri)
+        assert (model.data, model.output, model.input_size, model.scaled) == (TutorialData(), NUMBER, 1, False)
+        new = model.read(days)
+        assert (new.names, new.batch.x_BTD.tolist()) == (["C"], [[[1.0], [2.0], [3.0], [4.0]]])
 
 
 def test_a_version_tells_what_it_is(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
@@ -126,10 +136,14 @@ def test_a_version_tells_what_it_is(at: Path, registered) -> None:  # type: igno
         "contender": "hand_built",
         "phase": "fine_tuned",
         "dataset": dataset.digest,
+        "judged": version.tags["judged"],
         "mse": repr(results[1].metrics["mse"]),
         "mae": repr(results[1].metrics["mae"]),
         "max_error": repr(results[1].metrics["max_error"]),
     }
+    judged = Judged.model_validate_json(version.tags["judged"])
+    assert judged == results[1].judged()
+    assert (judged.loss, judged.parameters, judged.dataset) == (results[1].metrics["mse"], 12, dataset.digest)
     assert version.run_id == checkpoints[1].run_id
     assert version.source.startswith("models:/m-")
     model = client.get_logged_model(version.source.removeprefix("models:/"))
@@ -144,8 +158,8 @@ def test_a_run_is_finished_once_its_model_is_registered(at: Path, registered) ->
 
 
 def test_contenders_have_aliases_and_the_best_is_champion(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
-    _, dataset, _, results = registered
-    champion, challenger = registry.choose_champion.fn(CONFIG, results, dataset)
+    _, _, _, results = registered
+    champion, challenger = registry.choose_champion.fn(CONFIG, results)
     best = min(results, key=lambda result: result.metrics["mse"])
     assert (champion.contender, champion.phase, challenger) == (best.contender, best.phase, None)
     aliases = mlflow.MlflowClient().get_registered_model("tutorial").aliases
@@ -158,13 +172,29 @@ def test_contenders_have_aliases_and_the_best_is_champion(at: Path, registered) 
 
 
 def test_a_champion_judged_on_other_data_stays(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
-    _, dataset, _, results = registered
-    registry.choose_champion.fn(CONFIG, results, dataset)
-    elsewhere = dataset.model_copy(update={"digest": "other"})
-    perfect = results[0].model_copy(update={"metrics": {"mse": 0.0, "mae": 0.0}})
-    champion, challenger = registry.choose_champion.fn(CONFIG, [perfect], elsewhere)
+    _, _, _, results = registered
+    registry.choose_champion.fn(CONFIG, results)
+    perfect = results[0].model_copy(update={"loss": 0.0, "dataset": "other"})
+    champion, challenger = registry.choose_champion.fn(CONFIG, [perfect])
     assert champion.model_uri == "models:/tutorial@champion"
     assert (challenger.contender, challenger.model_uri) == ("hand_built", "models:/tutorial@challenger")
+
+
+def test_a_champion_of_an_older_program_stays(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    """It was judged in another way, and does not tell how."""
+    _, _, _, results = registered
+    registry.choose_champion.fn(CONFIG, results)
+    client = mlflow.MlflowClient()
+    version = client.get_model_version_by_alias("tutorial", "champion")
+    client.delete_model_version_tag("tutorial", version.version, "judged")
+    try:
+        champion, challenger = registry.choose_champion.fn(CONFIG, results)
+    finally:
+        client.set_model_version_tag("tutorial", version.version, "judged", version.tags["judged"])
+    assert champion.model_uri == "models:/tutorial@champion"
+    assert challenger
+    assert challenger.model_uri == "models:/tutorial@challenger"
+    assert client.get_model_version_by_alias("tutorial", "champion").version == version.version
 
 
 @pytest.mark.parametrize(
@@ -280,7 +310,7 @@ def registered_others(tmp_path_factory: pytest.TempPathFactory, database: Path) 
         patch.chdir(directory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
         parent = runs.start_parent(OTHERS)
-        dataset = generate_data.fn(OTHERS.data, parent)
+        dataset = store_data.fn(OTHERS, parent)
         found = {}
         for contender in OTHERS.contenders:
             checkpoint = train.fn(OTHERS, contender, dataset, parent)
@@ -313,7 +343,7 @@ def test_a_registered_model_predicts_what_was_reported_at_any_length(others: Oth
     checkpoint, result = found[contender]
     served = mlflow.pyfunc.load_model(result.model_uri)
     # the exported loop adds in another order than the one that trained: float32's last digits
-    x_BTD = load_sequences(dataset).x_BTD
+    x_BTD = everything(dataset).x_BTD
     assert served.predict(x_BTD.numpy()).tolist() == pytest.approx(result.predictions, abs=1e-6)
     network = trained(checkpoint, result)
     for B, T in ((1, 1), (3, LENGTH + 1), (2, 40)):
@@ -326,7 +356,7 @@ def test_a_registered_model_predicts_what_was_reported_at_any_length(others: Oth
 def test_of_copies_the_median_is_exported(others: Others) -> None:
     """Were it another copy, the predictions would be others: the copies are told apart first."""
     _, dataset, found = others
-    x_BTD = load_sequences(dataset).x_BTD
+    x_BTD = everything(dataset).x_BTD
     for contender, count in (("copied", 3), ("copied_built_in", 2)):
         checkpoint, result = found[contender]
         copies = load_network(tracking.download(checkpoint.uri))
@@ -366,8 +396,8 @@ def test_the_network_comes_back_whatever_its_cell(cell: str) -> None:
     }
     config: AnyModel = TypeAdapter(AnyModel).validate_python(settings)
     network = build_network(config, input_size=2).eval()
-    columns = Columns(("a", "b"), "y", features=2)
-    assert_equal_networks(registry.Registered(Exportable(network), columns, config).network(), network)
+    model = registry.Registered(Exportable(network), TutorialData(), (), NUMBER, 2, False, config, None)
+    assert_equal_networks(model.network(), network)
 
 
 def assert_equal_networks(found: Network, expected: Network) -> None:
@@ -382,13 +412,17 @@ def assert_equal_networks(found: Network, expected: Network) -> None:
 
 def test_a_model_of_several_features_tells_how_many(others: Others) -> None:
     _, dataset, found = others
-    inputs = tuple(f"{what}_{step}" for step in range(1, LENGTH + 1) for what in ("value", "mark"))
-    for _, result in found.values():
+    for contender, (_, result) in found.items():
         info = mlflow.models.get_model_info(result.model_uri)
-        assert {key: info.metadata[key] for key in ("inputs", "target", "features")} == {
-            "inputs": list(inputs),
-            "target": "sum",
-            "features": 2,
+        assert info.metadata == {
+            "data": OTHERS.data.model_dump(),
+            "columns": [],
+            "output": NUMBER.model_dump(),
+            "input_size": 2,
+            "scaled": False,
+            "model": OTHERS.contenders[contender].model.model_dump(),
+            "cell": None,
         }
         assert info.signature.inputs.inputs[0].shape == (-1, -1, 2)
-        assert registry.load_model(result.model_uri).columns == dataset.columns == Columns(inputs, "sum", 2)
+        assert info.signature.outputs.inputs[0].shape == (-1,)
+        assert registry.load_model(result.model_uri).data == dataset.config == OTHERS.data

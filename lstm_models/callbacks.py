@@ -1,0 +1,98 @@
+"""What is watched, and written, while a training runs."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import lightning as L
+
+from lstm_models.checkpoint import CheckpointError, is_same_training, write
+from lstm_models.module import SequenceModule
+
+
+class Best(L.Callback):
+    """Watches the validation loss: writes a checkpoint whenever it is lower than ever, and ends training by patience.
+
+    The same training, resumed, goes on with both; fine-tuning begins anew. See `checkpoint` for what tells them apart.
+
+    Args:
+        path: the checkpoint file to write; none: none is written.
+        patience: epochs without a lower loss after which the training ends; none: it goes on.
+    """
+
+    def __init__(self, path: Path | None, patience: int | None) -> None:
+        self.path = path
+        self.patience = patience
+        self.loss = math.inf
+        self.epoch = 0
+        self.waited = 0  # epochs since
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        loss = float(trainer.callback_metrics["val_loss"])
+        if loss < self.loss:
+            self.loss, self.epoch, self.waited = loss, trainer.current_epoch + 1, 0
+            if self.path:
+                write(trainer, self.path)
+        else:
+            self.waited += 1
+            if self.patience and self.waited >= self.patience:
+                trainer.should_stop = True
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["best"] = {"loss": self.loss, "epoch": self.epoch, "waited": self.waited}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not is_same_training(checkpoint, trainer.max_epochs) or not (before := checkpoint.get("best")):
+            return
+        self.loss, self.epoch, self.waited = before["loss"], before["epoch"], before["waited"]
+        if self.path and self.epoch and not self.path.exists():
+            raise CheckpointError(
+                f"{self.path}: missing; the training to go on with has written epoch {self.epoch} there"
+            )
+
+
+@runtime_checkable
+class Buffered(Protocol):
+    """A logger that holds points back for a while."""
+
+    def flush(self) -> None: ...
+
+
+class Snapshots(L.Callback):
+    """Writes a checkpoint every so many steps or minutes, from which the training goes on to the last bit.
+
+    One that is due with an epoch's last step is written when the epoch is complete, its validation included. None is
+    written once the loss has become NaN or infinite.
+    """
+
+    def __init__(self, path: Path, steps: int | None, minutes: float | None) -> None:
+        self.path = path
+        self.steps = steps
+        self.seconds = math.inf if minutes is None else 60 * minutes
+        self._due = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        by_steps = self.steps is not None and trainer.global_step % self.steps == 0
+        self._due = by_steps or time.monotonic() - self._written >= self.seconds
+        if self._due and batch_idx + 1 < trainer.num_training_batches:
+            self._write(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._due:
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SequenceModule)
+        self._due = False
+        if not pl_module.diverged:
+            for logger in trainer.loggers:
+                if isinstance(logger, Buffered):  # or else points before the checkpoint could be lost in a crash
+                    logger.flush()
+            write(trainer, self.path)
+            self._written = time.monotonic()

@@ -1,0 +1,37 @@
+"""Every setting, once: frozen, typed, described. The same objects serve Python, YAML, --set and Prefect's form."""
+
+from lstm_models.config.base import PHASES, Config, ConfigError, Phase, UserError
+from lstm_models.config.compare import CompareConfig, ContenderName, Converged, Figures, Name, parse_config
+from lstm_models.config.data import AddingData, AnyData, Split, Sql, TableData, TutorialData
+from lstm_models.config.models import CELLS, NUMBER, RNN, AnyModel, BuiltIn, HandBuilt, Output
+from lstm_models.config.training import Contender, FineTuning, Training
+
+__all__ = [
+    "CELLS",
+    "NUMBER",
+    "PHASES",
+    "RNN",
+    "AddingData",
+    "AnyData",
+    "AnyModel",
+    "BuiltIn",
+    "CompareConfig",
+    "Config",
+    "ConfigError",
+    "Contender",
+    "ContenderName",
+    "Converged",
+    "Figures",
+    "FineTuning",
+    "HandBuilt",
+    "Name",
+    "Output",
+    "Phase",
+    "Split",
+    "Sql",
+    "TableData",
+    "Training",
+    "TutorialData",
+    "UserError",
+    "parse_config",
+]

@@ -1,0 +1,455 @@
+"""What was told, as a table: of a dataset's test part, and of new rows."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lstm_models import prediction
+from lstm_models.config import NUMBER, AddingData, AnyData, HandBuilt, Output, TableData, TutorialData
+from lstm_models.data import tutorial
+from lstm_models.data.dataset import Dataset, of_table, read
+from lstm_models.data.tables import TableError
+from lstm_models.evaluation import evaluate, judge
+from lstm_models.export import Exportable
+from lstm_models.network import build_network
+from lstm_models.prediction import NewExamples, as_table, read_new
+
+
+def table_config(**values: Any) -> TableData:
+    return TableData(kind="table", path="somewhere/else.csv", **{"target": "y", **values})
+
+
+def written(folder: Path, table: pd.DataFrame, name: str = "new.csv") -> Path:
+    path = folder / name
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path, index=False)
+    return path
+
+
+def forecast(steps: int, *targets: str, columns: tuple[str, ...] = ()) -> Output:
+    places = [(columns or targets).index(name) for name in targets]
+    return Output(kind="forecast", targets=list(targets), steps=steps, places=places, residual=True)
+
+
+class Counts(nn.Module):
+    """Forecasts the last value of these places, plus 1, 2 and so on; keeps what it was shown."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self.output = output
+        self.seen_BTD = torch.empty(0)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        self.seen_BTD = x_BTD
+        steps_S1 = torch.arange(1.0, self.output.steps + 1).unsqueeze(1)
+        return x_BTD[:, -1:, self.output.places] + steps_S1
+
+
+def predicted(path: Path, config: AnyData, columns: tuple[str, ...], output: Output) -> tuple[pd.DataFrame, Tensor]:
+    """What `Counts` forecasts of these rows, and what it was shown of them."""
+    program = Counts(output)
+    found = prediction.predict(program, read_new(path, config, columns, output), config, output)
+    return found, program.seen_BTD
+
+
+def refused(path: Path, text: str) -> "pytest.RaisesExc[TableError]":
+    return pytest.raises(TableError, match=f"^{re.escape(f'{path}: {text}')}$")
+
+
+# ---- forecasts of new rows
+DAYS = pd.date_range("2024-02-20", periods=8)
+
+
+def test_a_forecast_goes_on_from_the_end_of_the_rows(tmp_path: Path) -> None:
+    path = written(tmp_path, pd.DataFrame({"t": DAYS, "y": np.arange(8.0)}))
+    config, output = table_config(time="t", context_length=3, horizon=2), forecast(2, "y")
+    found, seen_BTD = predicted(path, config, ("y",), output)
+    assert seen_BTD.tolist() == [[[5], [6], [7]]]
+    assert found.to_dict("list") == {"t": [pd.Timestamp("2024-02-28"), pd.Timestamp("2024-02-29")], "y": [8.0, 9.0]}
+    assert read_new(path, config, ("y",), output).names == ["the end"]
+
+
+def test_without_times_the_steps_are_counted(tmp_path: Path) -> None:
+    path = written(tmp_path, pd.DataFrame({"t": DAYS, "y": np.arange(8.0)}))
+    new = read_new(path, table_config(context_length=8), ("y",), forecast(3, "y"))
+    assert (new.names, new.times, list(new.keys.columns)) == (["the end"], (), [])
+    found, seen_BTD = predicted(path, table_config(context_length=8), ("y",), forecast(3, "y"))
+    assert seen_BTD.shape == (1, 8, 1)
+    assert found.to_dict("list") == {"steps_ahead": [1, 2, 3], "y": [8.0, 9.0, 10.0]}
+
+
+def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path: Path) -> None:
+    shops = [
+        pd.DataFrame({"shop": "b", "t": DAYS, "y": np.arange(8.0)}),
+        pd.DataFrame({"shop": "a", "t": DAYS[2:6], "y": np.arange(100.0, 104.0)}),
+    ]
+    path = written(tmp_path, pd.concat(shops).sample(frac=1, random_state=1))  # in no order
+    config, output = table_config(time="t", group="shop", context_length=3), forecast(2, "y")
+    new = read_new(path, config, ("y",), output)
+    assert new.names == ["a", "b"]
+    assert new.keys.to_dict("list") == {"shop": ["a", "b"]}
+    found, seen_BTD = predicted(path, config, ("y",), output)
+    assert seen_BTD.tolist() == [[[101], [102], [103]], [[5], [6], [7]]]
+    assert found.to_dict("list") == {
+        "shop": ["a", "a", "b", "b"],
+        "t": [pd.Timestamp(f"2024-02-{day}") for day in (26, 27, 28, 29)],
+        "y": [104.0, 105.0, 8.0, 9.0],
+    }
+
+
+def test_of_several_series_without_times_each_has_its_steps(tmp_path: Path) -> None:
+    path = written(tmp_path, pd.DataFrame({"shop": [1, 2, 1, 2, 1], "y": [0.0, 10.0, 1.0, 11.0, 2.0]}))
+    found, seen_BTD = predicted(path, table_config(group="shop", context_length=2), ("y",), forecast(2, "y"))
+    assert seen_BTD.tolist() == [[[1], [2]], [[10], [11]]]
+    assert found.to_dict("list") == {
+        "shop": ["1", "1", "2", "2"],
+        "steps_ahead": [1, 2, 1, 2],
+        "y": [3.0, 4.0, 12.0, 13.0],
+    }
+
+
+@pytest.mark.parametrize("name", ["new.csv", "new.parquet"])
+def test_the_columns_come_in_the_models_order_whatever_the_files(tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame({"other": "x", "a": np.arange(4.0), "b": np.arange(4.0) * 10, "c": np.arange(4.0) * 100})
+    path, columns = written(tmp_path, table, name), ("b", "c", "a")
+    config = table_config(target=["a", "c"], features=["b", "c"], context_length=2)
+    found, seen_BTD = predicted(path, config, columns, forecast(2, "a", "c", columns=columns))
+    assert seen_BTD.tolist() == [[[20, 200, 2], [30, 300, 3]]]
+    assert found.to_dict("list") == {"steps_ahead": [1, 2], "a": [4.0, 5.0], "c": [301.0, 302.0]}
+
+
+@pytest.mark.parametrize("context", [1, 2, 3, 5, 20])
+def test_the_times_go_on_as_all_of_the_series_tells_and_not_only_what_is_seen(tmp_path: Path, context: int) -> None:
+    """Monday to Friday look like every day; one day, or two, like anything."""
+    weekdays = pd.bdate_range("2024-01-01", periods=20)
+    path = written(tmp_path, pd.DataFrame({"t": weekdays, "y": np.arange(20.0)}))
+    found, seen_BTD = predicted(path, table_config(time="t", context_length=context), ("y",), forecast(3, "y"))
+    assert seen_BTD.shape == (1, context, 1)
+    assert weekdays[-1].day_name() == "Friday"
+    assert found["t"].tolist() == [pd.Timestamp(f"2024-01-{day}") for day in (29, 30, 31)]
+
+
+@pytest.mark.parametrize(
+    ("start", "freq", "zone", "expected"),
+    [
+        # the clock goes forward in the night to the 31st: hours go on by UTC, days by the clock on the wall
+        ("2024-03-30 20:00", "h", "Europe/Berlin", ["2024-03-31 01:00", "2024-03-31 03:00", "2024-03-31 04:00"]),
+        ("2024-03-24 12:00", "D", "Europe/Berlin", ["2024-03-29 12:00", "2024-03-30 12:00", "2024-03-31 12:00"]),
+        ("2024-03-30 20:00", "h", "UTC", ["2024-03-31 01:00", "2024-03-31 02:00", "2024-03-31 03:00"]),
+    ],
+)
+def test_with_a_zone_the_times_go_on_in_it(
+    tmp_path: Path, start: str, freq: str, zone: str, expected: list[str]
+) -> None:
+    times = pd.date_range(start, periods=5, freq=freq, tz=zone)
+    # Parquet keeps the zone; CSV would keep the offset from UTC alone
+    path = written(tmp_path, pd.DataFrame({"t": times, "y": np.arange(5.0)}), "new.parquet")
+    found, _ = predicted(path, table_config(time="t", context_length=2), ("y",), forecast(3, "y"))
+    assert found["t"].tolist() == [pd.Timestamp(moment, tz=zone) for moment in expected]
+    assert str(found["t"].dt.tz) == zone
+
+
+def test_times_may_be_whole_numbers(tmp_path: Path) -> None:
+    path = written(tmp_path, pd.DataFrame({"t": [10, 20, 30, 40], "y": np.arange(4.0)}))
+    found, _ = predicted(path, table_config(time="t", context_length=2), ("y",), forecast(2, "y"))
+    assert found["t"].tolist() == [50, 60]
+
+
+def test_of_a_series_with_gaps_the_last_piece_is_seen(tmp_path: Path) -> None:
+    t = [1, 2, 3, 4, 5, 9, 10, 11]
+    path = written(tmp_path, pd.DataFrame({"t": t, "y": np.array(t) * 10.0}))
+    config = table_config(time="t", gaps="split", context_length=3)
+    found, seen_BTD = predicted(path, config, ("y",), forecast(2, "y"))
+    assert seen_BTD.tolist() == [[[90], [100], [110]]]
+    assert found.to_dict("list") == {"t": [12, 13], "y": [111.0, 112.0]}
+    with refused(path, "3 rows without a gap at the end; a forecast sees 4"):
+        predicted(path, table_config(time="t", gaps="split", context_length=4), ("y",), forecast(2, "y"))
+
+
+def test_after_a_gap_one_row_is_enough_where_one_is_seen(tmp_path: Path) -> None:
+    path = written(tmp_path, pd.DataFrame({"t": [1, 2, 3, 9], "y": np.arange(4.0)}))
+    config = table_config(time="t", gaps="split", context_length=1)
+    found, seen_BTD = predicted(path, config, ("y",), forecast(2, "y"))
+    assert seen_BTD.tolist() == [[[3]]]
+    assert found["t"].tolist() == [10, 11]
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame({"g": ["a"] * 5 + ["b"] * 4, "y": np.arange(9.0)})
+    path = written(tmp_path, table)
+    with refused(path, "9 rows without a gap at the end; a forecast sees 10"):
+        predicted(path, table_config(context_length=10), ("y",), forecast(2, "y"))
+    with refused(path, "group b: 4 rows without a gap at the end; a forecast sees 5"):
+        predicted(path, table_config(context_length=5, group="g"), ("y",), forecast(2, "y"))
+    assert len(predicted(path, table_config(context_length=4, group="g"), ("y",), forecast(2, "y"))[0]) == 4
+
+
+def test_one_row_does_not_tell_when_the_next_one_is(tmp_path: Path) -> None:
+    table = pd.DataFrame({"g": ["a", "a", "b"], "t": [1, 2, 1], "y": np.arange(3.0)})
+    text = "the times after 1 can't be told; it takes at least 2 to tell the step"
+    path = written(tmp_path, table)
+    with refused(path, f"group b: {text}"):
+        predicted(path, table_config(context_length=1, group="g", time="t"), ("y",), forecast(2, "y"))
+    path = written(tmp_path, table.head(1))
+    with refused(path, text):
+        predicted(path, table_config(context_length=1, time="t"), ("y",), forecast(2, "y"))
+
+
+def test_rows_are_handled_as_the_settings_say(tmp_path: Path) -> None:
+    path = written(tmp_path, pd.DataFrame({"t": [1, 2, 3, 5], "y": [1.0, None, 3.0, 5.0]}))
+    config = table_config(time="t", context_length=2)
+    with refused(path, "column y, row 2: the value is missing; set missing to drop, forward_fill or interpolate"):
+        predicted(path, config, ("y",), forecast(1, "y"))
+    filled = config.model_copy(update={"missing": "interpolate"})
+    with refused(path, "column t, row 4: a gap in time, from 3 to 5; set gaps to split or allow"):
+        predicted(path, filled, ("y",), forecast(1, "y"))
+    allowed = filled.model_copy(update={"gaps": "allow", "context_length": 4})
+    assert predicted(path, allowed, ("y",), forecast(1, "y"))[1].tolist() == [[[1], [2], [3], [5]]]
+
+
+def test_a_missing_column_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path, pd.DataFrame({"Y": [1.0]}))
+    with refused(path, "column y is missing; found: Y; did you mean Y?"):
+        predicted(path, table_config(context_length=1), ("y",), forecast(1, "y"))
+
+
+def test_it_is_the_path_that_is_read_where_training_read_a_query(tmp_path: Path) -> None:
+    path = written(tmp_path, pd.DataFrame({"y": [1.0, 2.0]}))
+    config = TableData.model_validate(
+        {"kind": "table", "sql": {"url": "sqlite:///no.db", "query": "SELECT y FROM t"}, "target": "y"}
+        | {"context_length": 2}
+    )
+    assert predicted(path, config, ("y",), forecast(1, "y"))[0]["y"].tolist() == [3.0]
+
+
+@given(
+    sizes=st.lists(st.integers(15, 20), min_size=1, max_size=3),
+    context=st.integers(1, 3),
+    horizon=st.integers(1, 3),
+    gaps=st.booleans(),
+)
+@settings(derandomize=True, deadline=None, max_examples=25)  # a shared machine may pause for longer than by default
+def test_new_rows_are_seen_as_the_windows_of_training_were(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], context: int, horizon: int, gaps: bool
+) -> None:
+    """Of all rows before what a test window tells, its context is what is seen, and its times are those that follow."""
+    group, n = np.repeat(np.arange(len(sizes)), sizes), np.arange(float(sum(sizes)))
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(n + 5 * (n >= 6) * gaps, unit="D")
+    table = pd.DataFrame({"g": group, "t": days, "x": -n, "y": n})
+    config = table_config(time="t", group="g", features=["x"], context_length=context, horizon=horizon, gaps="split")
+    data = of_table(table, config, 0)
+    keys = data.keys()
+    for number in (0, data.test.count - 1):
+        key, (x_BTD, y_BSK, _) = keys.loc[number], data.test.take(torch.tensor([number]))
+        before = table[(table["g"].astype(str) == key["g"]) & (table["t"] < key["t"])]
+        path = written(tmp_path_factory.mktemp("new"), before)
+        new = read_new(path, config, data.columns, data.output)
+        assert new.names == [key["g"]]
+        assert torch.equal(new.batch.x_BTD, x_BTD)
+        told = table.set_index("y").loc[y_BSK[0, :, 0].tolist(), "t"]
+        assert list(new.times[0]) == told.tolist()
+
+
+# ---- labels and numbers of new groups
+class FirstAndLast(nn.Module):
+    """Of a sequence without its padding: the first value of the first column, plus the last one of the last."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        lengths_B = (~x_BTD.isnan().all(-1)).sum(1)
+        return x_BTD[:, 0, 0] + x_BTD[torch.arange(len(x_BTD)), lengths_B - 1, -1]
+
+
+class Shares(FirstAndLast):
+    """That number's share of 10, and the rest in two unequal parts."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        share_B = super().forward(x_BTD) / 10
+        return torch.stack([share_B, 0.75 * (1 - share_B), 0.25 * (1 - share_B)], dim=1)
+
+
+def machines() -> pd.DataFrame:
+    """Of 1, 3 and 2 rows; no labels; not in order."""
+    return pd.DataFrame(
+        {
+            "machine": ["m2", "m1", "m3", "m2", "m2", "m3"],
+            "t": [1, 1, 1, 3, 2, 2],
+            "a": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            "b": [0.0, 0.5, 1.0, 1.5, 2.0, 2.5],
+        }
+    )
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_number_of_each_group_needs_no_label(tmp_path: Path, labels: bool) -> None:
+    table = machines().assign(y=["not", "a", "number", "of", "any", "kind"]) if labels else machines()
+    path = written(tmp_path, table)
+    config = table_config(task="regress", group="machine", time="t")
+    output = Output(targets=["y"], center=3.0, spread=2.0)
+    new = read_new(path, config, ("b", "a"), output)
+    assert new.names == ["m1", "m2", "m3"]
+    assert new.times == ()
+    assert new.batch.lengths_B is not None
+    assert new.batch.lengths_B.tolist() == [1, 3, 2]
+    found = prediction.predict(FirstAndLast(), new, config, output)
+    assert found.to_dict("list") == {"machine": ["m1", "m2", "m3"], "prediction": [0.5 + 2, 0 + 4, 1 + 6]}
+
+
+def test_of_classes_the_likeliest_is_told_and_how_likely_each_is(tmp_path: Path) -> None:
+    path, config = written(tmp_path, machines()), table_config(task="classify", group="machine", time="t")
+    output = Output(kind="classes", targets=["y"], classes=["worn", "new", "lost"])
+    new = read_new(path, config, ("b", "a"), output)
+    assert new.names == ["m1", "m2", "m3"]
+    found = prediction.predict(Shares(), new, config, output)
+    assert found["machine"].tolist() == ["m1", "m2", "m3"]
+    assert found["prediction"].tolist() == ["new", "new", "worn"]
+    assert list(found.columns[2:]) == ["probability_worn", "probability_new", "probability_lost"]
+    expected = [[0.25, 0.5625, 0.1875], [0.4, 0.45, 0.15], [0.7, 0.225, 0.075]]
+    np.testing.assert_allclose(found.iloc[:, 2:], expected, rtol=1e-6)  # float32
+
+
+def test_an_exported_network_tells_of_new_groups_what_it_told_of_the_test_part(tmp_path: Path) -> None:
+    """The way of `lstm-flows predict`, against the evaluation's own."""
+    g = np.repeat(np.arange(20), np.arange(20) % 4 + 1)
+    table = pd.DataFrame({"g": g, "a": np.sin(np.arange(len(g))), "b": np.cos(g), "y": np.where(g % 2, "up", "down")})
+    for task in ("classify", "regress"):
+        config = table_config(task=task, group="g")
+        data = of_table(table.assign(y=g * 3.0) if task == "regress" else table, config, 0)
+        torch.manual_seed(0)
+        model = HandBuilt(kind="hand_built", hidden_size=3, head="linear")
+        network = build_network(model, data.input_size, data.output, data.scaling()).eval()
+        expected = as_table(evaluate(network, data).judgement, data).drop(columns="target").sort_values("g")
+        new = table[g % 20 == g].drop(columns="y")
+        path = written(tmp_path, new[new["g"].astype(str).isin(expected["g"])])
+        examples = read_new(path, config, data.columns, data.output)
+        found = prediction.predict(Exportable(network).eval(), examples, config, data.output).sort_values("g")
+        pd.testing.assert_frame_equal(
+            found.reset_index(drop=True), expected.reset_index(drop=True), rtol=1e-5, check_dtype=False
+        )
+
+
+# ---- tables with a sequence a row
+def test_of_the_tutorials_companies_each_is_told_by_its_name(tmp_path: Path) -> None:
+    path = written(tmp_path, tutorial.table().drop(columns="label"))
+    new = read_new(path, TutorialData(), (), NUMBER)
+    assert new.names == ["A", "B"]
+    assert new.batch.lengths_B is None
+    found = prediction.predict(FirstAndLast(), new, TutorialData(), NUMBER)
+    assert list(found.columns) == ["company", "day_1", "day_2", "day_3", "day_4", "prediction"]
+    assert found["company"].tolist() == ["A", "B"]
+    assert found["prediction"].tolist() == [1.0, 2.0]
+
+
+def test_where_nothing_names_the_sequences_it_is_their_row(tmp_path: Path) -> None:
+    path = written(tmp_path, tutorial.table()[["day_1", "day_2", "day_3", "day_4"]])
+    assert read_new(path, TutorialData(), (), NUMBER).names == ["1", "2"]
+    numbered = written(tmp_path, tutorial.table().assign(company=[7, 9]))
+    assert read_new(numbered, TutorialData(), (), NUMBER).names == ["7", "9"]
+
+
+def test_sequences_of_the_adding_problem_are_read_by_their_length(tmp_path: Path) -> None:
+    config = AddingData(kind="adding", length=3, count=4)
+    path = written(tmp_path, read(config).drop(columns="sum"))
+    new = read_new(path, config, (), NUMBER)
+    assert new.names == ["1", "2", "3", "4"]
+    assert new.batch.x_BTD.shape == (4, 3, 2)
+    longer = config.model_copy(update={"length": 4})
+    text = "column value_4 is missing; needed: value_1, mark_1, value_2, mark_2, value_3, mark_3, value_4, mark_4; "
+    with pytest.raises(TableError, match=f"^{re.escape(f'{path}: {text}')}found: "):
+        read_new(path, longer, (), NUMBER)
+
+
+def test_what_is_told_carries_no_gradient(tmp_path: Path) -> None:
+    class Learns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, x_BTD: Tensor) -> Tensor:
+            return self.weight * x_BTD[:, 0, 0]
+
+    new = NewExamples(pd.DataFrame(index=range(2)), ["a", "b"], read_new(*_companies(tmp_path)).batch)
+    assert prediction.predict(Learns(), new, TutorialData(), NUMBER)["prediction"].tolist() == [0.0, 1.0]
+
+
+def _companies(folder: Path) -> tuple[Path, TutorialData, tuple[str, ...], Output]:
+    return written(folder, tutorial.table()), TutorialData(), (), NUMBER
+
+
+# ---- the test part
+def waves(**values: Any) -> Dataset:
+    table = pd.DataFrame({"t": pd.date_range("2024-01-01", periods=20), "a": np.arange(20.0), "b": -np.arange(20.0)})
+    settings = {"time": "t", "target": ["b", "a"], "features": ["a", "b"], "context_length": 2, "horizon": 3}
+    return of_table(table, table_config(**{**settings, **values}), 0)
+
+
+def test_of_forecasts_each_step_of_each_window_is_a_row() -> None:
+    data = waves()  # rows 16 to 19 are the test part: two windows
+    found = as_table(judge(lambda batch: batch.y + torch.tensor([0.5, 100.0]), data), data)
+    days = [pd.Timestamp(f"2024-01-{day}") for day in (17, 17, 17, 18, 18, 18)]  # of the first step that is told
+    assert found.to_dict("list") == {
+        "t": days,
+        "steps_ahead": [1, 2, 3, 1, 2, 3],
+        "b": [-16.0, -17.0, -18.0, -17.0, -18.0, -19.0],
+        "b_predicted": [-15.5, -16.5, -17.5, -16.5, -17.5, -18.5],
+        "a": [16.0, 17.0, 18.0, 17.0, 18.0, 19.0],
+        "a_predicted": [116.0, 117.0, 118.0, 117.0, 118.0, 119.0],
+    }
+    assert list(found.columns) == ["t", "steps_ahead", "b", "b_predicted", "a", "a_predicted"]
+
+
+@pytest.mark.parametrize(
+    ("most", "first_steps"), [(36, 6), (35, 3), (18, 3), (17, 2), (12, 2), (11, 2), (8, 2), (6, 1)]
+)
+def test_of_too_many_numbers_every_so_many_th_window_is_there(
+    most: int, first_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6 windows of 3 steps of 2 targets are 36 numbers."""
+    monkeypatch.setattr(prediction, "MOST", most)
+    data = waves(split={"train": 10, "validation": 2})
+    found = as_table(judge(lambda batch: batch.y, data), data)
+    every = -(-36 // most)
+    assert found["a"][found["steps_ahead"] == 1].tolist() == list(range(12, 18, every))
+    assert (found["steps_ahead"] == 1).sum() == first_steps
+    assert found["a"].tolist() == found["a_predicted"].tolist()
+    assert len(found) == 3 * first_steps
+    assert 2 * len(found) < most + 6  # at most a window more
+
+
+def test_of_classes_the_right_one_the_likeliest_and_how_likely_each_is() -> None:
+    g = np.repeat(np.arange(10), 2)
+    table = pd.DataFrame({"g": g, "x": g * 1.0, "y": np.array(["low", "mid", "top"])[g % 3]})
+    data = of_table(table, table_config(task="classify", group="g", split={"train": 6, "validation": 1}), 0)
+    log_odds = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0], [2.0, 1.0, 1.0]])
+    found = as_table(judge(lambda batch: log_odds, data), data)
+    assert list(found.columns) == ["g", "target", "prediction", "probability_low", "probability_mid", "probability_top"]
+    assert found["target"].tolist() == [["low", "mid", "top"][int(name) % 3] for name in found["g"]]
+    assert found["prediction"].tolist() == ["mid", "top", "low"]
+    odds = np.exp(log_odds.numpy())
+    np.testing.assert_allclose(found.iloc[:, 3:], odds / odds.sum(1, keepdims=True), rtol=1e-6)  # float32
+    assert found["g"].tolist() == data.keys()["g"].tolist()
+
+
+def test_of_numbers_the_right_one_and_what_was_told() -> None:
+    g = np.repeat(np.arange(10), 2)
+    table = pd.DataFrame({"g": g, "x": g * 1.0, "y": g * 2.0})
+    data = of_table(table, table_config(task="regress", group="g"), 0)
+    found = as_table(judge(lambda batch: batch.y + 1, data), data)
+    assert list(found.columns) == ["g", "target", "prediction"]
+    assert found["target"].tolist() == [2.0 * int(name) for name in found["g"]]
+    assert found["prediction"].tolist() == [2.0 * int(name) + 1 for name in found["g"]]
+
+
+def test_of_sequences_by_their_names() -> None:
+    data = of_table(tutorial.table(), TutorialData(), 0)
+    found = as_table(judge(lambda batch: torch.tensor([0.25, 0.75]), data), data)
+    assert found.to_dict("list") == {"company": ["A", "B"], "target": [0.0, 1.0], "prediction": [0.25, 0.75]}
