@@ -64,9 +64,20 @@ def _contender_of_table(name: str, given: Any) -> Any:
         return given
     kind = {"kind": name} if name in ("hand_built", "built_in", "rnn") else {}
     model, training = {**kind, **DEFAULT_MODEL, **parts["model"]}, {**DEFAULT_TRAINING, **parts["training"]}
-    epochs = training["max_epochs"]
-    further = {"max_epochs": epochs + (epochs + 1) // 2} if isinstance(epochs, int) else {}
+    epochs = training["max_epochs"] if isinstance(training["max_epochs"], int) else 1  # which is refused elsewhere
+    further = {"max_epochs": max(epochs, 1) + (max(epochs, 1) + 1) // 2}
     return {**given, "model": model, "training": training, "fine_tuning": {**further, **parts["fine_tuning"]}}
+
+
+def _completed(values: Any) -> Any:
+    """A configuration's values with what may be left out of a table's contenders."""
+    data = values.get("data") if isinstance(values, dict) else None
+    if (data.get("kind") if isinstance(data, dict) else getattr(data, "kind", None)) != "table":
+        return values
+    contenders = values.get("contenders", {"hand_built": {}, "built_in": {}})
+    if isinstance(contenders, dict):
+        contenders = {name: _contender_of_table(name, given) for name, given in contenders.items()}
+    return {**values, "contenders": contenders}
 
 
 class CompareConfig(Config):
@@ -85,14 +96,8 @@ class CompareConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _contenders_of_tables(cls, values: Any) -> Any:
-        data = values.get("data") if isinstance(values, dict) else None
-        if (data.get("kind") if isinstance(data, dict) else getattr(data, "kind", None)) != "table":
-            return values
-        contenders = values.get("contenders", {"hand_built": {}, "built_in": {}})
-        if isinstance(contenders, dict):
-            contenders = {name: _contender_of_table(name, given) for name, given in contenders.items()}
-        return {**values, "contenders": contenders}
+    def _completed(cls, values: Any) -> Any:
+        return _completed(values)
 
     @model_validator(mode="after")
     def _contenders_fit_the_data(self) -> Self:
@@ -107,7 +112,7 @@ class CompareConfig(Config):
                     raise PydanticCustomError(
                         key,
                         "contender {name} with {key} {given}: the data {kind} {why}",
-                        {"name": name, "key": key, "given": given, "kind": self.data.kind, "why": why},
+                        {"name": name, "key": key, "given": str(given), "kind": self.data.kind, "why": why},
                     )
         return self
 
@@ -122,6 +127,7 @@ def parse_config(values: object, source: str) -> CompareConfig:
     Raises:
         ConfigError: in one line, naming `source`, and for each fault the field, the value and what is allowed.
     """
+    values = _completed(values)
     try:
         return CompareConfig.model_validate(values)
     except ValidationError as error:
