@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+ROUNDING = 1e-6  # of the losses: what float32 leaves open between two models that are one
 TAIL = 0.025  # on either side of a 95 % interval
 AT_ONCE = 2**20  # blocks drawn: 8 MB each of their places and their sums
 
@@ -97,7 +98,8 @@ def paired_difference(
 ) -> Difference:
     """Which of two is better on the same windows: a, if the interval of the mean of a - b lies below 0.
 
-    It lies above 0 if a is worse; where it holds 0, one can't tell. Arguments and errors as of `block_bootstrap`.
+    It lies above 0 if a is worse; where it holds 0, or comes within rounding of it, one can't tell. Arguments and errors
+    as of `block_bootstrap`.
 
     Raises:
         ValueError: also if a and b are not losses of equally many windows.
@@ -108,7 +110,10 @@ def paired_difference(
             f"losses of {len(a_W)} and of {len(b_W)} windows: a difference needs those of the same windows"
         )
     low, high = block_bootstrap(a_W - b_W, block, samples, seed)
-    verdict: Literal["better", "worse", "can't tell"] = "better" if high < 0 else "worse" if low > 0 else "can't tell"
+    least = ROUNDING * float(np.abs(a_W).mean() + np.abs(b_W).mean())
+    verdict: Literal["better", "worse", "can't tell"] = "can't tell"
+    if high < -least or low > least:
+        verdict = "better" if high < 0 else "worse"
     return Difference(float((a_W - b_W).mean()), low, high, verdict)
 
 

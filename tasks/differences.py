@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from lstm_models.comparison import Verdict
@@ -13,7 +14,7 @@ from tasks.references import Baseline, Difference, Judged, Result
 
 
 def verdict(a: Judged, b: Judged) -> Verdict:
-    """What a is in comparison with b; "can't tell" where they were judged on different data.
+    """What a is in comparison with b; "can't tell" where they were judged on different data, or losses are gone.
 
     In sample the losses are all that there is to know, and the lower one is better. On other data than was trained on
     they are a sample, and a difference counts where its 95 % interval does not hold 0.
@@ -22,7 +23,10 @@ def verdict(a: Judged, b: Judged) -> Verdict:
         return "can't tell"
     if a.losses_uri is None or b.losses_uri is None:
         return "better" if a.loss < b.loss else "worse" if a.loss > b.loss else "can't tell"
-    return paired_difference(_losses(a), _losses(b), a.block).verdict
+    try:
+        return paired_difference(_losses(a), _losses(b), a.block).verdict
+    except (MlflowException, OSError):  # someone has deleted the run, and with it the losses
+        return "can't tell"
 
 
 def difference(a: Result | Baseline, b: Result | Baseline) -> Difference:

@@ -8,6 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from lstm_models.config.base import Config
 
+WRITTEN = ("prediction", "target", "steps_ahead", "loss")  # what tables of results hold beside time and group
+
 
 class TutorialData(Config):
     """The tutorial's two companies: four days each, and what the fifth will be."""
@@ -100,6 +102,10 @@ class TableData(Config):
             "target must name at least one column, and none twice": _none_or_twice(self.targets),
             "features must name at least one column, and none twice": self.features is not None
             and _none_or_twice(self.features),
+            f"no time or group column can be called {', '.join(WRITTEN)}: columns of these names are written": not {
+                self.time,
+                self.group,
+            }.isdisjoint(WRITTEN),
             "one column can't be both time and group": self.time is not None and self.time == self.group,
             "the target can't be time or group as well": not {self.time, self.group}.isdisjoint(self.targets),
             "the label can't be a feature as well": self.task != "forecast"

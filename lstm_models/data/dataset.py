@@ -127,7 +127,10 @@ def of_table(table: pd.DataFrame, config: AnyData, seed: int) -> Dataset:
         sequences = to_sequences(table, sequence_columns(config))
         return replace(in_sample(sequences), names=table.iloc[:, 0])  # the first column tells them apart
     series = prepare(table, config, source.name(config))
-    return _forecasts(series, config) if config.task == "forecast" else _labelled(series, config, seed)
+    try:
+        return _forecasts(series, config) if config.task == "forecast" else _labelled(series, config, seed)
+    except ConfigError as error:
+        raise ConfigError(f"{source.name(config)}: {error}") from None
 
 
 def sequence_columns(config: TutorialData | AddingData) -> Columns:

@@ -44,14 +44,7 @@ def query(config: TableData, sql: Sql) -> Any:
         fault = "" if len(table) else "the query returns no rows"
     except TableError:
         raise
-    except (
-        sa.exc.SQLAlchemyError,
-        pd.errors.DatabaseError,
-        pa.ArrowException,
-        ImportError,
-        OSError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # noqa: BLE001  # drivers raise errors of their own, and any may hold the password
         fault = _database_fault(error, url.password)
     if fault:  # outside of the except: there the error, which may hold the password, would go along as its context
         raise TableError(fault)

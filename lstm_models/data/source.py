@@ -60,6 +60,10 @@ def _files(config: TableData, path: str) -> Any:
     """A CSV or Parquet file, or a folder of Parquet files, as a pyarrow.Table."""
     if re.search(r"//[^/@]*:[^/@]*@", path):
         raise TableError("the URL contains a password: leave it to the settings of the storage's own client")
+    if "://" in path and re.search(r"[?&][^=&]*(sig|token|key|secret|password|credential)[^=&]*=", path, re.IGNORECASE):
+        raise TableError(
+            "the URL is signed, and would be stored: leave the key to the settings of the storage's client"
+        )
     try:
         # what comes along with the program is read from where it is installed
         own = SHIPPED / path.removeprefix("shipped:") if path.startswith("shipped:") else path

@@ -361,14 +361,14 @@ def assert_verdicts_follow_from_the_losses(comparison: Comparison) -> None:
             "power",
             POWER,
             power(20),
-            f"data: too few rows for one window of {CONTEXT + HORIZON} steps in the train part: 40 rows in 2 "
-            "series; a smaller context_length or horizon, or another split, may do",
+            f"power.csv: data: too few rows for one window of {CONTEXT + HORIZON} steps in the train part: 40 rows in "
+            "2 series; a smaller context_length or horizon, or another split, may do",
         ),
         (
             "machines",
             TRENDS,
             machines()[lambda rows: rows["machine"].isin(["m03", "m04"])],
-            "data.split: of 2 nothing is left for the test",
+            "machines.csv: data.split: of 2 nothing is left for the test",
         ),
     ],
     ids=["missing column", "empty", "no rows", "text", "one label", "too few rows", "too few groups"],

@@ -241,7 +241,7 @@ def test_the_rows_are_held_once_by_all_parts() -> None:
     ],
 )
 def test_too_few_rows(split: dict[str, int], text: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(ConfigError, match=f"^a\\.csv: {re.escape(text)}$"):
         dataset(pd.DataFrame({"y": np.arange(20.0)}), context_length=4, horizon=2, split=split)
 
 
@@ -330,7 +330,8 @@ def test_each_group_is_whole_and_in_one_part_alone(count: int, seed: int, train:
     # of numbers the same groups are drawn
     of_numbers = dataset(labelled(count).assign(y=lambda rows: rows["g"]), seed, **values | {"task": "regress"})
     if len({g % 2 for g in groups(of_numbers.train)}) == 1:
-        with pytest.raises(ConfigError, match=rf"^data\.split: all {train} groups for training are of one class, "):
+        text = rf"^a\.csv: data\.split: all {train} groups for training are of one class, "
+        with pytest.raises(ConfigError, match=text):
             dataset(labelled(count), seed, **values)
         return
     data = dataset(labelled(count), seed, **values)
@@ -383,7 +384,7 @@ def test_pieces_are_not_for_labels() -> None:
     """A group with a label is one sequence; and its pieces in the test would be known from training."""
     table = pd.DataFrame({"g": 0, "t": [0, 1, 2, 9, 10, 11], "x": 1.0, "y": "low"})
     with pytest.raises(
-        ConfigError, match=r"^data\.gaps: split is for forecasts; a group with a label is one sequence$"
+        ConfigError, match=r"^a\.csv: data\.gaps: split is for forecasts; a group with a label is one sequence$"
     ):
         dataset(pd.concat([table, table.assign(g=1, y="high")]), task="classify", group="g", time="t", gaps="split")
 
@@ -428,7 +429,7 @@ def test_training_groups_of_one_class_teach_nothing() -> None:
     text = "data.split: all 5 groups for training are of one class, usual; another split or seed may do"
     for seed in range(6):
         if seed in refused:
-            with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
+            with pytest.raises(ConfigError, match=f"^a\\.csv: {re.escape(text)}$"):
                 dataset(table, seed, **values)
         else:
             assert dataset(table, seed, **values).output.classes == ["rare", "usual"]
@@ -468,7 +469,7 @@ SPLITS: list[dict[str, Any]] = [
     {"train": "2020-01-08", "validation": "2020-01-08", "test": "2020-01-18"},
 ]
 TOO_FEW = (
-    r"data(\.split)?: "
+    r"a\.csv: data(\.split)?: "
     r"(too few rows for one window|of \d+ nothing is left|.* given, but there are|all \d groups .* are of one class)"
 )
 
@@ -645,7 +646,7 @@ def test_a_season_is_shorter_than_the_training_part(season: int, fits: bool) -> 
         assert dataset(table, context_length=3, season=season).config.season == season
         return
     text = f"data.season: {season} given, but no series has that many rows for training"
-    with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(ConfigError, match=f"^a\\.csv: {re.escape(text)}$"):
         dataset(table, context_length=3, season=season)
 
 

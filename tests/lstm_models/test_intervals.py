@@ -233,3 +233,14 @@ def test_losses_of_other_windows_are_refused() -> None:
     message = "losses of 3 and of 4 windows: a difference needs those of the same windows"
     with pytest.raises(ValueError, match=f"^{message}$"):
         paired_difference(np.ones(3), np.ones(4), 1)
+
+
+def test_what_differs_by_rounding_alone_can_not_be_told_apart() -> None:
+    losses_W = np.linspace(1, 2, 500)
+    for factor, verdict in (
+        (1 + 1e-7, "can't tell"),
+        (1 - 1e-7, "can't tell"),
+        (1 + 1e-4, "worse"),
+        (1 - 1e-4, "better"),
+    ):
+        assert paired_difference(factor * losses_W, losses_W, block=1).verdict == verdict

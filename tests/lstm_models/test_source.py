@@ -240,10 +240,10 @@ def test_a_storages_own_errors(memory: fsspec.AbstractFileSystem, monkeypatch: p
     def open_(path: str, mode: str) -> None:
         raise StorageError(f"403:\nmemory://{path.strip('/')}")
 
-    memory.pipe("/t.parquet?token=secret", CSV)
+    memory.pipe("/t.parquet?part=private", CSV)
     monkeypatch.setattr(memory, "open", open_)
     with refused("memory://t.parquet: can't be read: 403: memory://t.parquet"):
-        read(data("memory://t.parquet?token=secret"))
+        read(data("memory://t.parquet?part=private"))
 
 
 @pytest.mark.parametrize(
@@ -390,6 +390,11 @@ def test_lines_up_to_the_limit_are_read(tmp_path: Path) -> None:
         ),
         ({"task": "regress", "group": "g", "features": ["a", "b"]}, "the label can't be a feature as well"),
         ({"task": "regress"}, "task regress needs a group column: a label for each"),
+        (
+            {"group": "prediction"},
+            "no time or group column can be called prediction, target, steps_ahead, loss: columns of these names are "
+            "written",
+        ),
         ({"path": None}, "give either path or sql"),
     ],
 )
@@ -505,3 +510,13 @@ def test_the_password_is_in_no_message(
         for text in (str(error), repr(error), "".join(traceback.format_exception(error)), caplog.text, repr(config)):
             assert "heim" not in text
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("secret", ["sig=abc", "se=1&sig=abc", "X-Amz-Signature=abc", "access_token=abc", "Key=abc"])
+def test_a_signed_url_is_refused_before_it_is_stored_anywhere(secret: str) -> None:
+    with pytest.raises(TableError) as error:
+        read(data(f"https://127.0.0.1:9/t.csv?{secret}"))
+    assert str(error.value) == (
+        "https://127.0.0.1:9/t.csv: the URL is signed, and would be stored: leave the key to the settings of the "
+        "storage's client"
+    )
