@@ -98,8 +98,8 @@ def paired_difference(
 ) -> Difference:
     """Which of two is better on the same windows: a, if the interval of the mean of a - b lies below 0.
 
-    It lies above 0 if a is worse; where it holds 0, or comes within rounding of it, one can't tell. Arguments and errors
-    as of `block_bootstrap`.
+    It lies above 0 if a is worse; where it holds 0, or comes within rounding of it, one can't tell. Arguments and
+    errors as of `block_bootstrap`.
 
     Raises:
         ValueError: also if a and b are not losses of equally many windows.
