@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
-import pyarrow as pa
 
 AT_MOST = 3.0  # times the columns' memory, at 10 million rows
 STEPS = 200
@@ -60,7 +59,6 @@ def measure(path: Path) -> dict[str, float]:
     clock.append(time.perf_counter())
     dataset = of_table(table, config.data, config.seed)
     del table
-    pa.default_memory_pool().release_unused()
     clock.append(time.perf_counter())
     batches = iter(BatchLoader(dataset.train, batch_size=64, shuffle=True))
     for _ in range(STEPS):

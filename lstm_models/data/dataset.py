@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -110,10 +109,8 @@ def read(config: AnyData) -> pd.DataFrame:
 
 
 def load(config: AnyData, seed: int) -> Dataset:
-    """Read the table and make the dataset; the table's memory is given back. Errors as of `read` and `of_table`."""
-    dataset = of_table(read(config), config, seed)
-    pa.default_memory_pool().release_unused()
-    return dataset
+    """Read the table and make the dataset, and let go of the table. Errors as of `read` and `of_table`."""
+    return of_table(read(config), config, seed)
 
 
 def of_table(table: pd.DataFrame, config: AnyData, seed: int) -> Dataset:

@@ -35,15 +35,18 @@ def read(config: TableData) -> pd.DataFrame:
     Raises:
         TableError: if there is no such source, or it is no such table.
     """
+    pool = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())  # which gives back what is freed; Arrow's own keeps half as much again
     try:
         table = query(config, config.sql) if config.sql else _files(config, str(config.path))
     except TableError as error:
         raise TableError(f"{name(config)}: {error}") from None
+    finally:
+        pa.set_memory_pool(pool)
     for index, field in enumerate(table.schema):
         if isinstance(field.type, pa.BaseExtensionType):  # UUIDs, JSON: pandas would see their bytes
             text = [None if value is None else str(value) for value in table.column(index).to_pylist()]
             table = table.set_column(index, field.name, pa.array(text, pa.string()))
-    pa.default_memory_pool().release_unused()  # what reading took beside the table
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     return frame
 
