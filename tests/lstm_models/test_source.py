@@ -206,16 +206,14 @@ def test_every_way_gives_the_same_table(rows: list[tuple[int, float | None]]) ->
         )
 
 
-def test_a_parquet_file_is_held_once(tmp_path: Path) -> None:
+def test_a_parquet_file_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=1_000_000)
     file = parquet(tmp_path / "t.parquet", 50_000, a=values)
-    usual, watched = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-    pa.set_memory_pool(watched)
-    try:
-        assert len(read(data(file))) == 1_000_000
-    finally:
-        pa.set_memory_pool(usual)
+    usual, watched = pa.default_memory_pool(), pa.proxy_memory_pool(pa.system_memory_pool())
+    monkeypatch.setattr(pa, "system_memory_pool", lambda: watched)
+    assert len(read(data(file))) == 1_000_000
     assert values.nbytes < watched.max_memory() < 1.3 * values.nbytes
+    assert pa.default_memory_pool().backend_name == usual.backend_name  # as it was
 
 
 # What is refused
