@@ -49,8 +49,8 @@ class Parts(BaseModel):
 
 def parts(dataset: Dataset) -> Parts:
     """The rows of a dataset from a table with a time step a row."""
-    examples = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    spans = {name: _spans(dataset, some) if some else {} for name, some in examples.items()}
+    examples = {part: getattr(dataset, part) for part in PARTS}
+    spans = {part: _spans(dataset, some) if some else {} for part, some in examples.items()}
     return Parts.model_validate({"by": _by(dataset), **spans})
 
 
@@ -72,16 +72,16 @@ def _by(dataset: Dataset) -> str:
 def _spans(dataset: Dataset, examples: Examples) -> dict[str, dict[str, Any]]:
     assert dataset.series
     series = dataset.series
-    starts = pd.Index([group.start for group in series.groups])
     if isinstance(examples, Labelled):
-        places = starts.get_indexer(pd.Index(examples.firsts_G.numpy()))
+        places = series.group_of(examples.firsts_G.numpy())
         return {series.groups[place].name: {"first": 0, "last": 0} for place in places}
     assert isinstance(examples, Windows)
     found: dict[str, dict[str, Any]] = {}
-    for first, count in zip(examples.firsts_P.tolist(), examples.counts_P.tolist(), strict=True):
-        told = first + examples.context
+    tolds_P = examples.firsts_P + examples.context
+    places_P = series.group_of(tolds_P.numpy())
+    for place, told, count in zip(places_P, tolds_P.tolist(), examples.counts_P.tolist(), strict=True):
         last = told + (count - 1) * examples.stride + examples.horizon - 1
-        group = series.groups[int(starts.searchsorted(told, side="right")) - 1]
+        group = series.groups[place]
         own = found.setdefault(group.name, {"first": _called(dataset, told, group.start)})
         own["last"] = _called(dataset, last, group.start)
     return found

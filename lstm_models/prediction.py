@@ -1,7 +1,6 @@
 """What was told, as a table: of a dataset's test part, and of new rows. S horizon steps, K targets."""
 
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def read_new(path: Path, config: AnyData, columns: tuple[str, ...], output: Outp
     )
     series = prepare(source.read(config), config, str(path))
     values_ND = torch.from_numpy(series.values)
-    of_each = [list(pieces) for _, pieces in groupby(series.groups, key=lambda piece: piece.name)]
+    of_each = series.pieces()
     pieces = [of_one[-1] for of_one in of_each]
     if output.kind == "forecast":
         pieces = [_context(piece, config, str(path)) for piece in pieces]

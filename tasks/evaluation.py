@@ -77,8 +77,7 @@ def _evaluate(
     place = f"{contender}/{phase}" if phase == "untrained" else ""
     judged = _record(judgement, data, dataset, run_id, place)
     few = data.output.kind == "number" and len(judgement.y) <= MOST_INLINE
-    stored = f"{place}/" if place else ""
-    stored += _store(as_table(judgement, data), run_id, place, "predictions", as_text=few)
+    stored = _store(as_table(judgement, data), run_id, place, "predictions", as_text=few)
     one = one_of(network, evaluation.copy_index)
     inside.log_gates(config.figures, one, data, run_id, f"{contender}/{phase}", place)
     if config.figures.gradients_through_time:
@@ -93,7 +92,7 @@ def _evaluate(
         epochs=0,
         targets=judgement.y.tolist() if few else None,
         predictions=judgement.told.tolist() if few else None,
-        predictions_uri=f"runs:/{run_id}/{stored}",
+        predictions_uri=stored,
         metrics=judgement.metrics,
         seconds=0.0,
         parameters=evaluation.parameters,
@@ -120,26 +119,26 @@ def _record(judgement: Judgement, data: Dataset, dataset: DatasetRef, run_id: st
         matrix = pd.DataFrame(judgement.confusion, columns=classes, index=pd.Index(classes, name="is, told as"))
         _store(matrix.reset_index(), run_id, place, "confusion", as_text=True)
     losses = data.keys().assign(loss=judgement.losses_W.numpy())
-    name = _store(losses, run_id, place, "losses")
-    low, high = block_bootstrap(judgement.losses_W, block(data))
+    together = block(data)
+    low, high = block_bootstrap(judgement.losses_W, together)
     known = {"loss_low": low, "loss_high": high} if math.isfinite(high - low) else {}  # of too few nothing is known
     _log_metrics(known, dataset, run_id, place)
     return {
         **found,
         "low": known.get("loss_low"),
         "high": known.get("loss_high"),
-        "losses_uri": f"runs:/{run_id}/{place}/{name}" if place else f"runs:/{run_id}/{name}",
-        "block": block(data),
+        "losses_uri": _store(losses, run_id, place, "losses"),
+        "block": together,
     }
 
 
 def _log_metrics(metrics: dict[str, float], dataset: DatasetRef, run_id: str, place: str) -> None:
-    named = {f"{place}/{key}" if place else key: value for key, value in metrics.items()}
+    named = {tracking.within(place, key): value for key, value in metrics.items()}
     tracking.log_metrics(run_id, named, dataset_name=dataset.name, dataset_digest=dataset.digest)
 
 
 def _store(table: pd.DataFrame, run_id: str, place: str, name: str, *, as_text: bool = False) -> str:
-    """Put a table among a run's artifacts, and return its file's name."""
+    """Put a table among a run's artifacts, and return its URI."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / (f"{name}.csv" if as_text else f"{name}.parquet")
         if as_text:
@@ -147,7 +146,7 @@ def _store(table: pd.DataFrame, run_id: str, place: str, name: str, *, as_text: 
         else:
             table.to_parquet(path, index=False)
         tracking.client().log_artifact(run_id, str(path), place or None)
-        return path.name
+        return f"runs:/{run_id}/{tracking.within(place, path.name)}"
 
 
 def _copies(evaluation: Evaluation, converged: Converged) -> Copies:

@@ -31,7 +31,7 @@ def log_gates(config: Figures, network: Network, data: Dataset, run_id: str, nam
     opened = _open(network, data.test.take(torch.tensor(chosen)))
     called = data.keys().iloc[chosen].astype(str).agg(", ".join, axis=1).tolist()
     figure = figures.gates(name, opened.x_BTD, opened.trace, called)
-    tracking.client().log_figure(run_id, figure, f"{place}/gates.png" if place else "gates.png")
+    tracking.client().log_figure(run_id, figure, tracking.within(place, "gates.png"))
 
 
 def _chosen(count: int, numbers: list[int] | None) -> list[int]:
@@ -61,7 +61,7 @@ def log_gradients(network: Network, data: Dataset, run_id: str, place: str = "")
     for name, norm_T in zip(("dloss_dh", "dloss_dc"), gradients_through_time(network, few), strict=True):
         if norm_T is not None:
             points = {step: value for step, value in enumerate(norm_T.tolist(), start=1) if math.isfinite(value)}
-            tracking.log_curve(run_id, f"{place}/{name}" if place else name, points)
+            tracking.log_curve(run_id, tracking.within(place, name), points)
 
 
 class Opened(NamedTuple):

@@ -102,8 +102,8 @@ def _figures(config: CompareConfig, comparison: Comparison, data: Dataset) -> di
 
 def _stored(judged: Result | Baseline, name: str) -> pd.DataFrame:
     """A table among the files of what was judged."""
-    place = f"{judged.artifacts}/" if judged.artifacts else ""
-    return pd.read_csv(tracking.download(f"runs:/{judged.run_id}/{place}{name}.csv"))
+    file = tracking.within(judged.artifacts, f"{name}.csv")
+    return pd.read_csv(tracking.download(f"runs:/{judged.run_id}/{file}"))
 
 
 def _windows(final: dict[str, Result], data: Dataset) -> list[figures.Forecast]:

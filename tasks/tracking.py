@@ -85,6 +85,11 @@ def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Ma
     return str(run.info.run_id)
 
 
+def within(place: str, name: str) -> str:
+    """The name that an artifact or a metric has in a folder of a run; of no folder ("") its own."""
+    return f"{place}/{name}" if place else name
+
+
 def log_params(run_id: str, params: Mapping[str, object]) -> None:
     client().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
 

@@ -1,6 +1,5 @@
 """A table as what is trained on, validated on and judged by. N rows, D columns, K targets."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,8 +25,8 @@ class Dataset:
     validation is None where there is none; then the last epoch counts as the best. in_sample says that the test is on
     what was trained on. center_D, spread_D: what the D inputs are scaled by, fitted on the training part alone; None
     where nothing is scaled. names: a column that tells the sequences of a table with one a row. Of a table with a time
-    step a row: its settings; series; rows, how many were read, dropped and
-    used; trained, of a forecast, the rows of the training part, views, piece by piece.
+    step a row: its settings; series; rows, how many were read, dropped and used; trained, of a forecast, the rows of
+    the training part, views, piece by piece.
     """
 
     train: Examples
@@ -79,9 +78,8 @@ class Dataset:
         first = (test.told_from() if isinstance(test, Windows) else test.firsts_G).numpy()
         found: dict[str, Any] = {}
         if config.group is not None:
-            starts = np.array([group.start for group in series.groups])
             names = np.array([group.name for group in series.groups], dtype=object)
-            found[config.group] = names[np.searchsorted(starts, first, side="right") - 1]
+            found[config.group] = names[series.group_of(first)]
         if isinstance(test, Windows):
             time = first + 1 if series.time is None else stamps(series.time[first], series.zone)
             found[config.time or "row"] = time
@@ -195,8 +193,7 @@ def _spans(series: Series, config: TableData) -> tuple[dict[str, list[tuple[int,
     """
     spans: dict[str, list[tuple[int, int]]] = {"train": [], "validation": [], "test": []}
     later, short = 0, 0
-    for _, pieces in itertools.groupby(series.groups, key=lambda piece: piece.name):
-        of_one = list(pieces)
+    for of_one in series.pieces():
         start, stop = of_one[0].start, of_one[-1].stop
         found = ends(stop - start, config.split, None if series.time is None else series.time[start:stop])
         later += stop - start - found.test

@@ -6,6 +6,7 @@ In the shapes: R rows of the table, N rows that are used, C columns, G groups.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,15 @@ class Series:
     classes: tuple[str, ...]  # sorted; of classify alone
     rows: Rows
     notes: tuple[str, ...]  # what nobody asked for, but one would want to know
+
+    def group_of(self, rows: Array) -> Array:
+        """The group, by its index, in which each of these rows lies."""
+        starts = np.array([group.start for group in self.groups])
+        return np.searchsorted(starts, rows, side="right") - 1
+
+    def pieces(self) -> list[list[Group]]:
+        """The groups, those of one name together."""
+        return [list(of_one) for _, of_one in groupby(self.groups, key=lambda group: group.name)]
 
 
 def prepare(table: pd.DataFrame, config: TableData, source: str) -> Series:

@@ -3,19 +3,16 @@
 import datetime
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import mlflow
 import pytest
-from conftest import TINY, eventually
+from conftest import TINY, eventually, free_port, running
 
 from flows import recipes
 
@@ -24,33 +21,11 @@ BIN = Path(sys.executable).parent
 CONFIG = recipes.load("tutorial", TINY).model_dump(mode="json")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(url: str) -> bool:
     try:
         return httpx.get(url).is_success
     except httpx.TransportError:
         return False
-
-
-@contextmanager
-def running(command: list[str], log: Path, **options: Any) -> Iterator[None]:
-    """A process and its children, for as long as the block; what it prints goes to a file."""
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 @pytest.mark.server

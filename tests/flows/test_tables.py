@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy
-from conftest import eventually
+from conftest import eventually, free_port, running
 from mlflow.entities import Run
 from prefect.testing.utilities import prefect_test_harness
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -499,32 +498,14 @@ class Served(NamedTuple):
 @pytest.fixture(scope="module")
 def served(forecast: Ran, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The champion behind HTTP, by MLflow alone; it comes up while other tests run."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("served") / "server.log"
     command = ["models", "serve", "-m", "models:/power@champion", "--env-manager", "local", "--host", "127.0.0.1"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{forecast.directory}/mlflow.db"
     environment["PATH"] = f"{BIN}:{os.environ['PATH']}"
-    with log.open("w") as printed:
-        process = subprocess.Popen(
-            [BIN / "mlflow", *command, "--port", str(port)],
-            env=environment,
-            cwd=log.parent,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield Served(f"http://127.0.0.1:{port}", log)
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    with running([str(BIN / "mlflow"), *command, "--port", str(port)], log, env=environment, cwd=log.parent):
+        yield Served(f"http://127.0.0.1:{port}", log)
 
 
 @pytest.fixture

@@ -32,13 +32,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 few = settings(derandomize=True, deadline=None, max_examples=40)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For matrices as small as these, threads that wait for each other take longer than the sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def windows(W: int, T: int = 5, F: int = 2, S: int = 3, K: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -29,14 +29,7 @@ from lstm_models.evaluation import HEADLINES, Judgement, block, evaluate, judge,
 from lstm_models.module import NonFiniteLoss
 from lstm_models.network import build_network
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For matrices as small as these, threads that wait for each other take longer than the sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def dataset(table: pd.DataFrame, seed: int = 0, **values: Any) -> Dataset:

@@ -3,8 +3,6 @@
 import math
 import os
 import re
-from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch.loggers import Logger
+from points import Points
 
 from lstm_models.checkpoint import FORMAT_VERSION, CheckpointError
 from lstm_models.config import BuiltIn, Contender, FineTuning, HandBuilt, Output, Training
@@ -65,27 +63,6 @@ CASES: dict[str, tuple[Contender, Dataset]] = {
     "copies": (contender(replicas=3, log_outputs=True), in_sample(SEQUENCES)),
     "in order, without a schedule": (contender(shuffle=False, schedule="none"), in_sample(SEQUENCES)),
 }
-
-
-class Points(Logger):
-    """Keeps every logged point in the order in which they come."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.logged: list[tuple[int | None, dict[str, float]]] = []
-
-    @property
-    def name(self) -> str:
-        return "points"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None: ...
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.logged.append((step, dict(metrics)))
 
 
 class Crash(Exception):

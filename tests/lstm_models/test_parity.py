@@ -1,40 +1,13 @@
 """The recipe `parity`: that hand-built and built-in differ in nothing but who wrote them, at every logged point."""
 
-from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger
+from points import Points
 
 from flows import recipes
 from lstm_models.data import tables, tutorial
 from lstm_models.data.dataset import in_sample
 from lstm_models.training import fit
-
-Point = tuple[int, str]
-
-
-class Points(Logger):
-    """Keeps every logged point."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.logged: dict[Point, float] = {}
-
-    @property
-    def name(self) -> str:
-        return "points"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None: ...
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        assert step is not None
-        self.logged |= {(step, key): float(value) for key, value in metrics.items()}
 
 
 def test_every_logged_point_of_the_two_lies_within_1e_5(tmp_path: Path) -> None:
@@ -46,7 +19,8 @@ def test_every_logged_point_of_the_two_lies_within_1e_5(tmp_path: Path) -> None:
         initial, last = tmp_path / f"{name}-initial.ckpt", tmp_path / f"{name}.ckpt"
         fit(contender, in_sample(sequences), seed=config.seed, save_to=initial, loggers=[points])
         fit(contender, in_sample(sequences), seed=config.seed, save_to=last, resume_from=initial, loggers=[points])
-        curves[name] = points.logged
+        assert all(step is not None for step, _ in points.logged)
+        curves[name] = {(step, key): float(value) for step, point in points.logged for key, value in point.items()}
     hand_built, built_in = curves.values()
     assert hand_built.keys() == built_in.keys()
     steps = {step for step, _ in hand_built}
