@@ -1,5 +1,6 @@
 """`lstm-flows ...`: parse, call a flow, print. Heavy imports wait until a command needs them."""
 
+import json
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from tasks.references import Comparison
+    from tasks.references import Comparison, Drifted, FineTuned, Watched
 
 DONE, RUN_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -64,11 +65,124 @@ def compare(
         return
     options = context.ensure_object(dict)
     session.prepare(**options)
-    comparison = session.run_compare(config, again)
+    comparison: Comparison = session.run("flows.compare:compare", config, again)
     if as_json:
         click.echo(comparison.model_dump_json())
     else:
         _show(comparison, hints=not options.get("quiet"))
+
+
+def on_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument and the options of what goes on with an experiment's model."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
+    command = click.option("--dry-run", is_flag=True, help="Print the resolved settings as YAML; run nothing.")(command)
+    command = click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change one setting.")(command)
+    return click.argument("experiment")(command)
+
+
+@cli.command(name="fine-tune", epilog="Example: lstm-flows fine-tune demand --set epochs=10 --set margin=0.02")
+@on_experiment
+@verbosity
+@click.pass_context
+def fine_tune(context: click.Context, experiment: str, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Let the champion go on with its table as it is now, and promote what comes of it if it is better."""
+    from flows import recipes
+    from lstm_models.config import FineTuneConfig
+
+    config = recipes.of_experiment(FineTuneConfig, experiment, changes)
+    if dry_run:
+        click.echo(config.to_yaml(), nl=False)
+        return
+    session.prepare(**context.ensure_object(dict))
+    done: FineTuned = session.run("flows.fine_tune:fine_tune", config)
+    if as_json:
+        click.echo(done.model_dump_json())
+    else:
+        _show_fine_tuned(done)
+
+
+@cli.command(epilog="Example: lstm-flows evaluate demand")
+@on_experiment
+@verbosity
+@click.pass_context
+def evaluate(context: click.Context, experiment: str, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Judge the champion on its table as it is now, and add a point to its series in MLflow."""
+    from flows import recipes
+    from lstm_models.config import EvaluateConfig
+
+    config = recipes.of_experiment(EvaluateConfig, experiment, changes)
+    if dry_run:
+        click.echo(config.to_yaml(), nl=False)
+        return
+    session.prepare(**context.ensure_object(dict))
+    point: Watched = session.run("flows.evaluate:evaluate", config)
+    if as_json:
+        click.echo(point.model_dump_json())
+    else:
+        _show_point(point)
+
+
+@cli.command(epilog="Example: lstm-flows history demand")
+@click.argument("experiment")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array and nothing else.")
+@verbosity
+@click.pass_context
+def history(context: click.Context, experiment: str, as_json: bool) -> None:
+    """What continues what, on which rows, how each version did, and who was champion when (in UTC)."""
+    session.prepare(**context.ensure_object(dict))
+    from tasks import history, tracking
+
+    tracking.require_database(f"experiment {experiment}")
+    rows = history.history(experiment)
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        _print_table(
+            history.as_table(rows),
+            left=("version", "continues", "model", "trained on", "champion", "aliases"),
+            width=120,
+        )
+
+
+@cli.command(epilog='Example: lstm-flows rollback demand --why "the sensor was broken"')
+@click.argument("experiment")
+@click.argument("version", required=False, type=click.IntRange(min=1))
+@click.option("--why", default="by hand", show_default=True, help="What is recorded as the reason.")
+@verbosity
+@click.pass_context
+def rollback(context: click.Context, experiment: str, version: int | None, why: str) -> None:
+    """Make the champion before, or a VERSION, champion again."""
+    session.prepare(**context.ensure_object(dict))
+    from tasks import tracking
+
+    tracking.require_database(f"experiment {experiment}")
+    reign = session.run("tasks.champions:rollback", experiment, version, why)
+    click.echo(f"Version {reign.version} is champion of {experiment} again ({reign.why}).")
+
+
+@cli.command(epilog="Example: lstm-flows prune demand --keep 14 --dry-run")
+@click.argument("experiment")
+@click.option("--keep", required=True, type=click.IntRange(min=1), help="How many of the newest versions stay.")
+@click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+@verbosity
+@click.pass_context
+def prune(context: click.Context, experiment: str, keep: int, dry_run: bool) -> None:
+    """Remove old versions' models, checkpoints and data.
+
+    Versions with an alias stay; what they continue keeps its model and its place in the history. Runs, with their
+    metrics and figures, stay.
+    """
+    session.prepare(**context.ensure_object(dict))
+    from tasks import retention, tracking
+
+    tracking.require_database(f"experiment {experiment}")
+    plan = retention.plan(experiment, keep)
+    for removal in plan:
+        click.echo(f"{removal} ({removal.bytes / 1e6:.1f} MB)")
+    if dry_run or not plan:
+        click.echo(f"{len(plan)} versions would be pruned." if plan else "Nothing to prune.")
+        return
+    click.echo(f"{len(session.run('tasks.retention:prune', experiment, keep))} versions pruned.")
 
 
 @cli.command(epilog="Example: lstm-flows recipes")
@@ -152,15 +266,15 @@ def _written(path: Path | None) -> Iterator[None]:
         raise click.UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from None
 
 
-def _console() -> "Console":
+def _console(width: int = 100) -> "Console":
     from rich.console import Console
 
     return Console(
-        highlight=False, markup=False, emoji=False, color_system=None, width=None if sys.stdout.isatty() else 100
+        highlight=False, markup=False, emoji=False, color_system=None, width=None if sys.stdout.isatty() else width
     )
 
 
-def _print_table(rows: "pd.DataFrame", left: Sequence[str]) -> None:
+def _print_table(rows: "pd.DataFrame", left: Sequence[str], width: int = 100) -> None:
     """A table of text; the columns `left` are words, the others numbers."""
     from rich import box
     from rich.table import Table
@@ -171,7 +285,7 @@ def _print_table(rows: "pd.DataFrame", left: Sequence[str]) -> None:
         shown.add_column(name, justify="left" if name in left else "right", no_wrap=name in left, overflow="fold")
     for row in rows.itertuples(index=False):
         shown.add_row(*row)
-    _console().print(shown)
+    _console(width).print(shown)
 
 
 def _show(comparison: "Comparison", hints: bool) -> None:
@@ -194,6 +308,44 @@ def _show(comparison: "Comparison", hints: bool) -> None:
             following = f"predict models:/{name}@champion NEW_ROWS"
         console.print(f"\nLook: {program} ui   then {tracking.run_url(comparison.parent_run_id)}", soft_wrap=True)
         console.print(f"Next: {program} {following}")
+
+
+def _show_fine_tuned(done: "FineTuned") -> None:
+    from tasks import text, tracking
+
+    console = _console()
+    if done.comparison:
+        _print_table(text.table(done.comparison), left=("contender", "phase"))
+        if done.comparison.differences:
+            console.print(f"\nDifferences in {done.comparison.metric}, on the same examples:")
+            _print_table(text.differences(done.comparison), left=("this", "is", "than"))
+        _show_drift(done.drift)
+        console.print()
+    console.print(done.message)
+    for removed in done.removed:
+        console.print(f"Pruned: {removed}")
+    if done.comparison:
+        console.print(f"\nLook: {tracking.run_url(done.comparison.parent_run_id)}", soft_wrap=True)
+
+
+def _show_drift(drift: "list[Drifted]") -> None:
+    from tasks import text
+
+    if drift:
+        _console().print(f"\n{text.DRIFT}")
+        _print_table(text.drift(drift), left=("feature",))
+
+
+def _show_point(point: "Watched") -> None:
+    from tasks import tracking
+
+    console = _console()
+    for name, value in point.metrics.items():
+        console.print(f"{name}  {value:.6g}")
+    _show_drift(point.drift)
+    console.print(f"\n{point.message}" if point.metrics else point.message)
+    if point.run_id:
+        console.print(f"Look: {tracking.run_url(point.run_id)}", soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:

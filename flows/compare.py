@@ -4,16 +4,18 @@ from prefect import flow
 
 from flows import recipes
 from lstm_models.config import CompareConfig
+from tasks.champions import choose_champion
 from tasks.data import look_at_data, store_data
+from tasks.endings import HOOKS
 from tasks.evaluation import evaluate, evaluate_baselines, evaluate_untrained
 from tasks.references import Comparison, DatasetRef, ParentRun, Result
-from tasks.registry import choose_champion, register
+from tasks.registry import register
 from tasks.reporting import report
-from tasks.runs import family, find_earlier
+from tasks.runs import comparison, family, find_earlier
 from tasks.training import resume, train
 
 
-@flow(name="compare")
+@flow(name="compare", **HOOKS)
 def compare(config: CompareConfig | str = recipes.DEFAULT, again: bool = False) -> Comparison:
     """Train, fine-tune, evaluate, register and compare the contenders of a configuration on one dataset.
 
@@ -32,7 +34,7 @@ def compare(config: CompareConfig | str = recipes.DEFAULT, again: bool = False) 
     digest = look_at_data(config)
     if not again and (earlier := find_earlier(config, digest)):
         return earlier
-    with family(config) as parent:
+    with family(comparison(config)) as parent:
         dataset = store_data(config, parent)
         results = [result for contender in config.contenders for result in compete(config, contender, dataset, parent)]
         baselines = evaluate_baselines(dataset, parent)

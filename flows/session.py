@@ -1,17 +1,14 @@
 """What a command needs from the libraries before it can start: their settings, and Prefect's API. Imports wait."""
 
 import gc
+import importlib
 import logging
 import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lstm_models.config import CompareConfig
-    from tasks.references import Comparison
+from typing import Any
 
 TERMINATED = 143  # the exit code after SIGTERM
 
@@ -26,6 +23,7 @@ def prepare(quiet: bool = False, verbose: bool = False) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",  # without it Prefect's client prints a notice on a terminal
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # rollback and prune are tasks of no flow
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
@@ -38,8 +36,11 @@ def prepare(quiet: bool = False, verbose: bool = False) -> None:
     logging.getLogger("lstm_flows").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def run_compare(config: "CompareConfig", again: bool) -> "Comparison":
-    """Run the flow; Prefect's server starts, where none is running, while this process imports the rest."""
+def run(entrypoint: str, *arguments: object) -> Any:
+    """Call a flow or a task, such as flows.compare:compare.
+
+    Prefect's server starts, where none is running, while this process imports the rest.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     with ThreadPoolExecutor(1) as pool:
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -48,16 +49,17 @@ def run_compare(config: "CompareConfig", again: bool) -> "Comparison":
         # A million objects come with these imports and stay: the garbage collector is not to walk through them, neither
         # while they are made, nor in training, nor at the exit.
         gc.disable()
-        from flows.compare import compare
         from lstm_models.config import UserError
 
+        module, _, name = entrypoint.partition(":")
+        work = getattr(importlib.import_module(module), name)
         gc.freeze()
         gc.enable()
         try:
             api.result()
             # the heartbeat's thread would hold the exit up by a second
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                return compare(config, again)
+                return work(*arguments)
         except UserError:
             raise
         except Exception as error:

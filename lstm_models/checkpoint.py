@@ -35,8 +35,8 @@ class CheckpointError(UserError):
 class Continuity(L.Callback):
     """Puts the network's description and the random state into each checkpoint, and takes the state up on resuming."""
 
-    def __init__(self, contender: Contender, dataset: Dataset) -> None:
-        self.description = describe(contender, dataset)
+    def __init__(self, description: dict[str, Any]) -> None:
+        self.description = description
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -133,18 +133,35 @@ def load_network(path: Path) -> Network | Replicas:
     return network.eval()
 
 
-def check_resumable(path: Path, contender: Contender, dataset: Dataset, batches: BatchLoader, max_epochs: int) -> None:
-    """See to it that training can go on from a checkpoint.
+def check_same_network(path: Path, contender: Contender, dataset: Dataset) -> dict[str, Any]:
+    """See to it that a checkpoint is of the network that a contender has on a dataset.
+
+    Scale and unit are the checkpoint's own, and stay what they are when the data has grown.
+
+    Returns:
+        The network's description.
 
     Raises:
-        CheckpointError: as `read`; or if it is of another network, or has trained for max_epochs already, or its
-            patience has ended it, or it was in the middle of an epoch of other batches.
+        CheckpointError: as `read`; or if it is of another network.
+    """
+    ours = read(path)["lstm_flows"]
+    expected = describe(contender, dataset)
+    theirs = {key: ours.get(key) for key in expected}
+    unit = {key: expected["output"][key] for key in ("center", "spread")}
+    alike = theirs | {"output": theirs["output"] | unit if isinstance(theirs["output"], dict) else None}
+    if different := {key: theirs[key] for key, value in alike.items() if value != expected[key]}:
+        raise CheckpointError(f"{path}: a checkpoint of another network: {different}")
+    return theirs
+
+
+def check_resumable(path: Path, contender: Contender, batches: BatchLoader, max_epochs: int) -> None:
+    """See to it that training can go on from a checkpoint of this contender's network.
+
+    Raises:
+        CheckpointError: as `read`; or if it has trained for max_epochs already, or its patience has ended it, or it was
+            in the middle of an epoch of other batches.
     """
     checkpoint = read(path)
-    expected = describe(contender, dataset)
-    theirs = {key: checkpoint["lstm_flows"].get(key) for key in expected}
-    if different := {key: value for key, value in theirs.items() if value != expected[key]}:
-        raise CheckpointError(f"{path}: a checkpoint of another network: {different}")
     # Lightning counts complete epochs, in the middle of one too: there it is one less than at that epoch's end
     epochs, patience = checkpoint["epoch"], contender.training.patience
     if epochs >= max_epochs:

@@ -18,23 +18,28 @@ class Judged(Protocol):
 T = TypeVar("T", bound=Judged)
 
 
-def choose(candidates: Sequence[T], incumbent: T | None, verdict: Callable[[T, T], Verdict]) -> tuple[T, bool]:
+def choose(
+    candidates: Sequence[T], incumbent: T | None, verdict: Callable[[T, T, float], Verdict], margin: float = 0.0
+) -> tuple[T, bool]:
     """The candidate to use, and whether it becomes champion.
 
     To use is the one with the lowest loss; or a smaller one, if it can't be told that the lowest is better than it; of
     equally small ones the lowest, of equals the first. It becomes champion where there is no incumbent, or where it is
-    better than the incumbent: inside the noise, and where both were judged on different data, the incumbent stays.
+    better than the incumbent by the margin: inside it, inside the noise, and where both were judged on different data,
+    the incumbent stays.
 
     Args:
         candidates: at least one.
         incumbent: the champion, or None where there is none.
         verdict: what its first argument is compared with its second, by their losses on the same examples; "can't
-            tell" where the examples differ.
+            tell" where the examples differ, or where the losses differ by less than the third argument's share of the
+            second one's.
+        margin: the share of the incumbent's loss by which a newcomer must be better.
     """
     lowest = min(candidates, key=lambda one: one.loss)
-    level = [one for one in candidates if verdict(lowest, one) != "better"]
+    level = [one for one in candidates if verdict(lowest, one, 0.0) != "better"]
     best = min(level, key=lambda one: (one.parameters, one.loss))
-    return best, incumbent is None or verdict(best, incumbent) == "better"
+    return best, incumbent is None or verdict(best, incumbent, margin) == "better"
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_models.data.dataset import Dataset
+from lstm_models.data.examples import Examples, Labelled, Windows
+
 BINS = 10
 MOST = 200_000  # rows of either kind that are looked at: a draw that is always the same, which no season escapes
 
@@ -23,6 +26,19 @@ class Drift:
 
     psi: float
     ks: float
+
+
+def drifts(trained: Dataset, now: Dataset) -> dict[str, Drift]:
+    """How far each input has moved, by its name: the rows that one dataset is judged by against those that another one
+    trains on. Both are of tables with a time step a row, and have the same columns."""
+    trained_ND, now_ND = _rows(trained, trained.train), _rows(now, now.test)
+    return {name: drift(trained_ND[:, place], now_ND[:, place]) for place, name in enumerate(now.columns)}
+
+
+def _rows(dataset: Dataset, examples: Examples) -> Floats:
+    assert dataset.series
+    assert isinstance(examples, Windows | Labelled)
+    return np.concatenate([dataset.series.values[begin:end] for begin, end in examples.spans()])
 
 
 def drift(trained_N: Floats, new_M: Floats) -> Drift:

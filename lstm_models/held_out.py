@@ -5,6 +5,7 @@ Of forecasts the targets count, series by series; what a window sees may reach b
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
@@ -54,6 +55,27 @@ def parts(dataset: Dataset) -> Parts:
     return Parts.model_validate({"by": _by(dataset), **spans})
 
 
+def joined(before: Parts, now: Parts) -> Parts:
+    """What a model that continues another one has learnt from: the rows of both. The test is the later one's.
+
+    Raises:
+        NotHeldOut: if they are called by different things.
+    """
+    if before.by != now.by:
+        raise NotHeldOut(f"the rows are called by {now.by}, but those before by {before.by}; compare anew")
+    both = {part: _both(getattr(before, part), getattr(now, part)) for part in ("train", "validation")}
+    return now.model_copy(update=both)
+
+
+def _both(one: dict[str, Span], other: dict[str, Span]) -> dict[str, Span]:
+    spans = dict(one)
+    for name, span in other.items():
+        own = spans.get(name, span)
+        first = own.first if _later(span.first, own.first) else span.first
+        spans[name] = Span(first=first, last=span.last if _later(span.last, own.last) else own.last)
+    return spans
+
+
 def _by(dataset: Dataset) -> str:
     assert dataset.config
     assert dataset.series
@@ -72,18 +94,16 @@ def _by(dataset: Dataset) -> str:
 def _spans(dataset: Dataset, examples: Examples) -> dict[str, dict[str, Any]]:
     assert dataset.series
     series = dataset.series
-    if isinstance(examples, Labelled):
-        places = series.group_of(examples.firsts_G.numpy())
-        return {series.groups[place].name: {"first": 0, "last": 0} for place in places}
-    assert isinstance(examples, Windows)
+    assert isinstance(examples, Windows | Labelled)
     found: dict[str, dict[str, Any]] = {}
-    tolds_P = examples.firsts_P + examples.context
-    places_P = series.group_of(tolds_P.numpy())
-    for place, told, count in zip(places_P, tolds_P.tolist(), examples.counts_P.tolist(), strict=True):
-        last = told + (count - 1) * examples.stride + examples.horizon - 1
+    spans = examples.spans()
+    for place, (begin, end) in zip(series.group_of(np.array(spans)[:, 0]), spans, strict=True):
         group = series.groups[place]
-        own = found.setdefault(group.name, {"first": _called(dataset, told, group.start)})
-        own["last"] = _called(dataset, last, group.start)
+        if isinstance(examples, Labelled):
+            found[group.name] = {"first": 0, "last": 0}
+            continue
+        own = found.setdefault(group.name, {"first": _called(dataset, begin, group.start)})
+        own["last"] = _called(dataset, end - 1, group.start)
     return found
 
 

@@ -94,12 +94,12 @@ def block_bootstrap(losses_W: Losses, block: int, samples: int = 1000, seed: int
 
 
 def paired_difference(
-    losses_a_W: Losses, losses_b_W: Losses, block: int, samples: int = 1000, seed: int = 0
+    losses_a_W: Losses, losses_b_W: Losses, block: int, samples: int = 1000, seed: int = 0, *, margin: float = 0.0
 ) -> Difference:
     """Which of two is better on the same windows: a, if the interval of the mean of a - b lies below 0.
 
-    It lies above 0 if a is worse; where it holds 0, or comes within rounding of it, one can't tell. Arguments and
-    errors as of `block_bootstrap`.
+    It lies above 0 if a is worse; where it holds 0, or comes within rounding of it, one can't tell. With a margin, a
+    share of b's mean loss, the interval has to lie beyond that. Other arguments and errors as of `block_bootstrap`.
 
     Raises:
         ValueError: also if a and b are not losses of equally many windows.
@@ -110,7 +110,7 @@ def paired_difference(
             f"losses of {len(a_W)} and of {len(b_W)} windows: a difference needs those of the same windows"
         )
     low, high = block_bootstrap(a_W - b_W, block, samples, seed)
-    least = ROUNDING * float(np.abs(a_W).mean() + np.abs(b_W).mean())
+    least = max(ROUNDING * float(np.abs(a_W).mean() + np.abs(b_W).mean()), margin * float(b_W.mean()))
     verdict: Literal["better", "worse", "can't tell"] = "can't tell"
     if high < -least or low > least:
         verdict = "better" if high < 0 else "worse"

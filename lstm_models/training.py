@@ -15,7 +15,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import Logger
 
 from lstm_models.callbacks import Best, Snapshots
-from lstm_models.checkpoint import Continuity, check_resumable, write
+from lstm_models.checkpoint import Continuity, check_resumable, check_same_network, describe, load_network, write
 from lstm_models.config import Contender
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.loader import BatchLoader
@@ -61,6 +61,7 @@ def fit(
     save_to: Path,
     best_to: Path | None = None,
     resume_from: Path | None = None,
+    warm_from: Path | None = None,
     max_epochs: int | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[L.Callback] = (),
@@ -74,6 +75,9 @@ def fit(
     To another max_epochs it is fine-tuning: N epochs and N more are bit-identical to 2N, unless the schedule depends on
     max_epochs, as cosine does; but the patience, and the search for the best epoch, begin anew.
 
+    A warm start takes the weights of a checkpoint alone: epochs count from there, the optimizer is fresh. Either way
+    scale and unit, which belong to the network, stay the checkpoint's.
+
     Args:
         contender: what to train and how.
         dataset: what to train on; and, where it has some, to validate on after each epoch.
@@ -81,14 +85,15 @@ def fit(
         save_to: the checkpoint file to write: at the end, and before that as often as the training's settings say.
         best_to: the file for the checkpoint with the lowest validation loss; it is written where there is validation.
         resume_from: the checkpoint file to go on from; save_to, if that is what an interrupted training has written.
-        max_epochs: how long to train, absolute; none: training.max_epochs from a seed, fine_tuning.max_epochs from a
-            checkpoint. Who goes on with an interrupted initial training gives training.max_epochs.
+        warm_from: the checkpoint file to take the weights of, instead.
+        max_epochs: how long to train, absolute; none: training.max_epochs, on from a checkpoint
+            fine_tuning.max_epochs. Who goes on with an interrupted initial training gives training.max_epochs.
         loggers: Lightning's, for the curves. What an interrupted training has logged after its checkpoint is logged
             once more, the same.
         callbacks: Lightning's, beside the ones that keep the random state, watch the validation, write checkpoints.
 
     Raises:
-        CheckpointError: if resume_from is no checkpoint of this network, or has trained that long already, or was
+        CheckpointError: if it is no checkpoint of this network, or, to resume from, has trained that long, or was
             written in the middle of an epoch of other batches; or if the best checkpoint of a training that goes on is
             not in best_to.
         NonFiniteLoss: if the loss becomes NaN or infinite; no checkpoint is written from then on.
@@ -98,9 +103,12 @@ def fit(
     if max_epochs is None:
         max_epochs = training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs
     batches = BatchLoader(dataset.train, batch_size=training.batch_size, shuffle=training.shuffle, seed=seed)
+    description, network = describe(contender, dataset), new_network(contender, dataset, seed)
+    if before := resume_from or warm_from:
+        description, network = check_same_network(before, contender, dataset), load_network(before).train()
     if resume_from:
-        check_resumable(resume_from, contender, dataset, batches, max_epochs)
-    module = SequenceModule(new_network(contender, dataset, seed), training)
+        check_resumable(resume_from, contender, batches, max_epochs)
+    module = SequenceModule(network, training)
     best = Best(best_to, training.patience) if dataset.validation else None
     snapshots = Snapshots(save_to, training.checkpoint_every_n_steps, training.checkpoint_every_n_minutes)
     with _quiet_lightning():
@@ -111,7 +119,7 @@ def fit(
             max_epochs=max_epochs,
             log_every_n_steps=training.log_every_n_steps,
             logger=list(loggers),
-            callbacks=[Continuity(contender, dataset), *([best] if best else []), snapshots, *callbacks],
+            callbacks=[Continuity(description), *([best] if best else []), snapshots, *callbacks],
             gradient_clip_val=training.clip_norm,
             num_sanity_val_steps=0,
             enable_checkpointing=False,  # Lightning's own would write a file at every epoch

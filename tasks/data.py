@@ -10,18 +10,18 @@ import pandas as pd
 from mlflow.entities import Dataset as Noted
 from mlflow.models import infer_signature
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from lstm_models.config import AnyData, CompareConfig, TableData
 from lstm_models.data import source, tables
 from lstm_models.data.dataset import Dataset, load, of_table, read
 from tasks import provenance, tracking
 from tasks.references import DatasetRef, DatasetSummary, ParentRun
+from tasks.retries import MAY_PASS
 
 FEW = 4  # sequences that are named one by one
 
 
-@task(cache_policy=NO_CACHE)
+@task(**MAY_PASS)
 def look_at_data(config: CompareConfig) -> str:
     """Read the data and make the dataset, so that what is wrong with it is said before anything is left behind.
 
@@ -33,7 +33,7 @@ def look_at_data(config: CompareConfig) -> str:
     return digest(table, config.data, config.seed)
 
 
-@task(task_run_name="read {config.data.kind} data", cache_policy=NO_CACHE)
+@task(task_run_name="read {config.data.kind} data", **MAY_PASS)
 def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
     """Read the table, store it with the parent run, and note there what it holds and what is made of it."""
     table = read(config.data)
@@ -48,10 +48,10 @@ def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
         config=config.data,
         seed=config.seed,
         rows=len(table),
-        columns_schema=json.dumps({"mlflow_colspec": _schema(table.head(1000))}),
+        columns_schema=json.dumps({"mlflow_colspec": schema(table)}),
     )
     # the data as it was stored: it may have changed since it was looked at
-    fingerprint = provenance.fingerprint(config, reference.digest)
+    fingerprint = provenance.fingerprint(config, reference.digest, parent.asked)
     tracking.client().set_tag(parent.run_id, f"{tracking.TAG}fingerprint", fingerprint)
     tracking.log_dataset(parent.run_id, as_input(reference), "training and evaluation")
     found = summary(reference, of_table(table, config.data, config.seed))
@@ -62,10 +62,11 @@ def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
     return reference
 
 
-def _schema(table: pd.DataFrame) -> list[dict[str, object]]:
+def schema(table: pd.DataFrame) -> list[dict[str, str]]:
+    """A table's columns and their types, as MLflow calls them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's advice to use doubles where integers may be missing one day
-        found: list[dict[str, object]] = infer_signature(table).inputs.to_dict()
+        found: list[dict[str, str]] = infer_signature(table.head(1000)).inputs.to_dict()
     return found
 
 

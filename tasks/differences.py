@@ -13,18 +13,20 @@ from tasks import tracking
 from tasks.references import Baseline, Difference, Judged, Result
 
 
-def verdict(a: Judged, b: Judged) -> Verdict:
+def verdict(a: Judged, b: Judged, margin: float = 0.0) -> Verdict:
     """What a is in comparison with b; "can't tell" where they were judged on different data, or losses are gone.
 
     In sample the losses are all that there is to know, and the lower one is better. On other data than was trained on
-    they are a sample, and a difference counts where its 95 % interval does not hold 0.
+    they are a sample, and a difference counts where its 95 % interval does not hold 0. With a margin it has to be
+    larger than that share of b's loss too.
     """
     if a.dataset != b.dataset:
         return "can't tell"
     if a.losses_uri is None or b.losses_uri is None:
-        return "better" if a.loss < b.loss else "worse" if a.loss > b.loss else "can't tell"
+        away = a.loss - b.loss
+        return "can't tell" if not away or abs(away) <= margin * b.loss else "better" if away < 0 else "worse"
     try:
-        return paired_difference(_losses(a), _losses(b), a.block).verdict
+        return paired_difference(_losses(a), _losses(b), a.block, margin=margin).verdict
     except (MlflowException, OSError):  # someone has deleted the run, and with it the losses
         return "can't tell"
 

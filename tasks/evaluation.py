@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from lstm_models.checkpoint import load_network
 from lstm_models.comparison import wilson_interval
@@ -19,32 +18,52 @@ from lstm_models.network import Network
 from lstm_models.prediction import as_table
 from lstm_models.replicas import Replicas
 from lstm_models.training import new_network
-from tasks import inside, tracking
+from tasks import champions, inside, tracking
 from tasks.data import load_dataset
-from tasks.references import Baseline, CheckpointRef, Copies, DatasetRef, ParentRun, Result
+from tasks.references import Baseline, CheckpointRef, Copies, DatasetRef, ParentRun, Result, Version
+from tasks.retries import MAY_PASS
 
 MOST_INLINE = 100  # predictions that a result carries itself
 
 
-@task(task_run_name="evaluate {contender}, untrained", cache_policy=NO_CACHE)
+@task(task_run_name="evaluate {contender}, untrained", **MAY_PASS)
 def evaluate_untrained(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> Result:
     """Judge a contender as its seed makes it. It has no run of its own: the figures go to the parent."""
     data = load_dataset(dataset)
     network = new_network(config.contenders[contender], data, config.seed)
-    return _evaluate(config, network, data, dataset, parent.run_id, contender, "untrained")
+    place = f"{contender}/untrained"
+    return _evaluate(config, network, data, dataset, parent.run_id, contender, "untrained", place)
 
 
-@task(task_run_name="evaluate {checkpoint.contender}, {checkpoint.phase}", cache_policy=NO_CACHE)
+@task(task_run_name="evaluate {checkpoint.contender}, {checkpoint.phase}", **MAY_PASS)
 def evaluate(config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef) -> Result:
     """Judge a training's best checkpoint on a dataset."""
     network = load_network(tracking.download(checkpoint.best_uri))
     data = load_dataset(dataset)
-    result = _evaluate(config, network, data, dataset, checkpoint.run_id, checkpoint.contender, checkpoint.phase)
+    result = _evaluate(config, network, data, dataset, checkpoint.run_id, checkpoint.contender, checkpoint.phase, "")
     best = {} if data.validation is None else {"best_epoch": checkpoint.best_epoch}
     return result.model_copy(update={"epochs": checkpoint.epochs, "seconds": checkpoint.seconds, **best})
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name="evaluate version {version.number}, the champion", **MAY_PASS)
+def evaluate_champion(config: CompareConfig, version: Version, dataset: DatasetRef, parent: ParentRun) -> Result:
+    """Judge a champion on a dataset. The figures go to the parent; the version's judgement is now this one."""
+    checkpoint = version.trained.checkpoint
+    network = load_network(tracking.download(checkpoint.best_uri))
+    result = _evaluate(
+        config, network, load_dataset(dataset), dataset, parent.run_id, version.contender, version.phase, "champion"
+    )
+    champions.judge(version.name, version.number, result.judged())
+    return result.model_copy(
+        update={
+            "model_uri": f"models:/{version.name}/{version.number}",
+            "epochs": checkpoint.epochs,
+            "seconds": checkpoint.seconds,
+        }
+    )
+
+
+@task(**MAY_PASS)
 def evaluate_baselines(dataset: DatasetRef, parent: ParentRun) -> list[Baseline]:
     """Judge what needs little or no learning; in sample there is nothing to hold it against."""
     data = load_dataset(dataset)
@@ -71,10 +90,11 @@ def _evaluate(
     run_id: str,
     contender: str,
     phase: Phase,
+    place: str,
 ) -> Result:
+    """Judge, and log to a run, what there are files of to this folder of it."""
     evaluation = judge_network(network, data)
     judgement = evaluation.judgement
-    place = f"{contender}/{phase}" if phase == "untrained" else ""
     judged = _record(judgement, data, dataset, run_id, place)
     few = data.output.kind == "number" and len(judgement.y) <= MOST_INLINE
     stored = _store(as_table(judgement, data), run_id, place, "predictions", as_text=few)

@@ -60,14 +60,15 @@ def check_cells(config: CompareConfig) -> None:
             build_cell(contender.model)
 
 
-def fingerprint(config: CompareConfig, dataset_digest: str) -> str:
-    """The same for the same configuration, data and code, that of the user's own cells included.
+def fingerprint(config: CompareConfig, dataset_digest: str, asked: str = "") -> str:
+    """The same for the same configuration, data and code, that of the user's own cells included, and what was asked for
+    beside the configuration.
 
     Raises:
         ConfigError: if a cell can't be had.
     """
     cells = [cell_digest(contender.model) for contender in config.contenders.values()]
-    parts = [config.model_dump_json(), dataset_digest, code_digest(), *cells]
+    parts = [config.model_dump_json(), dataset_digest, asked, code_digest(), *cells]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

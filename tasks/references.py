@@ -1,10 +1,13 @@
 """What crosses a task's boundary: small, typed, serialisable. The things themselves lie in MLflow's artifact store."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from lstm_models.comparison import Verdict
-from lstm_models.config import AnyData, Phase
+from lstm_models.config import AnyData, CompareConfig, Output, Phase
 from lstm_models.data.series import Rows
+from lstm_models.held_out import Parts
 
 
 class Reference(BaseModel):
@@ -20,6 +23,7 @@ class ParentRun(Reference):
     experiment_id: str
     experiment: str
     tensorboard_dir: str
+    asked: str = Field("", description="what was asked for beside the configuration")
 
 
 class DatasetRef(Reference):
@@ -47,6 +51,42 @@ class CheckpointRef(Reference):
     epochs: int
     best_epoch: int
     seconds: float
+
+
+class Trained(Reference):
+    """What a training leaves for one that goes on from it; it lies in the training's run."""
+
+    config: CompareConfig = Field(description="as it was trained; the checkpoint's contender is among its contenders")
+    checkpoint: CheckpointRef
+    dataset: DatasetRef
+    columns: tuple[str, ...] = Field(description="the inputs, of a table with a time step a row")
+    output: Output = Field(description="what is told")
+    rows: Parts | None = Field(description="which rows it has told; none: judged in sample")
+    seen: Parts | None = Field(description="the same, with what all that it continues have learnt from")
+
+
+class Version(Reference):
+    """A registered version, and what it takes to go on from it."""
+
+    name: str
+    number: int
+    trained: Trained
+
+    @property
+    def contender(self) -> str:
+        return self.trained.checkpoint.contender
+
+    @property
+    def phase(self) -> Phase:
+        return self.trained.checkpoint.phase
+
+
+class Drifted(Reference):
+    """How far a feature's values have moved from those that a version was trained on: see lstm_models.drift."""
+
+    feature: str
+    psi: float
+    ks: float
 
 
 class DatasetSummary(Reference):
@@ -116,6 +156,11 @@ class Result(Judged):
     def name(self) -> str:
         return f"{self.contender}/{self.phase}"
 
+    @property
+    def version(self) -> int | None:
+        """Of the registered model."""
+        return None if self.model_uri is None else int(self.model_uri.rsplit("/", 1)[-1])
+
     def judged(self) -> Judged:
         """What it takes to compare it with others."""
         return Judged.model_validate(self.model_dump(include=set(Judged.model_fields)))
@@ -147,6 +192,7 @@ class Holder(Reference):
     contender: str
     phase: Phase
     model_uri: str
+    version: int
 
 
 class Comparison(Reference):
@@ -162,3 +208,31 @@ class Comparison(Reference):
     champion: Holder
     challenger: Holder | None = Field(None, description="this comparison's best, where it did not become champion")
     reused: bool = Field(False, description="an earlier run's result: the same configuration, data and code")
+
+
+class FineTuned(Reference):
+    """What the flow `fine_tune` answers with.
+
+    promoted: the challenger is champion now; kept: the champion stays. Where nothing was to do there is nothing else.
+    """
+
+    experiment: str
+    outcome: Literal["promoted", "kept", "nothing to do"]
+    message: str
+    continued: int = Field(description="the version that was to go on")
+    challenger: int | None = Field(None, description="the version that came of it")
+    comparison: Comparison | None = Field(None, description="of champion and challenger")
+    drift: list[Drifted] = []
+    removed: list[str] = Field([], description="what went, since keep asked for it")
+
+
+class Watched(Reference):
+    """What the flow `evaluate` answers with: a point of the series, none where nothing is new."""
+
+    experiment: str
+    version: int
+    run_id: str | None
+    step: int | None
+    metrics: dict[str, float] = {}
+    drift: list[Drifted] = []
+    message: str = ""

@@ -1,6 +1,5 @@
 """Models and versions: from a checkpoint to a registered model that a bare MLflow serves; aliases; loading."""
 
-import math
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +15,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import TypeAdapter
 from torch import nn
 
-from lstm_models import comparison
 from lstm_models.checkpoint import load_network
 from lstm_models.config import AnyData, AnyModel, CompareConfig, Output, UserError
 from lstm_models.data.dataset import Dataset
@@ -28,31 +25,34 @@ from lstm_models.evaluation import one_of
 from lstm_models.export import Exportable
 from lstm_models.network import Network, Scaling, build_network
 from lstm_models.prediction import NewExamples, read_new
-from tasks import provenance, tracking
+from tasks import lineage, provenance, tracking
 from tasks.data import load_dataset
-from tasks.differences import verdict
-from tasks.references import CheckpointRef, DatasetRef, Holder, Judged, Result
+from tasks.references import CheckpointRef, DatasetRef, Result
+from tasks.retries import MAY_PASS
 
 
 class ModelError(UserError):
     """A model can't be used; the message names it and the cause."""
 
 
-@task(task_run_name="register {checkpoint.contender}, {checkpoint.phase}", cache_policy=NO_CACHE)
+@task(task_run_name="register {checkpoint.contender}, {checkpoint.phase}", **MAY_PASS)
 def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, dataset: DatasetRef) -> Result:
     """Export a checkpoint's network as pt2 and make it a version of the experiment's registered model.
 
-    The version carries its contender, phase, metrics and data as tags; a fine-tuned one becomes its contender's newest,
-    under the alias of the contender's name. With that the checkpoint's run is FINISHED.
+    The version carries its contender, phase, metrics, data and lineage as tags; a fine-tuned one becomes its
+    contender's newest, under the alias of the contender's name. With that the checkpoint's run is FINISHED.
     """
     client = tracking.client()
     name = config.experiment
+    if made := tracking.versions(name, checkpoint.run_id):  # by this task's earlier try
+        return _registered(made[0], checkpoint, result)
     experiment_id = tracking.experiment_id(name)
     tags = {
         "contender": checkpoint.contender,
         "phase": checkpoint.phase,
         "dataset": dataset.digest,
         "judged": result.judged().model_dump_json(),
+        **lineage.tags(checkpoint, name),
         **{key: repr(value) for key, value in result.metrics.items()},
     }
     # Model.log with a model made beforehand: the one way to log a model that needs no active run. It copies the run's
@@ -89,18 +89,23 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         ),
         pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
     )
-    version = client.create_model_version(
+    made_now = client.create_model_version(
         _registered_model(client, name, data),
         source=info.model_uri,
         run_id=checkpoint.run_id,
         model_id=logged.model_id,
         tags=tags,
         description=f"{checkpoint.contender} after {checkpoint.epochs} epochs",
-    ).version
+    )
+    return _registered(made_now, checkpoint, result)
+
+
+def _registered(version: ModelVersion, checkpoint: CheckpointRef, result: Result) -> Result:
+    """What is to be done once a checkpoint is a version."""
     if checkpoint.phase == "fine_tuned":
-        client.set_registered_model_alias(name, checkpoint.contender, version)
-    client.set_terminated(checkpoint.run_id, "FINISHED")
-    return result.model_copy(update={"model_uri": f"models:/{name}/{version}"})
+        tracking.client().set_registered_model_alias(version.name, checkpoint.contender, version.version)
+    tracking.client().set_terminated(checkpoint.run_id, "FINISHED")
+    return result.model_copy(update={"model_uri": f"models:/{version.name}/{version.version}"})
 
 
 def _told_shape(output: Output) -> tuple[int, ...]:
@@ -138,52 +143,6 @@ def _requirements() -> dict[str, str]:
     return {package: version.split("+")[0] for package, version in found.items()}
 
 
-@task(cache_policy=NO_CACHE)
-def choose_champion(config: CompareConfig, results: list[Result]) -> tuple[Holder, Holder | None]:
-    """Hold this comparison's best against the registry's champion, and set the alias that follows.
-
-    Returns:
-        The champion, and the challenger where this comparison's best did not become champion.
-    """
-    client, name = tracking.client(), config.experiment
-    candidates: list[Judged] = [result for result in results if result.model_uri]
-    incumbent = find_alias(client, name, "champion")
-    best, takes_over = comparison.choose(candidates, _judged(incumbent) if incumbent else None, verdict)
-    assert isinstance(best, Result)
-    assert best.model_uri is not None
-    version = best.model_uri.rsplit("/", 1)[-1]
-    alias = "champion" if takes_over else "challenger"
-    client.set_registered_model_alias(name, alias, version)
-    candidate = Holder(contender=best.contender, phase=best.phase, model_uri=f"models:/{name}@{alias}")
-    if takes_over:
-        return candidate, None
-    assert incumbent is not None
-    champion = Holder.model_validate(
-        {
-            "contender": incumbent.tags["contender"],
-            "phase": incumbent.tags["phase"],
-            "model_uri": f"models:/{name}@champion",
-        }
-    )
-    return champion, candidate
-
-
-def _judged(version: ModelVersion) -> Judged:
-    """How it was judged; one of an older program does not tell, and counts as judged on other data."""
-    told = version.tags.get("judged")
-    return Judged.model_validate_json(told) if told else Judged(loss=math.inf, parameters=0, dataset="")
-
-
-def find_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias points at, or None."""
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
 class Registered(NamedTuple):
     """A registered model: what it computes of (B, T, D); what it was trained on and which columns it reads; what it
     tells; how it was made."""
@@ -218,6 +177,7 @@ def load_model(uri: str) -> Registered:
     """Load a registered model, its archive looked into first: one that carries a pickle is refused, nothing runs.
 
     Raises:
+        NothingTracked: if there is no local database.
         ModelError: if there is no such model, or it is not one of this program's, or it can't be trusted.
     """
     if not uri.startswith("models:/"):
@@ -225,10 +185,7 @@ def load_model(uri: str) -> Registered:
     # MLflow then checks every record of a pt2 archive before it loads it. Never unset: no model that this process
     # loads is worth unpickling.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    database = tracking.local_database()
-    if database and not database.exists():
-        raise ModelError(f"{uri}: no models here, since there is no {database.name} in {database.parent}")
-    tracking.client()
+    tracking.require_database(uri)
     try:
         directory = tracking.download(uri)
         metadata = yaml.safe_load((directory / "MLmodel").read_text())["metadata"]

@@ -9,7 +9,6 @@ import torch
 from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from lstm_models import figures
 from lstm_models.config import PHASES, CompareConfig
@@ -18,13 +17,25 @@ from lstm_models.evaluation import HEADLINES
 from tasks import text, tracking
 from tasks.data import load_dataset, summary
 from tasks.differences import difference
-from tasks.references import Baseline, Comparison, DatasetRef, Difference, Holder, ParentRun, Result
+from tasks.references import (
+    Baseline,
+    Comparison,
+    DatasetRef,
+    Difference,
+    Drifted,
+    FineTuned,
+    Holder,
+    ParentRun,
+    Result,
+    Version,
+)
+from tasks.retries import MAY_PASS
 from tasks.runs import RESULT_FILE
 
 LOSSES = {"number": "squared error", "forecast": "squared error, scaled", "classes": "log loss"}
 
 
-@task(cache_policy=NO_CACHE)
+@task(**MAY_PASS)
 def report(
     config: CompareConfig,
     dataset: DatasetRef,
@@ -35,31 +46,83 @@ def report(
 ) -> Comparison:
     """Put results together; log tables, figures and the whole to the parent run, and to Prefect as an artifact."""
     data = load_dataset(dataset)
-    champion, challenger = holders
-    comparison = Comparison(
+    chosen = holders[1] or holders[0]
+    comparison = _put_together(dataset, data, results, baselines, holders, parent, f"{chosen.contender}/{chosen.phase}")
+    tracking.client().log_text(parent.run_id, comparison.model_dump_json(indent=2), RESULT_FILE)
+    _log(config, comparison, data, "comparison", text.markdown(comparison))
+    return comparison
+
+
+@task(**MAY_PASS)
+def report_fine_tuning(
+    config: CompareConfig,
+    dataset: DatasetRef,
+    version: Version,
+    champion: Result | None,
+    challenger: Result,
+    baselines: list[Baseline],
+    holders: tuple[Holder, Holder | None],
+    drift: list[Drifted],
+    veto: str | None,
+    parent: ParentRun,
+) -> FineTuned:
+    """The same for a version that went on: what became of it, and why."""
+    data = load_dataset(dataset)
+    results = [challenger.model_copy(update={"contender": "challenger"})]
+    if champion:
+        results.insert(0, champion.model_copy(update={"contender": "champion"}))
+    comparison = _put_together(dataset, data, results, baselines, holders, parent, results[-1].name)
+    assert challenger.version is not None
+    done = FineTuned(
         experiment=config.experiment,
+        outcome="kept" if holders[1] else "promoted",
+        message=text.decision(comparison, champion, challenger, config.margin, veto),
+        continued=version.number,
+        challenger=challenger.version,
+        comparison=comparison,
+        drift=drift,
+    )
+    tracking.client().log_text(parent.run_id, done.model_dump_json(indent=2), "fine_tune.json")
+    _log(config, comparison, data, "fine-tune", text.fine_tuned_markdown(done))
+    return done
+
+
+def _put_together(
+    dataset: DatasetRef,
+    data: Dataset,
+    results: list[Result],
+    baselines: list[Baseline],
+    holders: tuple[Holder, Holder | None],
+    parent: ParentRun,
+    first: str,
+) -> Comparison:
+    """`first`: whose differences from the others are told first."""
+    champion, challenger = holders
+    return Comparison(
+        experiment=parent.experiment,
         parent_run_id=parent.run_id,
         dataset=summary(dataset, data),
         metric=HEADLINES[data.output.kind],
         results=results,
         baselines=baselines,
-        differences=[] if data.in_sample else _differences(results, baselines, challenger or champion),
+        differences=[] if data.in_sample else _differences(results, baselines, first),
         champion=champion,
         challenger=challenger,
     )
-    client, run_id = tracking.client(), parent.run_id
-    shown = text.markdown(comparison)
-    client.log_text(run_id, comparison.model_dump_json(indent=2), RESULT_FILE)
-    client.log_text(run_id, shown, "comparison.md")
+
+
+def _log(config: CompareConfig, comparison: Comparison, data: Dataset, name: str, shown: str) -> None:
+    """To the parent run as its description, a file and figures; to Prefect as an artifact."""
+    client, run_id = tracking.client(), comparison.parent_run_id
+    client.log_text(run_id, shown, f"{name}.md")
     client.set_tag(run_id, "mlflow.note.content", shown)  # the run's description in the UI
-    for name, figure in _figures(config, comparison, data).items():
-        client.log_figure(run_id, figure, f"{name}.png")
+    for figure_name, figure in _figures(config, comparison, data).items():
+        client.log_figure(run_id, figure, f"{figure_name}.png")
     create_markdown_artifact(
-        key="comparison",
-        markdown=f"{shown}\n\n[This run in MLflow]({tracking.run_url(parent.run_id)})",
-        description=f"{config.experiment}: contenders and phases compared",
+        key=name,
+        markdown=f"{shown}\n\n[This run in MLflow]({tracking.run_url(run_id)})",
+        description=f"{comparison.experiment}: {', '.join(result.name for result in comparison.results)} compared",
     )
-    return comparison
 
 
 def _final(results: list[Result]) -> dict[str, Result]:
@@ -67,10 +130,9 @@ def _final(results: list[Result]) -> dict[str, Result]:
     return {result.contender: result for result in results}
 
 
-def _differences(results: list[Result], baselines: list[Baseline], chosen: Holder) -> list[Difference]:
-    """Between the chosen one and the contenders' last phases, and from each of these to each baseline."""
-    name = f"{chosen.contender}/{chosen.phase}"
-    named = {result.name: result for result in results if result.name == name}
+def _differences(results: list[Result], baselines: list[Baseline], first: str) -> list[Difference]:
+    """Between the one named and the contenders' last phases, and from each of these to each baseline."""
+    named = {result.name: result for result in results if result.name == first}
     subjects = list((named | {result.name: result for result in _final(results).values()}).values())
     pairs: list[tuple[Result, Result | Baseline]] = list(combinations(subjects, 2))
     pairs += [(one, baseline) for one in subjects for baseline in baselines]
@@ -136,6 +198,8 @@ def _curves(results: list[Result]) -> Mapping[str, figures.Curve]:
         if result.phase == "untrained":
             continue
         points = tracking.read_curve(result.run_id, "train_loss_epoch")
+        if not points:  # a champion that was judged, not trained
+            continue
         before = curves.get(result.contender)
         curves[result.contender] = figures.Curve(
             steps=[*(before.steps if before else []), *points],

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tasks.references import Baseline, Comparison, Copies, DatasetSummary, Difference, Result
+from tasks.references import Baseline, Comparison, Copies, DatasetSummary, Difference, Drifted, FineTuned, Result
 
 # what a table shows of the metrics, by the one that models are compared by, and how each is called
 SHOWN = {
@@ -142,12 +142,61 @@ def data(dataset: DatasetSummary) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The comparison as a Markdown section."""
-    tables = [_markdown(table(comparison))]
+    return "\n\n".join([f"## {comparison.experiment}", *_tables(comparison), headline(comparison)])
+
+
+def _tables(comparison: Comparison) -> list[str]:
+    found = [_markdown(table(comparison))]
     if comparison.differences:
-        tables.append(
-            f"Differences in {comparison.metric}, on the same examples:\n\n{_markdown(differences(comparison))}"
-        )
-    return "\n\n".join([f"## {comparison.experiment}", *tables, headline(comparison)])
+        shown = _markdown(differences(comparison))
+        found.append(f"Differences in {comparison.metric}, on the same examples:\n\n{shown}")
+    return found
+
+
+def decision(
+    comparison: Comparison, champion: Result | None, challenger: Result, margin: float, veto: str | None
+) -> str:
+    """Who is champion after a fine-tuning, and why."""
+    new = f"Version {challenger.version}"
+    if champion is None:
+        return f"{new} is champion now: there was none."
+    old = f"version {champion.version}"
+    told = next((one for one in comparison.differences if one.than.startswith("champion/")), None)
+    by = "" if told is None else f" ({comparison.metric} {told.mean:+.3g}, 95 % interval {_interval_of(told)})"
+    beyond = f" by more than the margin of {100 * margin:g} %" if margin else ""
+    if comparison.challenger is None:
+        return f"{new} is champion now: better than {old}{beyond}{by}."
+    stays = f"V{old[1:]} stays champion, and version {challenger.version} is challenger"
+    if veto:
+        return f"{stays}: the inputs have drifted, {veto}."
+    known = told and told.verdict
+    if known is None:
+        known = "better" if challenger.loss < champion.loss else "worse" if challenger.loss > champion.loss else None
+    match known:
+        case "better":
+            return f"{stays}: better, but not{beyond}{by}."
+        case "worse":
+            return f"{stays}: it is worse{by}."
+    return f"{stays}: it can't be told that it is better{by}."
+
+
+def drift(found: list[Drifted]) -> pd.DataFrame:
+    """Each feature's drift: one row each."""
+    return pd.DataFrame([{"feature": one.feature, "PSI": f"{one.psi:.3f}", "KS": f"{one.ks:.3f}"} for one in found])
+
+
+DRIFT = (
+    "How far the inputs of the rows judged by have moved from those trained on (by custom a PSI below 0.1 is stable, "
+    "above 0.25 another population):"
+)
+
+
+def fine_tuned_markdown(done: FineTuned) -> str:
+    """A fine-tuning as a Markdown section."""
+    assert done.comparison
+    moved = [f"{DRIFT}\n\n{_markdown(drift(done.drift))}"] if done.drift else []
+    heading = f"## {done.experiment}: version {done.continued} went on as version {done.challenger}"
+    return "\n\n".join([heading, done.message, *_tables(done.comparison), *moved, data(done.comparison.dataset)])
 
 
 def _markdown(shown: pd.DataFrame) -> str:

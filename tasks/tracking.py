@@ -1,10 +1,12 @@
 """MLflow as plain functions: experiments, runs, curves, artifacts. No active run anywhere: run ids are passed."""
 
 import getpass
+import re
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from filelock import FileLock
 from lightning.pytorch.loggers.logger import Logger
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from lstm_models.config import UserError
 from tasks import provenance
 
 BATCH = 1000  # points that MLflow takes at once
@@ -26,6 +30,21 @@ TAG = "lstm_flows."
 def local_database() -> Path | None:
     """The SQLite file that holds everything, or None where MLflow is elsewhere."""
     return Path(uri().removeprefix("sqlite:///").split("?")[0]) if uri().startswith("sqlite:///") else None
+
+
+class NothingTracked(UserError):
+    """What was asked for is not there; the message says what, and where it was looked for."""
+
+
+def require_database(what: str) -> None:
+    """See to it that asking about something creates no database.
+
+    Raises:
+        NothingTracked: if there is no local database.
+    """
+    database = local_database()
+    if database and not database.exists():
+        raise NothingTracked(f"{what}: no models here, since there is no {database.name} in {database.parent}")
 
 
 def client() -> MlflowClient:
@@ -79,15 +98,84 @@ def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Ma
             "mlflow.note.content": note,
             **({"mlflow.source.git.commit": commit} if commit else {}),
             **({"mlflow.parentRunId": parent} if parent else {}),
-            **{TAG + key: value for key, value in {**tags, **provenance.this_process()}.items()},
+            **{TAG + key: value for key, value in tags.items()},
+            **process_tags(),
         },
     )
     return str(run.info.run_id)
 
 
+def process_tags() -> dict[str, str]:
+    """What a run tells of the process that works on it, so that a later one can see whether that is gone."""
+    return {TAG + key: value for key, value in provenance.this_process().items()}
+
+
+@contextmanager
+def ended(run_id: str) -> Iterator[None]:
+    """See to it that a run does not stay RUNNING if the block breaks: FAILED on an error, or else KILLED."""
+    try:
+        yield
+    except BaseException as error:
+        client().set_terminated(run_id, status_after(error))
+        raise
+
+
+def status_after(error: BaseException) -> str:
+    """The status of a run that an error, Ctrl-C or a signal has ended."""
+    return "FAILED" if isinstance(error, Exception) else "KILLED"
+
+
 def within(place: str, name: str) -> str:
     """The name that an artifact or a metric has in a folder of a run; of no folder ("") its own."""
     return f"{place}/{name}" if place else name
+
+
+def find_alias(name: str, alias: str) -> ModelVersion | None:
+    """The version of a registered model that an alias points at, or None."""
+    try:
+        return client().get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def versions(name: str, run_id: str | None = None) -> list[ModelVersion]:
+    """The versions of a registered model, those of one run or all, with their tags and aliases; the oldest first."""
+    query = f"name='{name}'" + (f" and run_id='{run_id}'" if run_id else "")
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = client().search_model_versions(query, max_results=1000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=number)
+
+
+def number(version: ModelVersion) -> int:
+    """A version's number: MLflow has it as text or as an int, as it comes."""
+    return int(version.version)
+
+
+def aliases(name: str) -> dict[str, int]:
+    """The aliases of a registered model, and the version that each points at.
+
+    Raises:
+        NothingTracked: if there is no such model.
+    """
+    try:
+        found = client().get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise NothingTracked(f"experiment {name}: no registered model of this name") from None
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def metric_name(name: str) -> str:
+    """A name with what MLflow allows in a metric's."""
+    return re.sub(r"[^\w. :-]", "_", name)[:200]
 
 
 def log_params(run_id: str, params: Mapping[str, object]) -> None:

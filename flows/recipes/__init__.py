@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_models import yaml_text
-from lstm_models.config import CompareConfig, ConfigError, parse_config
+from lstm_models.config import AnyConfig, CompareConfig, Config, ConfigError, parse, parse_config
 
 DEFAULT = "tutorial"
 
@@ -43,8 +43,21 @@ def load(source: CompareConfig | str, changes: Sequence[str] = ()) -> CompareCon
         if isinstance(values, dict) and source not in names():
             values = {"experiment": Path(source).stem} | values
     for change in changes:
-        values = _changed(values, change)
+        values = _changed(values, change, CompareConfig)
     return parse_config(_without_the_removed(values), name)
+
+
+def of_experiment(kind: type[AnyConfig], experiment: str, changes: Sequence[str] = ()) -> AnyConfig:
+    """The settings of a flow on an experiment's model, with changes such as `epochs=3`.
+
+    Raises:
+        ConfigError: in one line, if the changes make no possible configuration.
+    """
+    settings = f"experiment {experiment}"
+    values: Any = {"experiment": experiment}
+    for change in changes:
+        values = _changed(values, change, kind)
+    return parse(kind, values, settings)
 
 
 def _without_the_removed(values: Any) -> Any:
@@ -80,13 +93,13 @@ def _parse(text: str, source: str) -> Any:
         raise ConfigError(f"{source}: {error}") from None
 
 
-def _changed(values: Any, change: str) -> Any:
+def _changed(values: Any, change: str, kind: type[Config]) -> Any:
     """A copy of nested mappings with one value set. (A copy: YAML's anchors let two places share one mapping.)"""
     key, equals, text = change.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise ConfigError(f"--set {change}: write KEY=VALUE, such as seed=7")
-    if isinstance(values, dict) and len(path) > 1 and path[0] in CompareConfig.model_fields:
+    if isinstance(values, dict) and len(path) > 1 and path[0] in kind.model_fields:
         values = {path[0]: {}} | values  # a section that the recipe leaves at its defaults
     return _set(values, path, _parse(text, f"--set {change}"), change)
 

@@ -1,7 +1,17 @@
 """Every setting, once: frozen, typed, described. The same objects serve Python, YAML, --set and Prefect's form."""
 
 from lstm_models.config.base import PHASES, Config, ConfigError, Phase, UserError
-from lstm_models.config.compare import CompareConfig, ContenderName, Converged, Figures, Name, parse_config
+from lstm_models.config.compare import (
+    AnyConfig,
+    CompareConfig,
+    ContenderName,
+    Converged,
+    Figures,
+    Name,
+    parse,
+    parse_config,
+)
+from lstm_models.config.continuing import EvaluateConfig, FineTuneConfig, continued, on_new_rows
 from lstm_models.config.data import AddingData, AnyData, Split, Sql, TableData, TutorialData
 from lstm_models.config.models import CELLS, NUMBER, RNN, AnyModel, BuiltIn, HandBuilt, Output
 from lstm_models.config.training import Contender, FineTuning, Training
@@ -12,6 +22,7 @@ __all__ = [
     "PHASES",
     "RNN",
     "AddingData",
+    "AnyConfig",
     "AnyData",
     "AnyModel",
     "BuiltIn",
@@ -21,7 +32,9 @@ __all__ = [
     "Contender",
     "ContenderName",
     "Converged",
+    "EvaluateConfig",
     "Figures",
+    "FineTuneConfig",
     "FineTuning",
     "HandBuilt",
     "Name",
@@ -33,5 +46,8 @@ __all__ = [
     "Training",
     "TutorialData",
     "UserError",
+    "continued",
+    "on_new_rows",
+    "parse",
     "parse_config",
 ]

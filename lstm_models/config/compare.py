@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -31,6 +31,7 @@ def _check_contender_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 ContenderName = Annotated[str, AfterValidator(_check_contender_name)]
+Margin = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Converged(Config):
@@ -92,6 +93,9 @@ class CompareConfig(Config):
     data: AnyData = Field(TutorialData(), discriminator="kind", description="where the sequences come from")
     contenders: dict[ContenderName, Contender] = Field(min_length=1, description="by name")
     converged: Converged = Field(Converged(), description="when a copy of a contender with replicas has converged")
+    margin: Margin = Field(
+        0.0, description="the share of the champion's loss by which a newcomer must be better to take over"
+    )
     figures: Figures = Field(Figures(), description="what is drawn")
 
     @model_validator(mode="before")
@@ -121,15 +125,22 @@ class CompareConfig(Config):
         return yaml_text.write(self.model_dump(mode="json"))
 
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
 def parse_config(values: object, source: str) -> CompareConfig:
-    """Check a nested mapping, as YAML gives it, and return the configuration.
+    """Check a nested mapping, as YAML gives it, and return the configuration of a comparison; errors as of `parse`."""
+    return parse(CompareConfig, _completed(values), source)
+
+
+def parse(kind: type[AnyConfig], values: object, source: str) -> AnyConfig:
+    """Check a nested mapping and return the configuration.
 
     Raises:
         ConfigError: in one line, naming `source`, and for each fault the field, the value and what is allowed.
     """
-    values = _completed(values)
     try:
-        return CompareConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{source}: " + "; ".join(_explain(fault, values) for fault in error.errors())) from None
 

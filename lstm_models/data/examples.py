@@ -72,6 +72,12 @@ class Windows:
         """Of every window the first row that is to be told."""
         return self.rows(torch.arange(self.count)) + self.context
 
+    def spans(self) -> list[tuple[int, int]]:
+        """Of each piece the first row that is told, and the one after the last."""
+        begins_P = self.firsts_P + self.context
+        ends_P = begins_P + (self.counts_P - 1) * self.stride + self.horizon
+        return list(zip(begins_P.tolist(), ends_P.tolist(), strict=True))
+
     def take(self, numbers: Tensor) -> Batch:
         steps = torch.arange(self.context + self.horizon)
         window_BLD = self.values_ND[self.rows(numbers).unsqueeze(1) + steps]
@@ -94,6 +100,10 @@ class Labelled:
     @property
     def count(self) -> int:
         return len(self.y_G)
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Of each series the first row, and the one after the last."""
+        return list(zip(self.firsts_G.tolist(), (self.firsts_G + self.lengths_G).tolist(), strict=True))
 
     def take(self, numbers: Tensor) -> Batch:
         lengths_B = self.lengths_G[numbers]

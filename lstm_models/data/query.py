@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from lstm_models.config import Sql, TableData
 from lstm_models.data.columns import choose
-from lstm_models.data.tables import TableError
+from lstm_models.data.tables import TableError, Unreachable
 
 READ_ONLY = {"sqlite": "PRAGMA query_only = ON", "postgresql": "SET TRANSACTION READ ONLY"}
 CHUNK = 100_000  # rows of a query's result that are held as Python objects at once
@@ -28,12 +28,14 @@ def query(config: TableData, sql: Sql) -> Any:
     if not re.match(start, sql.query, re.IGNORECASE | re.DOTALL):
         raise TableError("is no SELECT; only a SELECT, or WITH ... SELECT, is run")
     url = _url(sql)
+    connected = False
     try:
         engine = sa.create_engine(url)
         try:
             # no_parameters: % and : mean in the query what they mean to the database
             options = {"stream_results": True, "no_parameters": True}
             with engine.connect().execution_options(**options) as connection:
+                connected = True
                 if engine.dialect.name in READ_ONLY:
                     connection.exec_driver_sql(READ_ONLY[engine.dialect.name])
                 parts = pd.read_sql_query(sql.query, connection, chunksize=CHUNK, dtype_backend="pyarrow")
@@ -41,13 +43,15 @@ def query(config: TableData, sql: Sql) -> Any:
         finally:
             engine.dispose()
         table = pa.concat_tables(tables, promote_options="permissive")
-        fault = "" if len(table) else "the query returns no rows"
+        fault, kind = "" if len(table) else "the query returns no rows", TableError
     except TableError:
         raise
     except Exception as error:  # noqa: BLE001  # drivers raise errors of their own, and any may hold the password
         fault = _database_fault(error, url.password)
+        may_pass = isinstance(error, sa.exc.OperationalError) and not connected and "authentication" not in fault
+        kind = Unreachable if may_pass else TableError
     if fault:  # outside of the except: there the error, which may hold the password, would go along as its context
-        raise TableError(fault)
+        raise kind(fault)
     return table
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet
 from lstm_models.config import TableData
 from lstm_models.data.columns import choose, shown
 from lstm_models.data.query import query
-from lstm_models.data.tables import TableError
+from lstm_models.data.tables import TableError, Unreachable
 
 SHIPPED = Path(__file__).parent / "shipped"
 LONGEST_LINE = 10_000_000  # bytes of a CSV file's line
@@ -40,7 +40,7 @@ def read(config: TableData) -> pd.DataFrame:
     try:
         table = query(config, config.sql) if config.sql else _files(config, str(config.path))
     except TableError as error:
-        raise TableError(f"{name(config)}: {error}") from None
+        raise type(error)(f"{name(config)}: {error}") from None
     finally:
         pa.set_memory_pool(pool)
     for index, field in enumerate(table.schema):
@@ -88,7 +88,8 @@ def _files(config: TableData, path: str) -> Any:
         if not isinstance(error, (OSError, ValueError, ImportError, pa.ArrowException)) and "://" not in path:
             raise
         reason = str(getattr(error, "strerror", None) or error).replace(path, name(config))
-        raise TableError(f"can't be read: {reason[:300]}") from None
+        far = "://" in path and isinstance(error, OSError) and not isinstance(error, PermissionError)
+        raise (Unreachable if far else TableError)(f"can't be read: {reason[:300]}") from None
 
 
 def _folder(system: Any, folder: str, config: TableData) -> Any:

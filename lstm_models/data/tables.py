@@ -43,6 +43,10 @@ class TableError(UserError):
     """A table can't be used; the message names the column, the row and what is wrong."""
 
 
+class Unreachable(TableError):
+    """A table's database or storage was not reached: another try may reach it."""
+
+
 def read_csv(path: Path) -> pd.DataFrame:
     """A CSV file with a header line.
 

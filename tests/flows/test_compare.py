@@ -1,7 +1,6 @@
 """The flow `compare`, end to end under Prefect's test harness, on a real SQLite MLflow."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -10,7 +9,6 @@ import pytest
 from conftest import TINY
 from mlflow.entities import Run
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import recipes
 from flows.compare import compare
@@ -20,12 +18,6 @@ from tasks import tracking
 from tasks.references import Comparison
 
 CONFIG = recipes.load("tutorial", TINY)
-
-
-@pytest.fixture(scope="module")
-def harness() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture(scope="module")

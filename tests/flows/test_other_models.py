@@ -9,7 +9,6 @@ import mlflow
 import pytest
 import torch
 from mlflow.entities import Run
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.compare import compare
 from lstm_models.config import CompareConfig, ConfigError, parse_config
@@ -65,17 +64,18 @@ def configuration() -> CompareConfig:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[tuple[Path, Comparison]]:
+def compared(
+    harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path
+) -> Iterator[tuple[Path, Comparison]]:
     """A directory with a user's cell in which the flow has run once, and what it answered."""
     directory = tmp_path_factory.mktemp("others")
     (directory / "mlflow.db").write_bytes(database.read_bytes())
     (directory / "cell_of_a_user.py").write_text(CELL)
-    with prefect_test_harness(server_startup_timeout=120):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(directory)
-            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
-            answer = compare(configuration())
-        yield directory, answer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
+        answer = compare(configuration())
+    yield directory, answer
     sys.modules.pop("cell_of_a_user", None)
 
 

@@ -23,7 +23,6 @@ import pytest
 import sqlalchemy
 from conftest import eventually, free_port, running
 from mlflow.entities import Run
-from prefect.testing.utilities import prefect_test_harness
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from flows.cli import main
@@ -209,12 +208,6 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Po
 def forecast(started: "subprocess.Popen[str]", tmp_path_factory: pytest.TempPathFactory) -> Ran:
     out, errors = started.communicate(timeout=280)
     return Ran(tmp_path_factory.getbasetemp() / "newcomer0" / "work", started.returncode, out, errors)
-
-
-@pytest.fixture(scope="module")
-def harness() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 def compare_here(name: str, configuration: str, database: Path) -> Ran:

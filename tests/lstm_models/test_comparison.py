@@ -26,16 +26,13 @@ class Within:
         self.noise = noise
         self.asked: list[tuple[Judged, Judged]] = []
 
-    def __call__(self, one: Judged, other: Judged) -> Verdict:
+    def __call__(self, one: Judged, other: Judged, margin: float) -> Verdict:
         self.asked.append((one, other))
+        noise = self.noise + margin * other.loss
         if one.data != other.data:
             return "can't tell"
         return (
-            "better"
-            if one.loss < other.loss - self.noise
-            else "worse"
-            if one.loss > other.loss + self.noise
-            else ("can't tell")
+            "better" if one.loss < other.loss - noise else "worse" if one.loss > other.loss + noise else ("can't tell")
         )
 
 

@@ -147,7 +147,7 @@ def test_a_configuration_is_what_it_says_and_the_rest_has_defaults() -> None:
             f"{OURS}.model.biases: unknown key; "
             "allowed here: hidden_size, num_layers, dropout, head, kind, forget_bias",
         ),
-        ({7: 1}, "7: unknown key; allowed here: experiment, seed, data, contenders, converged, figures"),
+        ({7: 1}, "7: unknown key; allowed here: experiment, seed, data, contenders, converged, margin, figures"),
         (
             {f"{OURS}.training.max_epochs": "5"},
             f"{OURS}.training.max_epochs: '5' given, must be a valid integer",

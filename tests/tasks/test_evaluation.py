@@ -35,7 +35,9 @@ def record(count: int) -> Result:
     run_id = tracking.start_run(tracking.experiment_id("evaluated"), "a run", tags={}, note="")
     days = {name: [number / 8 for number in range(count)] for name in tutorial.COLUMNS.inputs}
     table = pd.DataFrame({"company": [f"c{number}" for number in range(count)], **days, "label": 0.0})
-    stored = store_data.fn(CONFIG, runs.start_parent(CONFIG)).model_copy(update={"name": "many", "digest": "d"})
+    stored = store_data.fn(CONFIG, runs.start_parent(runs.comparison(CONFIG))).model_copy(
+        update={"name": "many", "digest": "d"}
+    )
     return _evaluate(CONFIG, FirstDay(), of_table(table, CONFIG.data, 0), stored, run_id, "hand_built", "initial")
 
 
@@ -81,7 +83,7 @@ def test_in_sample_there_are_no_losses_no_interval_and_no_baselines() -> None:
     result = record(3)
     assert (result.low, result.high, result.losses_uri) == (None, None, None)
     assert [file.path for file in tracking.client().list_artifacts(result.run_id)] == ["predictions.csv"]
-    parent = runs.start_parent(CONFIG)
+    parent = runs.start_parent(runs.comparison(CONFIG))
     assert evaluate_baselines.fn(store_data.fn(CONFIG, parent), parent) == []
     assert tracking.client().get_run(parent.run_id).data.metrics == {}
 
@@ -104,7 +106,7 @@ CONFIG = configuration()
 @pytest.fixture
 def place(workplace: Path) -> Place:
     """The tutorial's two sequences, and the parent run that has them."""
-    parent = runs.start_parent(CONFIG)
+    parent = runs.start_parent(runs.comparison(CONFIG))
     return parent, store_data.fn(CONFIG, parent)
 
 

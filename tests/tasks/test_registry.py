@@ -23,7 +23,7 @@ from lstm_models.data.examples import Batch
 from lstm_models.export import Exportable
 from lstm_models.network import Network, build_network
 from lstm_models.replicas import Replicas
-from tasks import registry, runs, tracking
+from tasks import champions, registry, runs, tracking
 from tasks.data import load_dataset, store_data
 from tasks.evaluation import evaluate
 from tasks.references import CheckpointRef, DatasetRef, Judged, Result
@@ -48,7 +48,7 @@ def registered(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
-        parent = runs.start_parent(CONFIG)
+        parent = runs.start_parent(runs.comparison(CONFIG))
         dataset = store_data.fn(CONFIG, parent)
         checkpoints, results = [], []
         for contender in CONFIG.contenders:
@@ -157,9 +157,10 @@ def test_a_run_is_finished_once_its_model_is_registered(at: Path, registered) ->
     assert statuses == {"FINISHED"}
 
 
+@pytest.mark.usefixtures("harness")
 def test_contenders_have_aliases_and_the_best_is_champion(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
     _, _, _, results = registered
-    champion, challenger = registry.choose_champion.fn(CONFIG, results)
+    champion, challenger = champions.choose_champion.fn(CONFIG, results)
     best = min(results, key=lambda result: result.metrics["mse"])
     assert (champion.contender, champion.phase, challenger) == (best.contender, best.phase, None)
     aliases = mlflow.MlflowClient().get_registered_model("tutorial").aliases
@@ -171,24 +172,27 @@ def test_contenders_have_aliases_and_the_best_is_champion(at: Path, registered) 
     }
 
 
+@pytest.mark.usefixtures("harness")
 def test_a_champion_judged_on_other_data_stays(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
     _, _, _, results = registered
-    registry.choose_champion.fn(CONFIG, results)
+    champions.choose_champion.fn(CONFIG, results)
     perfect = results[0].model_copy(update={"loss": 0.0, "dataset": "other"})
-    champion, challenger = registry.choose_champion.fn(CONFIG, [perfect])
+    champion, challenger = champions.choose_champion.fn(CONFIG, [perfect])
     assert champion.model_uri == "models:/tutorial@champion"
     assert (challenger.contender, challenger.model_uri) == ("hand_built", "models:/tutorial@challenger")
 
 
+@pytest.mark.usefixtures("harness")
 def test_a_champion_of_an_older_program_stays(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
     """It was judged in another way, and does not tell how."""
     _, _, _, results = registered
-    registry.choose_champion.fn(CONFIG, results)
+    champions.choose_champion.fn(CONFIG, results)
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("tutorial", "champion")
     client.delete_model_version_tag("tutorial", version.version, "judged")
+    others = [result for result in results if result.version != int(version.version)]
     try:
-        champion, challenger = registry.choose_champion.fn(CONFIG, results)
+        champion, challenger = champions.choose_champion.fn(CONFIG, others)
     finally:
         client.set_model_version_tag("tutorial", version.version, "judged", version.tags["judged"])
     assert champion.model_uri == "models:/tutorial@champion"
@@ -211,7 +215,7 @@ def test_a_model_that_is_not_there(at: Path, uri: str, message: str) -> None:
 
 
 def test_no_database_is_created_by_asking(empty_directory: Path) -> None:
-    with pytest.raises(registry.ModelError, match=r"no models here, since there is no mlflow\.db in"):
+    with pytest.raises(tracking.NothingTracked, match=r"no models here, since there is no mlflow\.db in"):
         registry.load_model("models:/tutorial@champion")
     assert list(empty_directory.iterdir()) == []
 
@@ -309,7 +313,7 @@ def registered_others(tmp_path_factory: pytest.TempPathFactory, database: Path) 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
-        parent = runs.start_parent(OTHERS)
+        parent = runs.start_parent(runs.comparison(OTHERS))
         dataset = store_data.fn(OTHERS, parent)
         found = {}
         for contender in OTHERS.contenders:

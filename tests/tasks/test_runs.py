@@ -31,7 +31,7 @@ def status(run_id: str) -> str:
 
 
 def test_a_family_that_ends_well_is_finished(workplace: Path) -> None:
-    with runs.family(CONFIG) as parent:
+    with runs.family(runs.comparison(CONFIG)) as parent:
         assert status(parent.run_id) == "RUNNING"
     assert status(parent.run_id) == "FINISHED"
 
@@ -45,7 +45,7 @@ def test_a_family_that_breaks_says_so(workplace: Path, error: BaseException, exp
     started: list[str] = []
 
     def break_off() -> None:
-        with runs.family(CONFIG) as parent:
+        with runs.family(runs.comparison(CONFIG)) as parent:
             started.extend([parent.run_id, start_child(parent), start_child(parent)])
             tracking.client().set_terminated(started[1], "FINISHED")
             raise error
@@ -58,7 +58,7 @@ def test_a_family_that_breaks_says_so(workplace: Path, error: BaseException, exp
 
 
 def test_the_parent_tells_what_was_asked_for(workplace: Path) -> None:
-    with runs.family(CONFIG) as parent:
+    with runs.family(runs.comparison(CONFIG)) as parent:
         pass
     data = tracking.client().get_run(parent.run_id).data
     assert data.params == {"seed": "42", "data": "tutorial", "contenders": "hand_built, built_in"}
@@ -70,13 +70,13 @@ def test_the_parent_tells_what_was_asked_for(workplace: Path) -> None:
 def test_a_run_whose_process_is_gone_is_marked_killed(workplace: Path) -> None:
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     started = psutil.Process(process.pid).create_time()
-    abandoned = runs.start_parent(CONFIG).run_id
+    abandoned = runs.start_parent(runs.comparison(CONFIG)).run_id
     tracking.client().set_tag(abandoned, "lstm_flows.pid", str(process.pid))
     tracking.client().set_tag(abandoned, "lstm_flows.started", f"{started:.2f}")
     runs.close_abandoned_runs(tracking.experiment_id("tutorial"))
     assert status(abandoned) == "RUNNING"  # as long as the process is there
     process.communicate()
-    alive = runs.start_parent(CONFIG)
+    alive = runs.start_parent(runs.comparison(CONFIG))
     assert (status(abandoned), status(alive.run_id)) == ("KILLED", "RUNNING")
 
 
@@ -172,7 +172,7 @@ def test_a_cell_that_can_not_be_had_leaves_no_run(
 ) -> None:
     if source:
         own_cell.write_text(source)
-    with pytest.raises(ConfigError) as caught, runs.family(with_cell(cell)):
+    with pytest.raises(ConfigError) as caught, runs.family(runs.comparison(with_cell(cell))):
         pass
     assert str(caught.value).startswith(f"cell {cell}: {message}")
     assert str(caught.value).isprintable()

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The work pool, the deployments of prefect.yaml, the automation, and a worker that runs what falls due.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source deploy/servers.env
+: "${MLFLOW_TRACKING_PASSWORD:?set it to the password of the user $MLFLOW_TRACKING_USERNAME}"
+prefect work-pool inspect lstm-flows >/dev/null 2>&1 ||
+  prefect work-pool create --type process lstm-flows
+prefect automation inspect "crash silent flow runs" >/dev/null 2>&1 ||
+  prefect automation create --from-file deploy/automation.yaml
+prefect --no-prompt deploy --all
+exec prefect worker start --pool lstm-flows

@@ -1,0 +1,194 @@
+"""What goes on from what: all that it takes to continue a version, and whether it may, on a table as it is now."""
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+import prefect.runtime.flow_run
+from mlflow.exceptions import MlflowException
+from prefect import task
+
+from lstm_models.config import CompareConfig, UserError
+from lstm_models.data.columns import shown
+from lstm_models.data.dataset import Dataset, of_table, read
+from lstm_models.data.tables import TableError
+from lstm_models.held_out import Parts, check_held_out, joined, parts
+from tasks import tracking
+from tasks.data import digest, schema
+from tasks.references import CheckpointRef, DatasetRef, Trained, Version
+from tasks.retries import MAY_PASS
+
+FILE = "training.json"
+PRUNED = f"{tracking.TAG}pruned"  # a version's tag: its checkpoint and its data are gone
+NUMBERS = {"integer", "long", "float", "double"}  # which of these holds a column's numbers depends on the rows
+
+
+class LineageError(UserError):
+    """A version can't go on; the message names it and the cause."""
+
+
+def record(config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef, data: Dataset) -> None:
+    """Leave with a training's run what a later one needs to go on from it, and which rows it has learnt from."""
+    rows = parts(data) if data.series else None
+    before = continued_run(checkpoint.run_id)
+    seen = read_trained(before).seen if before else None
+    left = Trained(
+        config=config,
+        checkpoint=checkpoint,
+        dataset=dataset,
+        columns=data.columns,
+        output=data.output,
+        rows=rows,
+        seen=joined(seen, rows) if seen and rows else rows,
+    )
+    tracking.client().log_text(checkpoint.run_id, left.model_dump_json(indent=2), FILE)
+
+
+def read_trained(run_id: str) -> Trained:
+    """What a training's run has left for those who go on from it.
+
+    Raises:
+        LineageError: if it has left nothing that this program understands.
+    """
+    try:
+        return Trained.model_validate_json(tracking.download(f"runs:/{run_id}/{FILE}").read_text())
+    except (MlflowException, OSError, ValueError) as error:
+        raise LineageError(
+            f"run {run_id}: nothing to go on from ({type(error).__name__}): an older program made it, or it was "
+            f"deleted; compare anew"
+        ) from error
+
+
+def continued_run(run_id: str) -> str | None:
+    """The run of the training that a run continues, or None."""
+    found: str | None = tracking.client().get_run(run_id).data.tags.get(f"{tracking.TAG}continues")
+    return found
+
+
+def tags(checkpoint: CheckpointRef, name: str) -> dict[str, str]:
+    """What a version says of its lineage: the version that it continues, the rows it was trained on, the flow run."""
+    before = continued_run(checkpoint.run_id)
+    continues = tracking.versions(name, before) if before else []
+    return {
+        "rows": rows_told(read_trained(checkpoint.run_id).rows),
+        "prefect_flow_run_id": prefect.runtime.flow_run.id or "none",
+        **({"continues": str(continues[0].version)} if continues else {}),
+    }
+
+
+@task(**MAY_PASS)
+def find_version(experiment: str, number: int | None = None) -> Version:
+    """A version of an experiment's model; none: the champion.
+
+    Raises:
+        LineageError: if there is none, or it can't be continued.
+    """
+    tracking.require_database(f"experiment {experiment}")
+    found = find_champion.fn(experiment) if number is None else _version(experiment, number)
+    if found is None:
+        raise LineageError(f"experiment {experiment}: no champion; lstm-flows compare makes one")
+    return found
+
+
+@task(**MAY_PASS)
+def find_champion(experiment: str) -> Version | None:
+    """The version with the alias champion, or None.
+
+    Raises:
+        LineageError: if it can't be continued.
+    """
+    champion = tracking.find_alias(experiment, "champion")
+    return None if champion is None else _version(experiment, int(champion.version))
+
+
+def _version(experiment: str, number: int) -> Version:
+    try:
+        found = tracking.client().get_model_version(experiment, str(number))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise LineageError(
+            f"experiment {experiment}: no version {number}; see lstm-flows history {experiment}"
+        ) from None
+    if PRUNED in found.tags:
+        raise LineageError(f"version {number} of {experiment}: its checkpoint was pruned; compare anew")
+    try:
+        return Version(name=experiment, number=number, trained=read_trained(str(found.run_id)))
+    except LineageError as error:
+        raise LineageError(f"version {number} of {experiment}: {error}") from error
+
+
+@task(**MAY_PASS)
+def look_at_new_rows(config: CompareConfig, versions: Sequence[Version]) -> str:
+    """Read the table as it is now, and see to it that these versions may be judged on it, before anything is done.
+
+    Returns:
+        The dataset's digest.
+
+    Raises:
+        TableError: if it does not fit, or is not of the versions' columns, types and classes.
+        NotHeldOut: if the rows to judge by are among those that a version has learnt from.
+    """
+    table = read(config.data)
+    check_fits(table, of_table(table, config.data, config.seed), versions)
+    return digest(table, config.data, config.seed)
+
+
+def check_fits(table: pd.DataFrame, data: Dataset, versions: Sequence[Version]) -> None:
+    """See to it that these versions can be judged on a table and the dataset that is made of it.
+
+    Raises:
+        TableError: if a column is gone, or holds other values, or something else is to be told.
+        NotHeldOut: if the rows to judge by are among those that a version has learnt from.
+    """
+    columns = schema(table)
+    for version in versions:
+        _check_schema(json.loads(version.trained.dataset.columns_schema)["mlflow_colspec"], columns, version)
+        theirs, now = version.trained.output, data.output
+        for what, known, found in (
+            ("columns", version.trained.columns, data.columns),
+            ("classes", theirs.classes, now.classes),
+            ("targets", theirs.targets, now.targets),
+            ("steps told", [theirs.steps], [now.steps]),
+        ):
+            if list(known) != list(found):
+                raise TableError(
+                    f"the {what} are now {_listed(found)}, but {_who(version)} knows {_listed(known)}; compare anew"
+                )
+        if data.series and version.trained.seen:
+            check_held_out(version.trained.seen, parts(data), _who(version))
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _who(version: Version) -> str:
+    return f"version {version.number} of {version.name}"
+
+
+def _check_schema(before: list[dict[str, str]], now: list[dict[str, str]], version: Version) -> None:
+    """See to it that each column is still there, and holds values of the kind that the version was trained on."""
+    types = {column["name"]: column["type"] for column in now}
+    for column in before:
+        name, was = shown(column["name"]), column["type"]
+        found = types.get(column["name"])
+        if found is None:
+            raise TableError(
+                f"column {name} is gone, which {_who(version)} was made with; bring it back, or compare anew"
+            )
+        if found != was and not {found, was} <= NUMBERS:
+            raise TableError(
+                f"column {name} holds values of type {found} now, but {was} when {_who(version)} was made; "
+                f"mend it, or compare anew"
+            )
+
+
+def rows_told(rows: Parts | None) -> str:
+    """Which rows a version was trained on, in a few words."""
+    if rows is None:
+        return "all"
+    if rows.by == "group":
+        return f"{len(rows.train):,} groups"
+    ends = sorted(rows.train.values(), key=lambda span: span.last)  # times sort as text; numbers as what they are
+    return f"to {str(ends[-1].last).removesuffix(':00').replace('T', ' ')}" if ends else "none"

@@ -1,0 +1,109 @@
+"""What is kept of old versions, and what goes."""
+
+from typing import Any, NamedTuple
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from prefect import task
+
+from tasks import champions, lineage, tracking
+from tasks.retries import MAY_PASS
+
+
+class Removal(NamedTuple):
+    """What goes of a version: the whole of it, or what it takes to go on from it.
+
+    The runs stay, with their parameters, metrics and figures. folders: of artifacts, (run, folder); bytes: their size.
+    """
+
+    version: ModelVersion
+    whole: bool
+    folders: list[tuple[str, str]]
+    bytes: int
+
+    def __str__(self) -> str:
+        what = "model, " if self.whole else ""
+        return f"version {self.version.version}: {what}{', '.join(folder for _, folder in self.folders)}"
+
+
+@task(**MAY_PASS)
+def prune(experiment: str, keep: int) -> list[str]:
+    """Remove what `plan` names, and say what went.
+
+    Raises:
+        NothingTracked: as `plan`.
+    """
+    client, removals = tracking.client(), plan(experiment, keep)
+    for removal in removals:
+        version = removal.version
+        for run_id, folder in removal.folders:
+            _of(run_id).delete_artifacts(folder)
+        client.set_model_version_tag(experiment, str(version.version), lineage.PRUNED, "true")
+        if removal.whole:
+            model = client.get_logged_model(str(version.source).removeprefix("models:/"))
+            client.delete_model_version(experiment, str(version.version))
+            _at(model.artifact_location).delete_artifacts()
+            client.delete_logged_model(model.model_id)
+    return [str(removal) for removal in removals]
+
+
+def plan(experiment: str, keep: int) -> list[Removal]:
+    """What goes if the newest `keep` versions stay; those with an alias stay as well.
+
+    Of what these continue, directly or not, and of what was champion once, the model and the place in the history stay;
+    the checkpoints go, and the data.
+
+    Raises:
+        NothingTracked: if there is no such registered model.
+    """
+    aliases = tracking.aliases(experiment)
+    versions = {tracking.number(version): version for version in tracking.versions(experiment)}
+    kept = {*sorted(versions)[-keep:], *aliases.values()}
+    ancestors = {one for number in kept for one in _before(number, versions)} - kept
+    needed = {folder for number in kept for folder in _folders(versions[number])}
+    removals = []
+    for number, version in versions.items():
+        whole = number not in ancestors and not champions.was_champion(version)
+        if number in kept or (not whole and lineage.PRUNED in version.tags):
+            continue
+        folders = [folder for folder in _folders(version) if folder not in needed]
+        needed |= set(folders)  # by now they go with this one
+        sizes = [_size(_of(run_id), folder) for run_id, folder in folders]
+        removals.append(Removal(version, whole, folders, sum(sizes)))
+    return removals
+
+
+def _before(number: int, versions: dict[int, ModelVersion]) -> list[int]:
+    """The versions that one continues, directly or not."""
+    found: list[int] = []
+    while (before := versions[number].tags.get("continues")) and int(before) in versions:
+        number = int(before)
+        found.append(number)
+    return found
+
+
+def _folders(version: ModelVersion) -> list[tuple[str, str]]:
+    """Where its checkpoints lie, and the table that it was trained on."""
+    found = [(str(version.run_id), "checkpoint")]
+    try:
+        uri = lineage.read_trained(str(version.run_id)).dataset.uri
+    except lineage.LineageError:  # an older program's
+        return found
+    run_id, folder = uri.removeprefix("runs:/").split("/")[:2]
+    return [*found, (run_id, folder)]
+
+
+def _of(run_id: str) -> Any:
+    return _at(tracking.client().get_run(run_id).info.artifact_uri)
+
+
+def _at(place: str) -> Any:
+    """Where artifacts lie: MLflow's client has no way to remove them, but what it stores them with has."""
+    return get_artifact_repository(place)
+
+
+def _size(repository: Any, path: str) -> int:
+    return sum(
+        _size(repository, entry.path) if entry.is_dir else entry.file_size or 0
+        for entry in repository.list_artifacts(path)
+    )
