@@ -306,7 +306,8 @@ def _show(comparison: "Comparison", hints: bool) -> None:
         following = "compare parity" if name == "tutorial" else "compare tutorial"
         if not comparison.dataset.in_sample:
             following = f"predict models:/{name}@champion NEW_ROWS"
-        console.print(f"\nLook: {program} ui   then {tracking.run_url(comparison.parent_run_id)}", soft_wrap=True)
+        first = "" if tracking.uri().startswith("http") else f"{program} ui   then "
+        console.print(f"\nLook: {first}{tracking.run_url(comparison.parent_run_id)}", soft_wrap=True)
         console.print(f"Next: {program} {following}")
 
 

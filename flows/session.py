@@ -26,6 +26,7 @@ def prepare(quiet: bool = False, verbose: bool = False) -> None:
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # rollback and prune are tasks of no flow
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # amid what is asked for, of each run on a server
     }
     if not verbose:
         # the console alone: Prefect's own UI still gets every line

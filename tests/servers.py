@@ -49,7 +49,7 @@ class Servers(NamedTuple):
 @contextmanager
 def postgresql(directory: Path) -> Iterator[Cluster]:
     """A cluster of its own, which asks for passwords on 127.0.0.1; its superuser comes in by the socket without one."""
-    # PostgreSQL runs as nobody's root, and its user can't walk into pytest's folders
+    # PostgreSQL refuses to run as root, and its own user can't walk into pytest's folders
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
     with tempfile.TemporaryDirectory(prefix="postgresql-", dir="/tmp") as home:
         if as_postgres:
@@ -88,6 +88,8 @@ def servers(directory: Path) -> Iterator[Servers]:
         artifacts = directory / "artifacts"
         server = {
             **client,
+            # instead of a minute, in which the moment that a test schedules would pass
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
             "PGPORT": str(cluster.port),
             "PGPASSWORD": "a quote ' and / and #",
             "SUPERUSER_PSQL": cluster.superuser_psql,

@@ -79,8 +79,9 @@ def test_json_has_the_promised_form(there: Comparison) -> None:
     assert (initial["loss"], initial["low"], initial["losses_uri"]) == (initial["metrics"]["mse"], None, None)
     assert (initial["best_epoch"], initial["dataset"]) == (None, there.dataset.digest)
     assert initial["model_uri"] == "models:/tutorial/1"
-    assert answer["champion"].keys() == {"contender", "phase", "model_uri"}
+    assert answer["champion"].keys() == {"contender", "phase", "model_uri", "version"}
     assert answer["champion"]["model_uri"] == "models:/tutorial@champion"
+    assert answer["champion"]["version"] == there.champion.version in {1, 2, 3, 4}
 
 
 def test_runs_are_a_parent_and_four_children_and_all_finished(there: Comparison) -> None:

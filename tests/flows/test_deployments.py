@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawScheduleConfig, WorkPoolConfig
+from prefect.cli.deploy._models import (
+    ConcurrencyLimitSpec,
+    DeploymentConfig,
+    PrefectYamlModel,
+    RawScheduleConfig,
+    WorkPoolConfig,
+)
 from prefect.flows import Flow
 from pydantic import BaseModel
 
@@ -27,13 +33,17 @@ def faults(text: str) -> set[str]:
     for deployment in values["deployments"]:
         found |= unknown_keys(deployment, DeploymentConfig)
         found |= unknown_keys(deployment["work_pool"], WorkPoolConfig)
+        found |= unknown_keys(deployment["concurrency_limit"], ConcurrencyLimitSpec)
         for schedule in deployment.get("schedules", []):
             found |= unknown_keys(schedule, RawScheduleConfig)
     return found
 
 
 TEXT = (ROOT / "prefect.yaml").read_text()
-DEPLOYMENTS = {deployment["name"]: deployment for deployment in yaml.safe_load(TEXT)["deployments"]}
+DEPLOYMENTS = {
+    f"{Path(deployment['entrypoint'].split(':')[0]).stem}/{deployment['name']}": deployment
+    for deployment in yaml.safe_load(TEXT)["deployments"]
+}
 
 
 def test_prefect_knows_every_key() -> None:
@@ -52,10 +62,19 @@ def indent(key: str) -> str:
 
 
 def test_the_deployments_are_these() -> None:
-    assert DEPLOYMENTS.keys() == {"tutorial", "parity"}
-    (schedule,) = DEPLOYMENTS["tutorial"]["schedules"]
-    assert schedule == {"cron": "0 6 * * 1", "timezone": "UTC"}
-    assert "schedules" not in DEPLOYMENTS["parity"]
+    schedules = {name: deployment.get("schedules") for name, deployment in DEPLOYMENTS.items()}
+    assert schedules == {
+        "fine_tune/forecast": [{"cron": "30 2 * * *", "timezone": "Europe/Berlin"}],
+        "evaluate/forecast": [{"cron": "10 * * * *", "timezone": "Europe/Berlin"}],
+        "compare/forecast": [{"cron": "0 4 * * 0", "timezone": "Europe/Berlin"}],
+        "compare/tutorial": [{"cron": "0 6 * * 1", "timezone": "UTC"}],
+        "compare/parity": None,
+    }
+
+
+def test_each_runs_once_at_a_time() -> None:
+    limits = [deployment["concurrency_limit"] for deployment in DEPLOYMENTS.values()]
+    assert limits == [{"limit": 1, "collision_strategy": "CANCEL_NEW"}] * len(DEPLOYMENTS)
 
 
 @pytest.mark.parametrize("name", sorted(DEPLOYMENTS))
@@ -68,5 +87,6 @@ def test_entrypoints_import_and_parameters_fit(name: str) -> None:
     spec.loader.exec_module(module)
     flow = getattr(module, function)
     assert isinstance(flow, Flow)
-    parameters = flow.validate_parameters(DEPLOYMENTS[name]["parameters"])
-    assert recipes.load(parameters["config"]).experiment == name
+    config = flow.validate_parameters(DEPLOYMENTS[name]["parameters"])["config"]
+    experiment = recipes.load(config).experiment if isinstance(config, str) else config.experiment
+    assert f"{flow.name}/{experiment}" == name

@@ -125,7 +125,7 @@ def test_every_trained_run_has_its_pictures_and_figures(there: Comparison) -> No
     ]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name, run in runs.items():
-        expected = {"predictions.csv", "checkpoint"}
+        expected = {"predictions.csv", "checkpoint", "training.json"}
         expected |= set() if name.startswith("rnn") else {"gates.png", "copies.csv"}
         assert files(run.info.run_id) == expected
         assert ("converged" in run.data.metrics) == ("dloss_dc" in run.data.metrics) == (not name.startswith("rnn"))

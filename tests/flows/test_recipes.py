@@ -128,6 +128,7 @@ def test_the_tutorial_is_the_tutorials_experiment() -> None:
             },
         },
         "converged": {"metric": "max_error", "below": 0.1},
+        "margin": 0.0,
         "figures": {"gates_of": None, "gradients_through_time": False},
     }
 

@@ -38,7 +38,7 @@ def record(count: int) -> Result:
     stored = store_data.fn(CONFIG, runs.start_parent(runs.comparison(CONFIG))).model_copy(
         update={"name": "many", "digest": "d"}
     )
-    return _evaluate(CONFIG, FirstDay(), of_table(table, CONFIG.data, 0), stored, run_id, "hand_built", "initial")
+    return _evaluate(CONFIG, FirstDay(), of_table(table, CONFIG.data, 0), stored, run_id, "hand_built", "initial", "")
 
 
 @pytest.fixture
@@ -217,7 +217,8 @@ def test_a_copy_that_predicts_nan_counts_as_failed_and_nothing_else_changes(plac
     before = evaluate_untrained.fn(config, contender, dataset, parent)
     assert before.copies
     spoil(copies, 0)
-    result = _evaluate(config, copies, load_dataset(dataset), dataset, parent.run_id, contender, "untrained")
+    name = f"{contender}/untrained"
+    result = _evaluate(config, copies, load_dataset(dataset), dataset, parent.run_id, contender, "untrained", name)
     assert result.copies
     assert result.copies.errors == [None, *before.copies.errors[1:]]
     assert (result.copies.count, result.copies.converged, before.copies.converged) == (COPIES, 4, 5)
@@ -236,7 +237,7 @@ def test_copies_of_which_most_predict_nan_fail_together(place: Place) -> None:
     for number in range(3):
         spoil(copies, number)
     with pytest.raises(NonFiniteLoss, match="the network predicts NaN or infinity; a lower learning_rate may help"):
-        _evaluate(CONFIG, copies, load_dataset(dataset), dataset, parent.run_id, "hand_built", "untrained")
+        _evaluate(CONFIG, copies, load_dataset(dataset), dataset, parent.run_id, "hand_built", "untrained", "here")
 
 
 @torch.no_grad()
