@@ -93,12 +93,13 @@ def fine_tune(context: click.Context, experiment: str, changes: tuple[str, ...],
     if dry_run:
         click.echo(config.to_yaml(), nl=False)
         return
-    session.prepare(**context.ensure_object(dict))
+    options = context.ensure_object(dict)
+    session.prepare(**options)
     done: FineTuned = session.run("flows.fine_tune:fine_tune", config)
     if as_json:
         click.echo(done.model_dump_json())
     else:
-        _show_fine_tuned(done)
+        _show_fine_tuned(done, hints=not options.get("quiet"))
 
 
 @cli.command(epilog="Example: lstm-flows evaluate demand")
@@ -114,12 +115,13 @@ def evaluate(context: click.Context, experiment: str, changes: tuple[str, ...], 
     if dry_run:
         click.echo(config.to_yaml(), nl=False)
         return
-    session.prepare(**context.ensure_object(dict))
+    options = context.ensure_object(dict)
+    session.prepare(**options)
     point: Watched = session.run("flows.evaluate:evaluate", config)
     if as_json:
         click.echo(point.model_dump_json())
     else:
-        _show_point(point)
+        _show_point(point, hints=not options.get("quiet"))
 
 
 @cli.command(epilog="Example: lstm-flows history demand")
@@ -289,7 +291,7 @@ def _print_table(rows: "pd.DataFrame", left: Sequence[str], width: int = 100) ->
 
 
 def _show(comparison: "Comparison", hints: bool) -> None:
-    from tasks import text, tracking
+    from tasks import text
 
     console = _console()
     if comparison.reused:
@@ -300,19 +302,29 @@ def _show(comparison: "Comparison", hints: bool) -> None:
         _print_table(text.differences(comparison), left=("this", "is", "than"))
     console.print(f"\n{text.headline(comparison)}")
     if hints:
-        # what can be typed: the bare name only where the shell finds it
-        program = "lstm-flows" if shutil.which("lstm-flows") else os.path.relpath(sys.argv[0])
         name = comparison.experiment
         following = "compare parity" if name == "tutorial" else "compare tutorial"
         if not comparison.dataset.in_sample:
             following = f"predict models:/{name}@champion NEW_ROWS"
-        first = "" if tracking.uri().startswith("http") else f"{program} ui   then "
-        console.print(f"\nLook: {first}{tracking.run_url(comparison.parent_run_id)}", soft_wrap=True)
-        console.print(f"Next: {program} {following}")
+        _show_where(comparison.parent_run_id)
+        console.print(f"Next: {_program()} {following}")
 
 
-def _show_fine_tuned(done: "FineTuned") -> None:
-    from tasks import text, tracking
+def _program() -> str:
+    """What can be typed: the bare name only where the shell finds it."""
+    return "lstm-flows" if shutil.which("lstm-flows") else os.path.relpath(sys.argv[0])
+
+
+def _show_where(run_id: str) -> None:
+    """Where a run can be looked at."""
+    from tasks import tracking
+
+    first = "" if tracking.uri().startswith("http") else f"{_program()} ui   then "
+    _console().print(f"\nLook: {first}{tracking.run_url(run_id)}", soft_wrap=True)
+
+
+def _show_fine_tuned(done: "FineTuned", hints: bool) -> None:
+    from tasks import text
 
     console = _console()
     if done.comparison:
@@ -325,8 +337,8 @@ def _show_fine_tuned(done: "FineTuned") -> None:
     console.print(done.message)
     for removed in done.removed:
         console.print(f"Pruned: {removed}")
-    if done.comparison:
-        console.print(f"\nLook: {tracking.run_url(done.comparison.parent_run_id)}", soft_wrap=True)
+    if done.comparison and hints:
+        _show_where(done.comparison.parent_run_id)
 
 
 def _show_drift(drift: "list[Drifted]") -> None:
@@ -337,16 +349,14 @@ def _show_drift(drift: "list[Drifted]") -> None:
         _print_table(text.drift(drift), left=("feature",))
 
 
-def _show_point(point: "Watched") -> None:
-    from tasks import tracking
-
+def _show_point(point: "Watched", hints: bool) -> None:
     console = _console()
     for name, value in point.metrics.items():
         console.print(f"{name}  {value:.6g}")
     _show_drift(point.drift)
     console.print(f"\n{point.message}" if point.metrics else point.message)
-    if point.run_id:
-        console.print(f"Look: {tracking.run_url(point.run_id)}", soft_wrap=True)
+    if point.run_id and hints:
+        _show_where(point.run_id)
 
 
 def _fail(message: str, code: int) -> NoReturn:

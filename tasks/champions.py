@@ -57,11 +57,12 @@ def choose_champion(
         if incumbent and (veto or not takes_over):
             tracking.client().set_registered_model_alias(name, "challenger", version.version)
             return _holder(incumbent, "champion"), _holder(version, "challenger")
-        against = f"version {incumbent.version}" if incumbent else "nobody, since there was no champion"
-        _crown(version, f"{best.loss:.6g}, better than {against}" if incumbent else f"held against {against}")
-    notices.send(
-        "promotion", f"{name}: version {version.version} is champion now, held against {against}", experiment=name
-    )
+        than = (
+            f"better than version {tracking.number(incumbent)}'s {held.loss:.6g}" if incumbent and held else "the first"
+        )
+        why = f"loss {best.loss:.6g}, {than}"
+        _crown(version, why)
+    notices.send("promotion", f"{name}: version {best.version} is champion now: {why}", experiment=name)
     return _holder(version, "champion"), None
 
 

@@ -25,9 +25,11 @@ class Within:
     def __init__(self, noise: float = 0.0) -> None:
         self.noise = noise
         self.asked: list[tuple[Judged, Judged]] = []
+        self.margins: list[float] = []
 
     def __call__(self, one: Judged, other: Judged, margin: float) -> Verdict:
         self.asked.append((one, other))
+        self.margins.append(margin)
         noise = self.noise + margin * other.loss
         if one.data != other.data:
             return "can't tell"
@@ -141,6 +143,48 @@ def test_the_incumbent_is_not_asked_about_where_there_is_none() -> None:
     assert all({one, other} <= {a, b} for one, other in verdict.asked)
 
 
+# ---- by how much it has to be better
+@pytest.mark.parametrize(
+    ("candidate", "margin", "expected"),
+    [
+        (7.0, 0.0, True),
+        (7.0, 0.0625, True),
+        (7.0, 0.125, False),  # by that share and no more
+        (7.0, 0.25, False),
+        (4.5, 0.5, False),  # half of the incumbent's 8 is 4, whatever half of the newcomer's is
+        (3.5, 0.5, True),
+        (8.0, 0.0, False),
+        (0.0, 0.875, True),
+    ],
+)
+def test_the_incumbent_stays_unless_the_newcomer_is_better_by_a_share_of_the_incumbents_loss(
+    candidate: float, margin: float, expected: bool
+) -> None:
+    found = choose([Judged("new", candidate)], Judged("champion", 8.0), Within(), margin)
+    assert found == (Judged("new", candidate), expected)
+
+
+def test_the_margin_comes_on_top_of_the_noise() -> None:
+    new, champion = Judged("new", 6.0), Judged("champion", 8.0)
+    assert choose([new], champion, Within(0.5), 0.125) == (new, True)
+    assert choose([new], champion, Within(1.0), 0.125) == (new, False)
+
+
+def test_a_margin_is_no_obstacle_where_there_is_no_incumbent_and_no_help_on_other_data() -> None:
+    new = Judged("new", 1.0)
+    assert choose([new], None, Within(), 0.5) == (new, True)
+    assert choose([new], Judged("champion", 8.0, data="other"), Within(), 0.0) == (new, False)
+
+
+def test_the_margin_is_asked_of_the_incumbent_alone() -> None:
+    """Among candidates a hair's breadth counts, as ever."""
+    verdict = Within()
+    a, b, champion = Judged("a", 0.5, 300), Judged("b", 0.625, 100), Judged("champion", 8.0)
+    assert choose([a, b], champion, verdict, 0.5) == (a, True)
+    assert verdict.asked == [(a, a), (a, b), (a, champion)]
+    assert verdict.margins == [0.0, 0.0, 0.5]
+
+
 judged = st.builds(
     Judged, st.sampled_from("abc"), st.integers(0, 8).map(lambda n: n / 8), st.integers(1, 4), st.just("this")
 )
@@ -150,16 +194,21 @@ judged = st.builds(
     candidates=st.lists(judged, min_size=1, max_size=6),
     champion=st.none() | judged,
     noise=st.integers(0, 4).map(lambda n: n / 8),
+    margin=st.integers(0, 7).map(lambda n: n / 8),
 )
 @settings(derandomize=True, deadline=None)  # a shared machine may pause for longer than the default allows
-def test_the_rule_for_any_candidates(candidates: list[Judged], champion: Judged | None, noise: float) -> None:
-    found, takes = choose(candidates, champion, Within(noise))
+def test_the_rule_for_any_candidates(
+    candidates: list[Judged], champion: Judged | None, noise: float, margin: float
+) -> None:
+    found, takes = choose(candidates, champion, Within(noise), margin)
+    assert found is choose(candidates, None, Within(noise))[0]
     least = min(one.loss for one in candidates)
     level = [one for one in candidates if one.loss - least <= noise]
     assert any(found is one for one in level)
     assert found.parameters == min(one.parameters for one in level)
     assert found.loss == min(one.loss for one in level if one.parameters == found.parameters)
-    assert takes == (champion is None or champion.loss - found.loss > noise)
+    assert takes == (champion is None or champion.loss - found.loss > noise + margin * champion.loss)
+    assert choose(candidates, champion, Within(noise), 0.0) == choose(candidates, champion, Within(noise))
 
 
 # ---- the interval of a share

@@ -160,6 +160,72 @@ def test_what_both_find_hard_does_not_hide_a_difference() -> None:
     assert paired_difference(a, b, 5).verdict == "worse"
 
 
+# ---- a margin
+margins = st.integers(0, 15).map(lambda n: n / 16)
+
+
+@pytest.mark.parametrize(
+    ("a", "margin", "verdict"),
+    [
+        (7.0, 0.0, "better"),
+        (7.0, 0.0625, "better"),
+        (7.0, 0.125, "can't tell"),  # by an eighth and no more
+        (7.0, 0.25, "can't tell"),
+        (4.5, 0.5, "can't tell"),  # of b's mean, 8: half of a's would be less
+        (3.5, 0.5, "better"),
+        (9.0, 0.0625, "worse"),
+        (9.0, 0.125, "can't tell"),
+        (12.5, 0.5, "worse"),
+        (8.0, 0.0, "can't tell"),
+    ],
+)
+def test_a_margin_is_a_share_of_the_second_ones_mean_loss(a: float, margin: float, verdict: str) -> None:
+    """The interval of what is the same everywhere has no width."""
+    b_W = np.resize([6.0, 10.0], 50)
+    assert paired_difference(b_W + (a - 8), b_W, 2, margin=margin) == (a - 8, a - 8, a - 8, verdict)
+
+
+def test_it_is_the_interval_that_has_to_lie_beyond_the_margin_and_not_the_mean() -> None:
+    b_W = np.random.default_rng(1).exponential(size=200) + 1
+    a_W = b_W - 0.25 + np.random.default_rng(0).normal(0, 0.5, 200)
+    found = paired_difference(a_W, b_W, 1)
+    at_the_end, at_the_mean = (-value / b_W.mean() for value in (found.high, found.mean))
+    assert 0 < at_the_end < at_the_mean
+    for margin, verdict in (
+        (at_the_end * (1 - 1e-9), "better"),
+        (at_the_end * (1 + 1e-9), "can't tell"),
+        (at_the_mean, "can't tell"),
+    ):
+        assert paired_difference(a_W, b_W, 1, margin=margin) == found._replace(verdict=verdict)
+
+
+@given(lengths, blocks, seeds, st.integers(-4, 4))
+@few
+def test_a_margin_of_0_is_no_margin(W: int, block: int, seed: int, shift: int) -> None:
+    a, b = drawn(W, seed) + 4 + shift, drawn(W, seed + 1) + 4
+    assert paired_difference(a, b, block, 50, seed, margin=0.0) == paired_difference(a, b, block, 50, seed)
+
+
+@given(lengths, blocks, seeds, st.integers(-4, 4), margins, margins)
+@few
+def test_a_larger_margin_takes_verdicts_away_and_makes_none(
+    W: int, block: int, seed: int, shift: int, one: float, other: float
+) -> None:
+    a, b = drawn(W, seed) + 4 + shift, drawn(W, seed + 1) + 4
+    small, large = (paired_difference(a, b, block, 50, margin=margin) for margin in sorted((one, other)))
+    assert large.verdict in (small.verdict, "can't tell")
+    assert large[:3] == small[:3]
+    least = max(one, other) * b.mean()
+    rounding = intervals.ROUNDING * (a.mean() + b.mean())
+    assert (large.verdict == "better") == (large.high < -max(least, rounding))
+    assert (large.verdict == "worse") == (large.low > max(least, rounding))
+
+
+def test_a_small_margin_does_not_let_rounding_count() -> None:
+    b_W = np.linspace(1, 2, 500)
+    assert paired_difference(b_W * (1 - 1e-7), b_W, 1, margin=1e-9).verdict == "can't tell"
+
+
 @pytest.mark.parametrize(("W", "block"), [(1, 1), (1, 5), (3, 2), (9, 5), (95, 48), (4, 100)])
 def test_less_than_two_blocks_say_nothing(W: int, block: int) -> None:
     losses = np.arange(1.0, W + 1)

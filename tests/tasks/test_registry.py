@@ -144,6 +144,7 @@ def test_a_version_tells_what_it_is(at: Path, registered) -> None:  # type: igno
         "mae": repr(results[1].metrics["mae"]),
         "max_error": repr(results[1].metrics["max_error"]),
     }
+    assert "continues" not in client.get_model_version("tutorial", "1").tags
     judged = Judged.model_validate_json(version.tags["judged"])
     assert judged == results[1].judged()
     assert (judged.loss, judged.parameters, judged.dataset) == (results[1].metrics["mse"], 12, dataset.digest)
