@@ -24,7 +24,9 @@ from lstm_models.config import (
     parse_config,
 )
 
-few = settings(derandomize=True, deadline=None)  # a shared machine may pause for longer than the default allows
+few = settings(
+    derandomize=True, deadline=None, max_examples=50
+)  # a shared machine may pause for longer than the default allows
 
 VALUES: dict[str, Any] = {
     "experiment": "demand",

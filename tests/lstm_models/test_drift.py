@@ -4,15 +4,19 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
 from lstm_models import drift as module
-from lstm_models.drift import Drift, drift
+from lstm_models.config import TableData
+from lstm_models.data.dataset import Dataset, of_table
+from lstm_models.drift import Drift, drift, drifts
 
 few = settings(derandomize=True, deadline=None, max_examples=60)  # a shared machine may pause for longer
 values = st.lists(st.integers(-20, 20), min_size=1, max_size=60)  # with many ties; exact in float32
@@ -154,3 +158,115 @@ def test_the_values_are_left_as_they_are() -> None:
 def test_refusals(trained: list[float], new: list[float], text: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         of(trained, new)
+
+
+# ---- of two datasets
+FEATURES = ["y", "x"]
+ONE_SERIES: dict[str, Any] = {"context_length": 3, "split": {"train": 20, "validation": 5}}
+
+
+def dataset(table: pd.DataFrame, **changes: Any) -> Dataset:
+    """Of the columns y and x; y is to be told, if nothing else is."""
+    values = {"target": "y", "features": FEATURES, **changes}
+    return of_table(table, TableData(kind="table", path="a.csv", **values), 0)
+
+
+def rows(count: int, seed: int = 0, moved: float = 0.0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "t": np.arange(count),
+            "y": generator.integers(-20, 20, count) + moved,
+            "x": generator.integers(0, 5, count) / 4,
+        }
+    )
+
+
+def by_hand(trained: pd.DataFrame, now: pd.DataFrame) -> dict[str, Drift]:
+    return {name: drift(trained[name].to_numpy(), now[name].to_numpy()) for name in FEATURES}
+
+
+def test_of_forecasts_the_rows_that_are_told_count() -> None:
+    """Those before the first window's targets, the validation's, and of new rows those before the test, do not."""
+    before, after = rows(40), rows(60, seed=1, moved=7)
+    found = drifts(dataset(before, **ONE_SERIES), dataset(after, **ONE_SERIES))
+    assert found == by_hand(before[3:20], after[25:60])
+    assert list(found) == FEATURES
+    assert found["y"].psi > found["x"].psi > 0
+
+
+def test_another_split_and_horizon_are_other_rows() -> None:
+    before, after = rows(40), rows(60, seed=1)
+    settings: dict[str, Any] = {"context_length": 2, "horizon": 3, "stride": 4, "evaluation_stride": 5}
+    trained = dataset(before, **settings, split={"train": 0.5, "validation": 0.25})
+    now = dataset(after, **settings, split={"train": 30, "validation": 8, "test": 20})
+    # targets from 2, 6, 10 and 14, of three steps each; then from 38, 43, 48 and 53 up to 58, where the test ends
+    assert drifts(trained, now) == by_hand(before[2:17], after[38:56])
+
+
+def test_a_model_is_held_against_the_rows_that_it_was_trained_on_whatever_the_table_is_now() -> None:
+    before, after = rows(40), rows(60, seed=1)
+    trained, now = dataset(before, **ONE_SERIES), dataset(after, **ONE_SERIES)
+    assert drifts(trained, now) != drifts(now, trained)
+    assert drifts(trained, now) == drifts(dataset(before[:30], **ONE_SERIES), now)  # its own test does not matter
+
+
+def test_several_series_and_their_pieces_are_put_together() -> None:
+    def cut(table: pd.DataFrame, name: str) -> pd.DataFrame:
+        """With a hole before row 10."""
+        return table.assign(t=table["t"] + np.where(table["t"] >= 10, 5, 0), g=name)
+
+    before = [cut(rows(30, seed), name) for seed, name in enumerate("ab")]
+    after = [cut(rows(40, seed + 2, moved=3), name) for seed, name in enumerate("abc")]
+    settings: dict[str, Any] = {"time": "t", "group": "g", "gaps": "split", **ONE_SERIES}
+    trained, now = (dataset(pd.concat(some), **settings) for some in (before, after))
+    told = [part for table in before for part in (table[3:10], table[13:20])]
+    assert drifts(trained, now) == by_hand(pd.concat(told), pd.concat([table[25:] for table in after]))
+
+
+def labelled(count: int, first: int = 0, moved: float = 0.0) -> pd.DataFrame:
+    """Groups of 1 to 4 rows, each a day after the one before."""
+    sizes = [1 + g % 4 for g in range(first, first + count)]
+    table = rows(sum(sizes), seed=first, moved=moved).drop(columns="t")
+    table["g"] = np.repeat(np.arange(first, first + count), sizes)
+    table["t"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(table["g"], unit="D")
+    table["t"] += pd.to_timedelta(table.groupby("g").cumcount(), unit="h")
+    return table.assign(label=np.where(table["g"] % 2, "odd", "even"), number=table["g"] / 2)
+
+
+@pytest.mark.parametrize(("task", "target"), [("classify", "label"), ("regress", "number")])
+def test_of_labelled_groups_all_their_rows_count(task: str, target: str) -> None:
+    before, after = labelled(12), labelled(10, first=8, moved=5)
+    settings: dict[str, Any] = {"task": task, "target": target, "group": "g", "time": "t"}
+    trained = dataset(before, **settings, split={"train": "2024-01-07", "validation": "2024-01-09"})
+    now = dataset(after, **settings, split={"train": "2024-01-12", "validation": "2024-01-14"})
+    assert drifts(trained, now) == by_hand(before.query("g < 6"), after.query("g >= 13"))
+
+
+def test_groups_that_are_drawn_are_those_that_were_drawn() -> None:
+    table = labelled(12)
+    settings: dict[str, Any] = {"task": "classify", "target": "label", "group": "g", "time": "t"}
+    some = dataset(table, **settings, split={"train": 6, "validation": 2})
+    assert some.series
+    names = np.array([int(group.name) for group in some.series.groups])
+    chosen = {
+        part: names[some.series.group_of(np.array(examples.spans())[:, 0])].tolist()
+        for part, examples in (("train", some.train), ("test", some.test))
+    }
+    assert (len(chosen["train"]), len(chosen["test"])) == (6, 4)
+    trained, now = (table[table["g"].isin(chosen[part])] for part in ("train", "test"))
+    assert drifts(some, some) == by_hand(trained, now)
+
+
+def test_of_the_same_rows_nothing_has_moved() -> None:
+    """Seventeen rows that are told in training, then the same ones to judge by."""
+    table = rows(20)
+    some = dataset(pd.concat([table, rows(5, seed=1), table[3:]]).assign(t=np.arange(42)), time="t", **ONE_SERIES)
+    assert drifts(some, some) == {"y": Drift(0, 0), "x": Drift(0, 0)}
+    groups = labelled(8)
+    again = groups.assign(g=groups["g"] + 8, t=groups["t"] + pd.Timedelta(days=8))
+    both = dataset(
+        pd.concat([groups, again]), task="regress", target="number", group="g", time="t",
+        split={"train": "2024-01-09", "validation": "2024-01-09"},
+    )  # fmt: skip
+    assert drifts(both, both) == {"y": Drift(0, 0), "x": Drift(0, 0)}

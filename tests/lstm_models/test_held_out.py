@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lstm_models.config import TableData, UserError
 from lstm_models.data.dataset import Dataset, of_table
-from lstm_models.held_out import PARTS, NotHeldOut, Parts, check_held_out, parts
+from lstm_models.held_out import PARTS, NotHeldOut, Parts, Span, check_held_out, joined, parts
 
 Ends = dict[str, tuple[int | str, int | str]]
 SPLIT = {"train": 12, "validation": 3}
@@ -331,3 +331,167 @@ def test_what_is_called_by_different_things_is_refused(
     with refused(text):
         check_held_out(seen, judged, "it")
     check_held_out(judged, judged, "it")
+
+
+# ---- what a model that continues another one has learnt from
+def ends_of(some: Parts) -> dict[str, Ends]:
+    return {part: {name: (span.first, span.last) for name, span in getattr(some, part).items()} for part in PARTS}
+
+
+@pytest.mark.parametrize("values", [{}, {"time": "t"}])
+def test_of_a_grown_table_the_rows_of_both_count(values: dict[str, Any]) -> None:
+    before, now = (parts(dataset(rows(count), **FRACTIONS, **values)) for count in (100, 120))
+    assert (before.by, before.validation[""].last) == ("number", 79) if values else ("row", 80)
+    first = 2 if values else 3
+    both = joined(before, now)
+    assert ends_of(both) == {
+        "train": {"": (first, first + 81)},
+        "validation": {"": (first + 68, first + 93)},  # from the earlier one's first to the later one's last
+        "test": {"": (first + 94, first + 117)},
+    }
+    assert both.by == now.by
+    assert Parts.model_validate_json(both.model_dump_json()) == both
+
+
+def test_of_a_table_that_lost_its_begin_and_one_that_lost_its_end_the_rows_of_both_count() -> None:
+    """The later one is not always the larger one: it is the wider span of either that counts."""
+    wide, narrow = (parts(dataset(rows(count, first), time="t", **FRACTIONS)) for count, first in ((100, 0), (60, 10)))
+    assert ends_of(narrow)["train"] == {"": (12, 51)}
+    for pair in ((wide, narrow), (narrow, wide)):
+        assert ends_of(joined(*pair)) == {
+            "train": {"": (2, 69)},
+            "validation": {"": (52, 79)},
+            "test": ends_of(pair[1])["test"],
+        }
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_times_are_joined_by_what_they_mean(zone: str | None) -> None:
+    """250 ns are written, and nothing is where they are 0: as text the two would sort otherwise."""
+    times = pd.Timestamp("2024-03-31", tz=zone) + pd.to_timedelta(np.arange(140) * 250, unit="ns")
+    before, now = (
+        parts(dataset(rows(100).assign(t=times[begin : begin + 100]), time="t", **FRACTIONS)) for begin in (0, 40)
+    )
+    utc = times if zone is None else times.tz_convert("UTC")
+    both = joined(before, now)
+    assert both.by == ("time" if zone is None else "time in UTC")
+    assert ends_of(both) == {
+        "train": {"": (utc[2].isoformat(), utc[109].isoformat())},
+        "validation": {"": (utc[70].isoformat(), utc[119].isoformat())},
+        "test": {"": (utc[120].isoformat(), utc[139].isoformat())},
+    }
+
+
+def test_a_series_of_either_is_one_of_both() -> None:
+    def of(**sizes: int) -> Parts:
+        table = pd.concat([rows(size).assign(g=name) for name, size in sizes.items()])
+        return parts(dataset(table, time="t", group="g", **FRACTIONS))
+
+    before, now = of(gone=50, stays=50), of(stays=60, new=40)
+    both = joined(before, now)
+    assert both.train == {"gone": before.train["gone"], "stays": Span(first=2, last=41), "new": now.train["new"]}
+    assert both.validation["gone"] == before.validation["gone"]
+    assert both.test == now.test
+    assert set(both.test) == {"stays", "new"}
+    # one that comes back is still one that was learnt from
+    text = (
+        "group gone: the rows to judge by begin at 32, but it has learnt from rows up to 39 (validation); "
+        "move the split, or compare anew"
+    )
+    check_held_out(now, of(gone=40), "it")
+    with refused(text):
+        check_held_out(both, of(gone=40), "it")
+
+
+def test_a_validation_of_one_alone_counts() -> None:
+    with_one, without = (
+        parts(dataset(rows(100), time="t", split={"train": 70, "validation": count})) for count in (10, 0)
+    )
+    assert without.validation == {}
+    for pair in ((with_one, without), (without, with_one)):
+        assert joined(*pair).validation == with_one.validation
+    assert joined(without, without) == without
+
+
+def test_labelled_groups_of_either_are_of_both() -> None:
+    before = parts(labelled(10, split=DATES))
+    now = parts(labelled(14, split={"train": "2024-01-10", "validation": "2024-01-12"}))
+    both = joined(before, now)
+    assert both.by == "group"
+    assert {name: set(getattr(both, name)) for name in PARTS} == {
+        "train": {str(g) for g in range(9)},
+        "validation": {str(g) for g in (6, 7, 9, 10)},
+        "test": {str(g) for g in (11, 12, 13)},
+    }
+    assert {span for name in PARTS for span in ends_of(both)[name].values()} == {(0, 0)}
+    check_held_out(both, parts(labelled(20, split={"train": "2024-01-12", "validation": "2024-01-15"})), "it")
+    with refused("group 9 is to judge by, but it has learnt from it (validation); split by date, or compare anew"):
+        check_held_out(both, before, "it")  # 8 too: the validation is looked at first
+
+
+def test_neither_of_the_two_changes() -> None:
+    before, now = (parts(dataset(rows(count), **FRACTIONS)) for count in (100, 120))
+    texts = [some.model_dump_json() for some in (before, now)]
+    joined(before, now)
+    assert [some.model_dump_json() for some in (before, now)] == texts
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "texts"),
+    [
+        ({}, {"time": "t"}, ("number", "row")),
+        ({"time": "z"}, {"time": "d"}, ("time", "time in UTC")),
+        ({"time": "t", "group": "g"}, {"time": "t"}, ("number", "group and number")),
+    ],
+)
+def test_what_is_called_by_different_things_is_not_joined(
+    before: dict[str, Any], now: dict[str, Any], texts: tuple[str, str]
+) -> None:
+    days = pd.date_range("2024-01-01", periods=20)
+    table = rows(20).assign(g="a", d=days, z=days.tz_localize("UTC"))
+    with refused(f"the rows are called by {texts[0]}, but those before by {texts[1]}; compare anew"):
+        joined(*(parts(dataset(table, **values)) for values in (before, now)))
+
+
+def moment(number: int) -> str:
+    return pd.Timestamp(number * 250).isoformat()  # ns: with a fraction of a second, or without one
+
+
+@st.composite
+def some_parts(draw: st.DrawFn, by: str) -> Parts:
+    """Any spans of up to three series; in a part that is not there, none."""
+    called = moment if "time" in by else int
+
+    def span() -> Span:
+        if by == "group":
+            return Span(first=0, last=0)
+        first, last = sorted(draw(st.tuples(st.integers(0, 9), st.integers(0, 9))))
+        return Span(first=called(first), last=called(last))
+
+    found = {part: {name: span() for name in draw(st.sets(st.sampled_from("abc")))} for part in PARTS}
+    return Parts(by=by, **found)
+
+
+def is_held_out(seen: Parts, judged: Parts) -> bool:
+    try:
+        check_held_out(seen, judged, "it")
+    except NotHeldOut:
+        return False
+    return True
+
+
+@given(st.data(), st.sampled_from(["row", "number", "time", "time in UTC", "group", "group and time"]))
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_what_is_refused_of_either_is_refused_of_both_and_nothing_else_is(data: st.DataObject, by: str) -> None:
+    before, now, judged, third = (data.draw(some_parts(by)) for _ in range(4))
+    both = joined(before, now)
+    assert is_held_out(both, judged) == (is_held_out(before, judged) and is_held_out(now, judged))
+    other = judged.model_copy(update={"by": "another thing"})
+    assert not any(is_held_out(seen, other) for seen in (before, now, both))
+    assert both.test == now.test
+    # in whichever order and however often
+    mirrored = joined(now, before)
+    assert (both.train, both.validation) == (mirrored.train, mirrored.validation)
+    assert joined(before, before) == before
+    assert joined(joined(before, now), now) == both
+    assert joined(joined(before, now), third) == joined(before, joined(now, third))
