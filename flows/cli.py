@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from lstm_models.config import EvaluateConfig, FineTuneConfig
     from tasks.references import Comparison, Drifted, FineTuned, Watched
 
 DONE, RUN_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -86,20 +87,10 @@ def on_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_context
 def fine_tune(context: click.Context, experiment: str, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Let the champion go on with its table as it is now, and promote what comes of it if it is better."""
-    from flows import recipes
     from lstm_models.config import FineTuneConfig
 
-    config = recipes.of_experiment(FineTuneConfig, experiment, changes)
-    if dry_run:
-        click.echo(config.to_yaml(), nl=False)
-        return
-    options = context.ensure_object(dict)
-    session.prepare(**options)
-    done: FineTuned = session.run("flows.fine_tune:fine_tune", config)
-    if as_json:
-        click.echo(done.model_dump_json())
-    else:
-        _show_fine_tuned(done, hints=not options.get("quiet"))
+    what = "flows.fine_tune:fine_tune", FineTuneConfig, _show_fine_tuned
+    _go_on(context, *what, experiment, changes, dry_run, as_json)
 
 
 @cli.command(epilog="Example: lstm-flows evaluate demand")
@@ -108,20 +99,36 @@ def fine_tune(context: click.Context, experiment: str, changes: tuple[str, ...],
 @click.pass_context
 def evaluate(context: click.Context, experiment: str, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Judge the champion on its table as it is now, and add a point to its series in MLflow."""
-    from flows import recipes
     from lstm_models.config import EvaluateConfig
 
-    config = recipes.of_experiment(EvaluateConfig, experiment, changes)
+    what = "flows.evaluate:evaluate", EvaluateConfig, _show_point
+    _go_on(context, *what, experiment, changes, dry_run, as_json)
+
+
+def _go_on(
+    context: click.Context,
+    entrypoint: str,
+    kind: "type[FineTuneConfig | EvaluateConfig]",
+    show: Callable[[Any, bool], None],
+    experiment: str,
+    changes: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Call a flow on an experiment's model, and show what it answers."""
+    from flows import recipes
+
+    config = recipes.of_experiment(kind, experiment, changes)
     if dry_run:
         click.echo(config.to_yaml(), nl=False)
         return
     options = context.ensure_object(dict)
     session.prepare(**options)
-    point: Watched = session.run("flows.evaluate:evaluate", config)
+    answer = session.run(entrypoint, config)
     if as_json:
-        click.echo(point.model_dump_json())
+        click.echo(answer.model_dump_json())
     else:
-        _show_point(point, hints=not options.get("quiet"))
+        show(answer, not options.get("quiet"))
 
 
 @cli.command(epilog="Example: lstm-flows history demand")

@@ -66,9 +66,19 @@ def choose_champion(
     return _holder(version, "champion"), None
 
 
-def judge(name: str, number: int, now: Judged) -> None:
-    """Let a version's latest judgement be the one that newcomers are held against."""
-    tracking.client().set_model_version_tag(name, str(number), "judged", now.model_dump_json())
+def judge(name: str, number: int, now: Result) -> None:
+    """Let a version's latest judgement be the one that it shows, and that newcomers are held against."""
+    for key, value in judgement_tags(now).items():
+        tracking.client().set_model_version_tag(name, str(number), key, value)
+
+
+def judgement_tags(result: Result) -> dict[str, str]:
+    """What a version says of how it was judged, and on which data."""
+    return {
+        "dataset": result.dataset,
+        "judged": result.judged().model_dump_json(),
+        **{key: repr(value) for key, value in result.metrics.items()},
+    }
 
 
 @contextmanager

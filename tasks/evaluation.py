@@ -38,29 +38,25 @@ def evaluate_untrained(config: CompareConfig, contender: str, dataset: DatasetRe
 @task(task_run_name="evaluate {checkpoint.contender}, {checkpoint.phase}", **MAY_PASS)
 def evaluate(config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef) -> Result:
     """Judge a training's best checkpoint on a dataset."""
-    network = load_network(tracking.download(checkpoint.best_uri))
-    data = load_dataset(dataset)
-    result = _evaluate(config, network, data, dataset, checkpoint.run_id, checkpoint.contender, checkpoint.phase, "")
-    best = {} if data.validation is None else {"best_epoch": checkpoint.best_epoch}
-    return result.model_copy(update={"epochs": checkpoint.epochs, "seconds": checkpoint.seconds, **best})
+    return _of_checkpoint(config, checkpoint, dataset, checkpoint.run_id, "")
 
 
 @task(task_run_name="evaluate version {version.number}, the champion", **MAY_PASS)
 def evaluate_champion(config: CompareConfig, version: Version, dataset: DatasetRef, parent: ParentRun) -> Result:
     """Judge a champion on a dataset. The figures go to the parent; the version's judgement is now this one."""
-    checkpoint = version.trained.checkpoint
+    result = _of_checkpoint(config, version.trained.checkpoint, dataset, parent.run_id, "champion")
+    champions.judge(version.name, version.number, result)
+    return result.model_copy(update={"model_uri": f"models:/{version.name}/{version.number}"})
+
+
+def _of_checkpoint(
+    config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef, run_id: str, place: str
+) -> Result:
     network = load_network(tracking.download(checkpoint.best_uri))
-    result = _evaluate(
-        config, network, load_dataset(dataset), dataset, parent.run_id, version.contender, version.phase, "champion"
-    )
-    champions.judge(version.name, version.number, result.judged())
-    return result.model_copy(
-        update={
-            "model_uri": f"models:/{version.name}/{version.number}",
-            "epochs": checkpoint.epochs,
-            "seconds": checkpoint.seconds,
-        }
-    )
+    data = load_dataset(dataset)
+    result = _evaluate(config, network, data, dataset, run_id, checkpoint.contender, checkpoint.phase, place)
+    best = {} if data.validation is None else {"best_epoch": checkpoint.best_epoch}
+    return result.model_copy(update={"epochs": checkpoint.epochs, "seconds": checkpoint.seconds, **best})
 
 
 @task(**MAY_PASS)

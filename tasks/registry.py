@@ -25,7 +25,7 @@ from lstm_models.evaluation import one_of
 from lstm_models.export import Exportable
 from lstm_models.network import Network, Scaling, build_network
 from lstm_models.prediction import NewExamples, read_new
-from tasks import lineage, provenance, tracking
+from tasks import champions, lineage, provenance, tracking
 from tasks.data import load_dataset
 from tasks.references import CheckpointRef, DatasetRef, Result
 from tasks.retries import MAY_PASS
@@ -50,10 +50,8 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
     tags = {
         "contender": checkpoint.contender,
         "phase": checkpoint.phase,
-        "dataset": dataset.digest,
-        "judged": result.judged().model_dump_json(),
+        **champions.judgement_tags(result),
         **lineage.tags(checkpoint, name),
-        **{key: repr(value) for key, value in result.metrics.items()},
     }
     # Model.log with a model made beforehand: the one way to log a model that needs no active run. It copies the run's
     # metrics to the model, so that they show in the registry.

@@ -41,9 +41,9 @@ class Split(Config):
     part ends. test may be left out: the rest.
     """
 
-    train: float | int | str = 0.7
-    validation: float | int | str = 0.1
-    test: float | int | str | None = None
+    train: float | int | str = Field(0.7, description="a fraction, a count, or the date before which training ends")
+    validation: float | int | str = Field(0.1, description="the same of the validation part; 0: none")
+    test: float | int | str | None = Field(None, description="the same of the test part; none: the rest")
 
 
 class TableData(Config):
