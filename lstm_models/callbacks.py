@@ -19,11 +19,13 @@ class Best(L.Callback):
     Args:
         path: the checkpoint file to write; none: none is written.
         patience: epochs without a lower loss after which the training ends; none: it goes on.
+        further: whether a checkpoint to go on from is another training's, whatever its max_epochs.
     """
 
-    def __init__(self, path: Path | None, patience: int | None) -> None:
+    def __init__(self, path: Path | None, patience: int | None, further: bool = False) -> None:
         self.path = path
         self.patience = patience
+        self.further = further
         self.loss = math.inf
         self.epoch = 0
         self.waited = 0  # epochs since
@@ -43,7 +45,9 @@ class Best(L.Callback):
         checkpoint["best"] = {"loss": self.loss, "epoch": self.epoch, "waited": self.waited}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not is_same_training(checkpoint, trainer.max_epochs) or not (before := checkpoint.get("best")):
+        if self.further or not is_same_training(checkpoint, trainer.max_epochs):
+            return
+        if not (before := checkpoint.get("best")):
             return
         self.loss, self.epoch, self.waited = before["loss"], before["epoch"], before["waited"]
         if self.path and self.epoch and not self.path.exists():

@@ -154,8 +154,10 @@ def check_same_network(path: Path, contender: Contender, dataset: Dataset) -> di
     return theirs
 
 
-def check_resumable(path: Path, contender: Contender, batches: BatchLoader, max_epochs: int) -> None:
-    """See to it that training can go on from a checkpoint of this contender's network.
+def check_resumable(
+    path: Path, contender: Contender, batches: BatchLoader, max_epochs: int, further: bool = False
+) -> None:
+    """See to it that training can go on from a checkpoint of this contender's network; further: as another training.
 
     Raises:
         CheckpointError: as `read`; or if it has trained for max_epochs already, or its patience has ended it, or it was
@@ -166,7 +168,8 @@ def check_resumable(path: Path, contender: Contender, batches: BatchLoader, max_
     epochs, patience = checkpoint["epoch"], contender.training.patience
     if epochs >= max_epochs:
         raise CheckpointError(f"{path}: trained for {epochs} epochs; max_epochs {max_epochs} adds none")
-    waited = checkpoint["best"]["waited"] if is_same_training(checkpoint, max_epochs) and "best" in checkpoint else 0
+    same = not further and is_same_training(checkpoint, max_epochs)
+    waited = checkpoint["best"]["waited"] if same and "best" in checkpoint else 0
     if patience is not None and waited >= patience:
         raise CheckpointError(
             f"{path}: ended after {epochs} epochs, by patience {patience}; with max_epochs {max_epochs} it stays so"

@@ -120,7 +120,7 @@ def check_held_out(seen: Parts, judged: Parts, who: str) -> None:
     """See to it that a model is judged on what came after all that it has learnt from, or chosen its epoch by.
 
     Series that it has not learnt from are held out as they are. Of a model that continues another one the rows of both
-    count: check each.
+    count: see `joined`.
 
     Raises:
         NotHeldOut: naming a series and the rows.

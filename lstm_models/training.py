@@ -63,6 +63,7 @@ def fit(
     resume_from: Path | None = None,
     warm_from: Path | None = None,
     max_epochs: int | None = None,
+    further: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[L.Callback] = (),
 ) -> Fit:
@@ -88,17 +89,21 @@ def fit(
         warm_from: the checkpoint file to take the weights of, instead.
         max_epochs: how long to train, absolute; none: training.max_epochs, on from a checkpoint
             fine_tuning.max_epochs. Who goes on with an interrupted initial training gives training.max_epochs.
+        further: that it is fine-tuning, also where patience had saved just the epochs that are now to be added.
         loggers: Lightning's, for the curves. What an interrupted training has logged after its checkpoint is logged
             once more, the same.
         callbacks: Lightning's, beside the ones that keep the random state, watch the validation, write checkpoints.
 
     Raises:
+        ValueError: if both resume_from and warm_from are given.
         CheckpointError: if it is no checkpoint of this network, or, to resume from, has trained that long, or was
             written in the middle of an epoch of other batches; or if the best checkpoint of a training that goes on is
             not in best_to.
         NonFiniteLoss: if the loss becomes NaN or infinite; no checkpoint is written from then on.
         KeyboardInterrupt: on Ctrl-C.
     """
+    if resume_from and warm_from:
+        raise ValueError("resume_from and warm_from given: a training begins from one checkpoint")
     training = contender.training
     if max_epochs is None:
         max_epochs = training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs
@@ -107,9 +112,9 @@ def fit(
     if before := resume_from or warm_from:
         description, network = check_same_network(before, contender, dataset), load_network(before).train()
     if resume_from:
-        check_resumable(resume_from, contender, batches, max_epochs)
+        check_resumable(resume_from, contender, batches, max_epochs, further)
     module = SequenceModule(network, training)
-    best = Best(best_to, training.patience) if dataset.validation else None
+    best = Best(best_to, training.patience, further) if dataset.validation else None
     snapshots = Snapshots(save_to, training.checkpoint_every_n_steps, training.checkpoint_every_n_minutes)
     with _quiet_lightning():
         trainer = L.Trainer(

@@ -1,4 +1,4 @@
-"""Configurations as text: YAML without tags, without a key given twice, and with 1e-3 as the number that it is."""
+"""Configurations as text: YAML without tags, without a key given twice, with 1e-3 as the number, dates as the text."""
 
 import re
 from typing import Any
@@ -29,6 +29,10 @@ class _Dumper(yaml.SafeDumper):
     """Quotes the text that the loader would read as a number."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(*_FLOAT)
 _Dumper.add_implicit_resolver(*_FLOAT)
 

@@ -59,7 +59,8 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         experiment_id, name=f"{checkpoint.contender}-{checkpoint.phase}", source_run_id=checkpoint.run_id, tags=tags
     )
     model = config.contenders[checkpoint.contender].model
-    network = load_network(tracking.download(checkpoint.best_uri))
+    loaded = load_network(tracking.download(checkpoint.best_uri))
+    network = one_of(loaded, result.copies.median if result.copies else 0)
     data = load_dataset(dataset)
     x_BTD = data.test.take(torch.arange(min(2, data.test.count))).x_BTD
     # two sequences, and two steps: torch.export would take an example's size of one for a constant
@@ -72,18 +73,18 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
         metadata={
             "data": dataset.config.model_dump(mode="json"),
             "columns": list(data.columns),
-            "output": data.output.model_dump(mode="json"),
+            "output": network.output.model_dump(mode="json"),
             "input_size": data.input_size,
             "scaled": data.scaling() is not None,
             "model": model.model_dump(mode="json"),
             "cell": provenance.cell_digest(model),
         },
-        pytorch_model=Exportable(one_of(network, result.copies.median if result.copies else 0)).eval(),
+        pytorch_model=Exportable(network).eval(),
         serialization_format="pt2",
         input_example=example,
         signature=ModelSignature(
             Schema([TensorSpec(np.dtype("float32"), (-1, -1, x_BTD.size(2)))]),
-            Schema([TensorSpec(np.dtype("float32"), _told_shape(data.output))]),
+            Schema([TensorSpec(np.dtype("float32"), _told_shape(network.output))]),
         ),
         pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
     )

@@ -75,6 +75,7 @@ def _run(
                 resume_from=tracking.download(before.uri) if before and not warm else None,
                 warm_from=tracking.download(before.best_uri) if before and warm else None,
                 max_epochs=epochs,
+                further=True,
                 loggers=[tracking.Curves(run_id), boards],
                 callbacks=_progress(f"{name}/{phase}"),
             )

@@ -54,9 +54,11 @@ def of_experiment(kind: type[AnyConfig], experiment: str, changes: Sequence[str]
         ConfigError: in one line, if the changes make no possible configuration.
     """
     settings = f"experiment {experiment}"
-    values: Any = {"experiment": experiment}
+    values: Any = parse(kind, {"experiment": experiment}, settings).model_dump(mode="json")
     for change in changes:
         values = _changed(values, change, kind)
+    if values["experiment"] != experiment:
+        raise ConfigError(f"{settings}: --set experiment={values['experiment']} given; name the one that is meant")
     return parse(kind, values, settings)
 
 
@@ -99,8 +101,8 @@ def _changed(values: Any, change: str, kind: type[Config]) -> Any:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise ConfigError(f"--set {change}: write KEY=VALUE, such as seed=7")
-    if isinstance(values, dict) and len(path) > 1 and path[0] in kind.model_fields:
-        values = {path[0]: {}} | values  # a section that the recipe leaves at its defaults
+    if isinstance(values, dict) and len(path) > 1 and path[0] in kind.model_fields and values.get(path[0]) is None:
+        values = values | {path[0]: {}}  # a section that the recipe leaves at its defaults
     return _set(values, path, _parse(text, f"--set {change}"), change)
 
 

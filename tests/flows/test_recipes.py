@@ -379,7 +379,7 @@ def test_a_file_that_is_not_utf_8(write: Any, content: bytes) -> None:
         ("a: 1\n---\nb: 2\n", "not valid YAML at line 2, column 1: but found another document"),
         ("seed: \x07\n", "not valid YAML: unacceptable character #x0007: special characters are not allowed"),
         ("[" * 100_000, "not valid YAML: maximum recursion depth exceeded"),
-        ("seed: 2020-13-45\n", "not valid YAML: month must be in 1..12"),
+        ("seed: !!timestamp 2020-13-45\n", "not valid YAML: month must be in 1..12"),
     ],
 )
 def test_a_file_that_is_no_configuration(write: Any, content: str, text: str) -> None:

@@ -460,7 +460,7 @@ def test_parsing_leaves_the_given_values_as_they_are() -> None:
 
 def test_every_setting_is_described() -> None:
     parts = (HandBuilt, BuiltIn, RNN, Training, FineTuning, AddingData, TableData, Sql, Output, Converged, Figures)
-    for section in (CompareConfig, FineTuneConfig, EvaluateConfig, *parts):
+    for section in (CompareConfig, FineTuneConfig, EvaluateConfig, Split, *parts):
         for name, field in section.model_fields.items():
             # what a split is stands where the split is
             assert name in ("kind", "split") or field.description, f"{section.__name__}.{name}"

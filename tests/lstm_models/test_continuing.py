@@ -328,3 +328,18 @@ def test_what_is_asked_survives_json(wish: FineTuneConfig | EvaluateConfig) -> N
 def test_what_is_asked_survives_yaml() -> None:
     wish = asked(mode="warm_start", learning_rate=1e-5, path="a b.csv", split=Split(train="2024-01-01", validation=3))
     assert parse(FineTuneConfig, yaml_text.read(wish.to_yaml()), "again") == wish
+
+
+def test_a_date_needs_no_quotes() -> None:
+    text = "split: {train: 2024-01-01, validation: 2024-07-01 12:00:00}"
+    assert yaml_text.read(text) == {"split": {"train": "2024-01-01", "validation": "2024-07-01 12:00:00"}}
+    assert of_experiment(FineTuneConfig, "demand", ["split.train=2024-01-01"]).split == Split(train="2024-01-01")
+
+
+def test_what_is_none_can_be_set_to_none() -> None:
+    assert of_experiment(FineTuneConfig, "demand", ["path=null"]) == FineTuneConfig(experiment="demand")
+
+
+def test_an_experiment_is_named_once() -> None:
+    with pytest.raises(ConfigError, match="experiment=other given; name the one that is meant"):
+        of_experiment(FineTuneConfig, "demand", ["experiment=other"])

@@ -367,7 +367,7 @@ def test_of_a_table_that_lost_its_begin_and_one_that_lost_its_end_the_rows_of_bo
 
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
 def test_times_are_joined_by_what_they_mean(zone: str | None) -> None:
-    """250 ns are written, and nothing is where they are 0: as text the two would sort otherwise."""
+    """Steps of 250 ns: where a second is whole, its fraction is not written."""
     times = pd.Timestamp("2024-03-31", tz=zone) + pd.to_timedelta(np.arange(140) * 250, unit="ns")
     before, now = (
         parts(dataset(rows(100).assign(t=times[begin : begin + 100]), time="t", **FRACTIONS)) for begin in (0, 40)
