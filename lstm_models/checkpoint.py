@@ -9,7 +9,7 @@ The same max_epochs again is the same training, which goes on with everything. A
 fine-tuning, which looks for a best epoch of its own, with patience of its own.
 """
 
-import os
+import logging
 import random
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
+from lstm_models import files
 from lstm_models.config import AnyModel, Contender, Output, UserError
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.loader import BatchLoader
@@ -26,6 +27,8 @@ from lstm_models.network import Network, Scaling, build_network
 from lstm_models.replicas import Replicas
 
 FORMAT_VERSION = 2
+
+logger = logging.getLogger("lstm_flows")
 
 
 class CheckpointError(UserError):
@@ -83,11 +86,15 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def write(trainer: L.Trainer, path: Path) -> None:
-    """Write a checkpoint, whole or not at all: whoever reads meanwhile, or after a crash, finds the one before."""
+    """Write a checkpoint, whole or not at all: whoever reads meanwhile, or after a crash, finds the one before.
+
+    It is sealed with a digest and synced to the disk; the one before is kept beside it.
+    """
     partial = path.with_name(f"{path.name}.partial")
     try:
         trainer.save_checkpoint(partial)
-        os.replace(partial, path)
+        files.seal(partial)
+        files.put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -96,18 +103,44 @@ def read(path: Path) -> dict[str, Any]:
     """A checkpoint's content, unpickled with weights_only.
 
     Raises:
-        CheckpointError: if the file is no checkpoint of this program, or of another format version.
+        CheckpointError: if the file is no checkpoint of this program, or not what was written, or of another format
+            version.
     """
     try:
+        if files.is_altered(path):
+            raise CheckpointError(f"{path}: the checkpoint is damaged: its bytes are not those that were written")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version = checkpoint["lstm_flows"]["format_version"]
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from None
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(f"{path}: not a checkpoint of lstm-flows ({type(error).__name__})") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; train anew")
     return checkpoint
+
+
+def newest(path: Path) -> Path:
+    """The checkpoint at a path; or, with a warning, the one before, if that one can't be read.
+
+    Raises:
+        CheckpointError: as `read`, naming both, if neither can.
+    """
+    try:
+        read(path)
+        return path
+    except CheckpointError as error:
+        before = files.previous(path)
+        if not before.exists():
+            raise
+        try:
+            read(before)
+        except CheckpointError as other:
+            raise CheckpointError(f"{error}; and the one before: {other}; train anew") from None
+        logger.warning("%s; the one before is used", error)
+        return before
 
 
 def load_network(path: Path) -> Network | Replicas:

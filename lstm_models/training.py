@@ -15,7 +15,15 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import Logger
 
 from lstm_models.callbacks import Best, Snapshots
-from lstm_models.checkpoint import Continuity, check_resumable, check_same_network, describe, load_network, write
+from lstm_models.checkpoint import (
+    Continuity,
+    check_resumable,
+    check_same_network,
+    describe,
+    load_network,
+    newest,
+    write,
+)
 from lstm_models.config import Contender
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.loader import BatchLoader
@@ -85,7 +93,8 @@ def fit(
         seed: of the initial weights, of dropout, and of the order of examples.
         save_to: the checkpoint file to write: at the end, and before that as often as the training's settings say.
         best_to: the file for the checkpoint with the lowest validation loss; it is written where there is validation.
-        resume_from: the checkpoint file to go on from; save_to, if that is what an interrupted training has written.
+        resume_from: the checkpoint file to go on from; save_to, if that is what an interrupted training has written. A
+            damaged one is named in a warning, and the one before it is used.
         warm_from: the checkpoint file to take the weights of, instead.
         max_epochs: how long to train, absolute; none: training.max_epochs, on from a checkpoint
             fine_tuning.max_epochs. Who goes on with an interrupted initial training gives training.max_epochs.
@@ -109,6 +118,8 @@ def fit(
         max_epochs = training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs
     batches = BatchLoader(dataset.train, batch_size=training.batch_size, shuffle=training.shuffle, seed=seed)
     description, network = describe(contender, dataset), new_network(contender, dataset, seed)
+    if resume_from:
+        resume_from = newest(resume_from)
     if before := resume_from or warm_from:
         description, network = check_same_network(before, contender, dataset), load_network(before).train()
     if resume_from:

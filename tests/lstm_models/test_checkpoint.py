@@ -3,6 +3,7 @@
 import pickle
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from lstm_models.checkpoint import FORMAT_VERSION, CheckpointError, load_network, random_state, set_random_state
+from lstm_models.checkpoint import (
+    FORMAT_VERSION,
+    CheckpointError,
+    load_network,
+    newest,
+    random_state,
+    set_random_state,
+)
 from lstm_models.config import BuiltIn, Contender, FineTuning, HandBuilt, Training
 from lstm_models.data.dataset import in_sample
 from lstm_models.data.tables import Sequences
@@ -131,7 +139,55 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, checkpoint: Path, par
     path = tmp_path / "last.ckpt"
     content = checkpoint.read_bytes()
     path.write_bytes(content[: int(len(content) * part)])
-    assert_refused(path)
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of lstm-flows|not those that were written"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.7, 0.99])
+def test_a_checkpoint_with_one_changed_byte_is_refused(tmp_path: Path, checkpoint: Path, place: float) -> None:
+    path = tmp_path / "last.ckpt"
+    content = bytearray(checkpoint.read_bytes())
+    content[int(len(content) * place)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"^{path}: the checkpoint is damaged: its bytes are not those that were"):
+        load_network(path)
+
+
+# ---- the one before
+def test_of_a_damaged_checkpoint_the_one_before_is_used_and_said_so(
+    tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, before = tmp_path / "last.ckpt", tmp_path / "last.ckpt.previous"
+    shutil.copy(checkpoint, path)
+    shutil.copy(checkpoint, before)
+    assert newest(path) == path
+    assert caplog.text == ""
+    path.write_bytes(b"cut short")
+    assert newest(path) == before
+    assert f"{path}: not a checkpoint of lstm-flows (UnpicklingError); the one before is used" in caplog.text
+    path.unlink()
+    assert newest(path) == before
+    before.write_bytes(checkpoint.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"last.ckpt: can't be read.*; and the one before: .*train anew"):
+        newest(path)
+    before.unlink()
+    with pytest.raises(CheckpointError, match=r"last.ckpt: can't be read: No such file or directory$"):
+        newest(path)
+
+
+def test_training_goes_on_from_the_one_before_to_the_same_end(tmp_path: Path) -> None:
+    model = MODELS["built-in"]
+    contender = Contender(model=model, training=Training(max_epochs=1), fine_tuning=FineTuning(max_epochs=2))
+    data = in_sample(SEQUENCES)
+    straight, broken = tmp_path / "straight.ckpt", tmp_path / "last.ckpt"
+    fit(contender, data, seed=1, save_to=straight, max_epochs=6)
+    for epochs in (2, 4):
+        before = broken if epochs == 4 else None
+        fit(contender, data, seed=1, save_to=broken, resume_from=before, max_epochs=epochs)
+    broken.write_bytes(broken.read_bytes()[:1000])
+    fit(contender, data, seed=1, save_to=tmp_path / "end.ckpt", resume_from=broken, max_epochs=6)
+    weights = [torch.load(path, weights_only=True)["state_dict"] for path in (straight, tmp_path / "end.ckpt")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_another_format_version_is_refused(tmp_path: Path, checkpoint: Path) -> None:
