@@ -11,7 +11,7 @@ run: .venv/installed
 	@$(BIN)/lstm-flows compare
 
 test: .venv/installed-dev
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev
 	@$(BIN)/ruff format --check .

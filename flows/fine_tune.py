@@ -52,10 +52,20 @@ def fine_tune(config: FineTuneConfig) -> FineTuned:
         trained = go_on(settings, version.trained.checkpoint, dataset, parent)
         challenger = register(settings, trained, evaluate(settings, trained, dataset), dataset)
         objection = veto(config, drift)
-        holders = choose_champion(settings, [challenger], objection)
+        holders = choose_champion(settings, [challenger], objection, config.margin)
         baselines = evaluate_baselines(dataset, parent)
         done = report_fine_tuning(
-            settings, dataset, version, incumbent, challenger, baselines, holders, drift, objection, parent
+            settings,
+            dataset,
+            version,
+            incumbent,
+            challenger,
+            baselines,
+            holders,
+            drift,
+            objection,
+            config.margin,
+            parent,
         )
     return done if config.keep is None else done.model_copy(update={"removed": prune(config.experiment, config.keep)})
 

@@ -83,7 +83,7 @@ def continued(config: CompareConfig, contender: str, epochs: int, asked: FineTun
     values["contenders"] = {
         contender: own | {"training": own["training"] | training, "fine_tuning": {"max_epochs": further}}
     }
-    return parse_config(values | ({} if asked.margin is None else {"margin": asked.margin}), asked.experiment)
+    return parse_config(values, asked.experiment)
 
 
 def on_new_rows(config: CompareConfig, asked: FineTuneConfig | EvaluateConfig) -> CompareConfig:

@@ -132,11 +132,19 @@ def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "--help")
     listed = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert [line.split()[0] for line in listed] == ["compare", "inspect", "predict", "recipes", "ui"]
-    assert listed[1].split(maxsplit=1)[1].startswith("Open a registered LSTM: its gates and states at every step")
+    names = [line.split()[0] for line in listed]
+    assert names == [
+        "compare", "evaluate", "fine-tune", "history", "inspect", "predict", "prune", "recipes", "rollback", "ui",
+    ]  # fmt: skip
+    about = listed[names.index("inspect")].split(maxsplit=1)[1]
+    assert about.startswith("Open a registered LSTM: its gates and states at every step")
 
 
-@pytest.mark.parametrize("command", [[], ["compare"], ["recipes"], ["predict"], ["inspect"], ["ui"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [[]] + [[name] for name in "compare evaluate fine-tune history inspect predict prune recipes rollback ui".split()],
+    ids=" ".join,
+)
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0

@@ -125,7 +125,8 @@ def schedule_soon(client: httpx.Client, deployment_id: str) -> None:
 
 
 def scheduled_run(client: httpx.Client) -> Any:
-    """The earliest run that the schedule has made; without a state where there is none yet."""
-    body = {"sort": "EXPECTED_START_TIME_ASC", "limit": 1}
+    """The earliest run of the deployment that a schedule has made; without a state where there is none yet."""
+    tutorial = {"id": {"any_": [deployment(client, "tutorial")["id"]]}}
+    body = {"sort": "EXPECTED_START_TIME_ASC", "limit": 1, "deployments": tutorial}
     runs = ask(client, "POST", "/flow_runs/filter", body)
     return runs[0] if runs else {"state_type": None}

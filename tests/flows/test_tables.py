@@ -548,7 +548,7 @@ def test_mlflow_has_what_became_of_the_rows_and_all_files(there: Ran) -> None:
         f"{contender}/{phase}" for contender in ("hand_built", "built_in") for phase in ("initial", "fine_tuned")
     ]
     for run in children:
-        assert files(run.info.run_id) == {*judged, "checkpoint"}
+        assert files(run.info.run_id) == {*judged, "checkpoint", "training.json"}
         assert files(run.info.run_id, "checkpoint") == {"last.ckpt", "best.ckpt"}
         assert run.data.metrics.keys() >= {"scaled_mse", "mase", "loss_low", "loss_high", "val_loss"}
         steps = pd.read_csv(tracking.download(f"runs:/{run.info.run_id}/steps.csv"))

@@ -429,8 +429,8 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     with refused(f"query 'select a': no such database file: {tmp_path}/none.db"):
         read(query(f"sqlite:///{tmp_path}/none.db", "select a"))
     assert not (tmp_path / "none.db").exists()
-    with refused("query 'select a': No module named 'psycopg2': install the database's driver"):
-        read(query("postgresql://user@localhost/x", "select a"))
+    with refused("query 'select a': No module named 'oracledb': install the database's driver"):
+        read(query("oracle+oracledb://user@localhost/x", "select a"))
     with refused("query 'select a': can't be run: Can't load plugin: sqlalchemy.dialects:nosuch"):
         read(query("nosuch://user@localhost/x", "select a"))
     with refused("query 'select a': sql.url is no SQLAlchemy URL, such as postgresql://user@host/database"):
