@@ -142,7 +142,8 @@ def history(context: click.Context, experiment: str, as_json: bool) -> None:
     from tasks import history, tracking
 
     tracking.require_database(f"experiment {experiment}")
-    rows = history.history(experiment)
+    with session.failing():
+        rows = history.history(experiment)
     if as_json:
         click.echo(json.dumps(rows))
     else:
@@ -185,7 +186,8 @@ def prune(context: click.Context, experiment: str, keep: int, dry_run: bool) -> 
     from tasks import retention, tracking
 
     tracking.require_database(f"experiment {experiment}")
-    plan = retention.plan(experiment, keep)
+    with session.failing():
+        plan = retention.plan(experiment, keep)
     for removal in plan:
         click.echo(f"{removal} ({removal.bytes / 1e6:.1f} MB)")
     if dry_run or not plan:

@@ -11,7 +11,7 @@ from tasks.data import store_data
 from tasks.drifting import measure_drift, veto
 from tasks.endings import HOOKS
 from tasks.evaluation import evaluate, evaluate_baselines, evaluate_champion
-from tasks.lineage import find_champion, find_version, look_at_new_rows
+from tasks.lineage import check_stored, find_champion, find_version, look_at_new_rows
 from tasks.references import FineTuned, Version
 from tasks.registry import register
 from tasks.reporting import report_fine_tuning
@@ -40,12 +40,14 @@ def fine_tune(config: FineTuneConfig) -> FineTuned:
     version = find_version(config.experiment, config.version)
     champion = find_champion(config.experiment)
     settings = continued(version.trained.config, version.contender, version.trained.checkpoint.epochs, config)
-    digest = look_at_new_rows(settings, [version, champion] if champion else [version])
+    judged = [version, champion] if champion else [version]
+    digest = look_at_new_rows(settings, judged)
     work = continuation(settings, config, version)
     if reason := nothing_new(work, version, digest):
         return nothing_to_do(version, reason)
     with family(work) as parent:
         dataset = store_data(settings, parent)
+        check_stored(dataset, judged)
         drift = measure_drift(version, dataset, parent)
         incumbent = evaluate_champion(settings, champion, dataset, parent) if champion else None
         go_on = warm_start if config.mode == "warm_start" else resume

@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 TERMINATED = 143  # the exit code after SIGTERM
@@ -50,21 +51,27 @@ def run(entrypoint: str, *arguments: object) -> Any:
         # A million objects come with these imports and stay: the garbage collector is not to walk through them, neither
         # while they are made, nor in training, nor at the exit.
         gc.disable()
-        from lstm_models.config import UserError
-
         module, _, name = entrypoint.partition(":")
         work = getattr(importlib.import_module(module), name)
         gc.freeze()
         gc.enable()
-        try:
+        # the heartbeat's thread would hold the exit up by a second
+        with failing(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             api.result()
-            # the heartbeat's thread would hold the exit up by a second
-            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                return work(*arguments)
-        except UserError:
-            raise
-        except Exception as error:
-            raise RunFailed(f"{type(error).__name__}: {error}") from error
+            return work(*arguments)
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Whatever breaks, but for what the user gave, is a run that failed."""
+    from lstm_models.config import UserError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise RunFailed(f"{type(error).__name__}: {error}") from error
 
 
 def _start_api() -> None:

@@ -99,8 +99,8 @@ def _crown(version: ModelVersion, why: str) -> None:
     """Make a version champion, and leave on it since when, why, and by which flow run."""
     client, name, number = tracking.client(), version.name, version.version
     since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # a tag's name takes no +
-    record = {"why": why, "flow_run": prefect.runtime.flow_run.id or "none"}
-    client.set_model_version_tag(name, number, CROWNED + since, json.dumps(record)[:5000])
+    record = {"why": why[:4000], "flow_run": prefect.runtime.flow_run.id or "none"}
+    client.set_model_version_tag(name, number, CROWNED + since, json.dumps(record))
     client.set_registered_model_alias(name, "champion", number)
     challenger = tracking.find_alias(name, "challenger")
     if challenger and tracking.number(challenger) == int(number):  # nobody is both

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 
-import pandas as pd
 import prefect.runtime.flow_run
 from mlflow.exceptions import MlflowException
 from prefect import task
@@ -14,7 +13,7 @@ from lstm_models.data.dataset import Dataset, of_table, read
 from lstm_models.data.tables import TableError
 from lstm_models.held_out import Parts, check_held_out, joined, parts
 from tasks import tracking
-from tasks.data import digest, schema
+from tasks.data import digest, load_dataset, schema
 from tasks.references import CheckpointRef, DatasetRef, Trained, Version
 from tasks.retries import MAY_PASS
 
@@ -130,18 +129,24 @@ def look_at_new_rows(config: CompareConfig, versions: Sequence[Version]) -> str:
         NotHeldOut: if the rows to judge by are among those that a version has learnt from.
     """
     table = read(config.data)
-    check_fits(table, of_table(table, config.data, config.seed), versions)
+    check_fits(schema(table), of_table(table, config.data, config.seed), versions)
     return digest(table, config.data, config.seed)
 
 
-def check_fits(table: pd.DataFrame, data: Dataset, versions: Sequence[Version]) -> None:
-    """See to it that these versions can be judged on a table and the dataset that is made of it.
+@task(**MAY_PASS)
+def check_stored(dataset: DatasetRef, versions: Sequence[Version]) -> None:
+    """See to it that these versions may be judged on the table as it was stored: it may have changed since it was
+    looked at. Errors as of `look_at_new_rows`."""
+    check_fits(json.loads(dataset.columns_schema)["mlflow_colspec"], load_dataset(dataset), versions)
+
+
+def check_fits(columns: list[dict[str, str]], data: Dataset, versions: Sequence[Version]) -> None:
+    """See to it that these versions can be judged on a table, by its columns and the dataset that is made of it.
 
     Raises:
         TableError: if a column is gone, or holds other values, or something else is to be told.
         NotHeldOut: if the rows to judge by are among those that a version has learnt from.
     """
-    columns = schema(table)
     for version in versions:
         _check_schema(json.loads(version.trained.dataset.columns_schema)["mlflow_colspec"], columns, version)
         theirs, now = version.trained.output, data.output

@@ -24,7 +24,7 @@ def send(event: str, message: str, *, experiment: str | None = None, flow_run: s
     notice = {"event": event, "message": message, "text": message, "experiment": experiment, "flow_run": run}
     try:
         httpx.post(url, json=notice, timeout=SECONDS).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:  # whose text may hold the URL
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # whose text may hold the URL
         reason = (
             f"status {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else type(error).__name__
         )

@@ -17,6 +17,7 @@ PASSING = (
     Unreachable,  # the table's database or storage
     requests.ConnectionError,  # MLflow's server
     requests.Timeout,
+    requests.exceptions.RetryError,  # which was busy, time after time
     httpx.TransportError,  # Prefect's
     sa.exc.OperationalError,  # MLflow's database
     sa.exc.InterfaceError,

@@ -32,7 +32,7 @@ def judge_newest(config: CompareConfig, champion: Version) -> Watched:
     """
     table = read(config.data)
     dataset = of_table(table, config.data, config.seed)
-    lineage.check_fits(table, dataset, [champion])
+    lineage.check_fits(data.schema(table), dataset, [champion])
     digest = data.digest(table, config.data, config.seed)
     of = f"version {champion.number}, data {digest}"
     run_id = _find(champion.name)

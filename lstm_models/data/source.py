@@ -82,14 +82,23 @@ def _files(config: TableData, path: str) -> Any:
         return _csv(system, place, config) if ending == ".csv" else _parquet(system, place, config)[0]
     except TableError:
         raise
-    except FileNotFoundError:  # over HTTP whatever the server answers instead of the file
-        raise TableError(f"no such file or folder{', or it is out of reach' if '://' in path else ''}") from None
+    except FileNotFoundError as error:  # over HTTP whatever the server answers instead of the file
+        kind = Unreachable if _may_pass(error.__cause__) else TableError
+        raise kind(f"no such file or folder{', or it is out of reach' if '://' in path else ''}") from None
     except Exception as error:  # each storage's client raises errors of its own; ImportError: it is not installed
         if not isinstance(error, (OSError, ValueError, ImportError, pa.ArrowException)) and "://" not in path:
             raise
         reason = str(getattr(error, "strerror", None) or error).replace(path, name(config))
         far = "://" in path and isinstance(error, OSError) and not isinstance(error, PermissionError)
         raise (Unreachable if far else TableError)(f"can't be read: {reason[:300]}") from None
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    """Whether what fsspec found instead of a file over HTTP is that the server is not there, or busy."""
+    status = getattr(cause, "status", None)
+    if status is None:
+        return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return status in (429, 500, 502, 503, 504)
 
 
 def _folder(system: Any, folder: str, config: TableData) -> Any:

@@ -142,7 +142,19 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[]] + [[name] for name in "compare evaluate fine-tune history inspect predict prune recipes rollback ui".split()],
+    [
+        [],
+        ["compare"],
+        ["evaluate"],
+        ["fine-tune"],
+        ["history"],
+        ["inspect"],
+        ["predict"],
+        ["prune"],
+        ["recipes"],
+        ["rollback"],
+        ["ui"],
+    ],
     ids=" ".join,
 )
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
