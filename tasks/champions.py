@@ -13,7 +13,7 @@ from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from lstm_models import comparison
 from lstm_models.config import CompareConfig, UserError
@@ -89,8 +89,12 @@ def one_at_a_time(name: str) -> Iterator[None]:
     Prefect's server keeps the lock, and takes it back a minute after its holder has died.
     """
     limit = GlobalConcurrencyLimitCreate(name=f"lstm-flows champion of {name}", limit=1)
-    with get_client(sync_client=True) as api, suppress(ObjectAlreadyExists):
-        api.create_global_concurrency_limit(limit)
+    with get_client(sync_client=True) as api:
+        try:
+            api.read_global_concurrency_limit_by_name(limit.name)
+        except ObjectNotFound:
+            with suppress(ObjectAlreadyExists):  # since
+                api.create_global_concurrency_limit(limit)
     with concurrency(limit.name, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False):
         yield
 

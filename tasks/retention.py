@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from prefect import task
 
@@ -39,12 +40,22 @@ def prune(experiment: str, keep: int) -> list[str]:
         for run_id, folder in removal.folders:
             _of(run_id).delete_artifacts(folder)
         client.set_model_version_tag(experiment, str(version.version), lineage.PRUNED, "true")
-        if removal.whole:
-            model = client.get_logged_model(str(version.source).removeprefix("models:/"))
+        if removal.whole:  # the version last: as long as it is there, a prune that broke off can be repeated
+            _remove_model(str(version.source).removeprefix("models:/"))
             client.delete_model_version(experiment, str(version.version))
-            _at(model.artifact_location).delete_artifacts()
-            client.delete_logged_model(model.model_id)
     return [str(removal) for removal in removals]
+
+
+def _remove_model(model_id: str) -> None:
+    client = tracking.client()
+    try:
+        model = client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # or else a prune that broke off did it
+            raise
+        return
+    _at(model.artifact_location).delete_artifacts()
+    client.delete_logged_model(model_id)
 
 
 def plan(experiment: str, keep: int) -> list[Removal]:
