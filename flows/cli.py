@@ -305,10 +305,7 @@ def _show(comparison: "Comparison", hints: bool) -> None:
     console = _console()
     if comparison.reused:
         console.print("Nothing was trained: an earlier run had this configuration, data and code (--again trains).")
-    _print_table(text.table(comparison), left=("contender", "phase"))
-    if comparison.differences:
-        console.print(f"\nDifferences in {comparison.metric}, on the same examples:")
-        _print_table(text.differences(comparison), left=("this", "is", "than"))
+    _show_results(comparison)
     console.print(f"\n{text.headline(comparison)}")
     if hints:
         name = comparison.experiment
@@ -317,6 +314,16 @@ def _show(comparison: "Comparison", hints: bool) -> None:
             following = f"predict models:/{name}@champion NEW_ROWS"
         _show_where(comparison.parent_run_id)
         console.print(f"Next: {_program()} {following}")
+
+
+def _show_results(comparison: "Comparison") -> None:
+    """Who did how, and who is better than whom."""
+    from tasks import text
+
+    _print_table(text.table(comparison), left=("contender", "phase"))
+    if comparison.differences:
+        _console().print(f"\nDifferences in {comparison.metric}, on the same examples:")
+        _print_table(text.differences(comparison), left=("this", "is", "than"))
 
 
 def _program() -> str:
@@ -333,14 +340,9 @@ def _show_where(run_id: str) -> None:
 
 
 def _show_fine_tuned(done: "FineTuned", hints: bool) -> None:
-    from tasks import text
-
     console = _console()
     if done.comparison:
-        _print_table(text.table(done.comparison), left=("contender", "phase"))
-        if done.comparison.differences:
-            console.print(f"\nDifferences in {done.comparison.metric}, on the same examples:")
-            _print_table(text.differences(done.comparison), left=("this", "is", "than"))
+        _show_results(done.comparison)
         _show_drift(done.drift)
         console.print()
     console.print(done.message)

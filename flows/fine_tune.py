@@ -54,20 +54,12 @@ def fine_tune(config: FineTuneConfig) -> FineTuned:
         trained = go_on(settings, version.trained.checkpoint, dataset, parent)
         challenger = register(settings, trained, evaluate(settings, trained, dataset), dataset)
         objection = veto(config, drift)
-        holders = choose_champion(settings, [challenger], objection, config.margin)
+        # a margin of this night's own: what goes on from the challenger has the comparison's again
+        rule = settings if config.margin is None else settings.model_copy(update={"margin": config.margin})
+        holders = choose_champion(rule, [challenger], objection)
         baselines = evaluate_baselines(dataset, parent)
         done = report_fine_tuning(
-            settings,
-            dataset,
-            version,
-            incumbent,
-            challenger,
-            baselines,
-            holders,
-            drift,
-            objection,
-            config.margin,
-            parent,
+            rule, dataset, version, incumbent, challenger, baselines, holders, drift, objection, parent
         )
     return done if config.keep is None else done.model_copy(update={"removed": prune(config.experiment, config.keep)})
 

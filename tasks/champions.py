@@ -31,15 +31,14 @@ class RollbackError(UserError):
 
 @task(**MAY_PASS)
 def choose_champion(
-    config: CompareConfig, results: list[Result], veto: str | None = None, margin: float | None = None
+    config: CompareConfig, results: list[Result], veto: str | None = None
 ) -> tuple[Holder, Holder | None]:
     """Hold the best of these against the registry's champion, and set the alias that follows.
 
     Args:
-        config: of what they are.
+        config: whose margin the best has to clear.
         results: of registered models, and others, which are passed over.
         veto: why none of them may become champion; None: one may.
-        margin: which the best has to clear; None: the configuration's.
 
     Returns:
         The champion, and the challenger where the best did not become champion.
@@ -49,7 +48,7 @@ def choose_champion(
     with one_at_a_time(name):
         incumbent = tracking.find_alias(name, "champion")
         held = judged(incumbent) if incumbent else None
-        best, takes_over = comparison.choose(candidates, held, verdict, config.margin if margin is None else margin)
+        best, takes_over = comparison.choose(candidates, held, verdict, config.margin)
         assert isinstance(best, Result)
         assert best.version is not None
         if incumbent and tracking.number(incumbent) == best.version:  # this task's earlier try did it

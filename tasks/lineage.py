@@ -1,6 +1,5 @@
 """What goes on from what: all that it takes to continue a version, and whether it may, on a table as it is now."""
 
-import json
 from collections.abc import Sequence
 
 import prefect.runtime.flow_run
@@ -97,18 +96,13 @@ def find_champion(experiment: str) -> Version | None:
         LineageError: if it can't be continued.
     """
     champion = tracking.find_alias(experiment, "champion")
-    return None if champion is None else _version(experiment, int(champion.version))
+    return None if champion is None else _version(experiment, tracking.number(champion))
 
 
 def _version(experiment: str, number: int) -> Version:
-    try:
-        found = tracking.client().get_model_version(experiment, str(number))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise LineageError(
-            f"experiment {experiment}: no version {number}; see lstm-flows history {experiment}"
-        ) from None
+    found = tracking.existing(lambda: tracking.client().get_model_version(experiment, str(number)))
+    if found is None:
+        raise LineageError(f"experiment {experiment}: no version {number}; see lstm-flows history {experiment}")
     if PRUNED in found.tags:
         raise LineageError(f"version {number} of {experiment}: its checkpoint was pruned; compare anew")
     try:
@@ -137,7 +131,7 @@ def look_at_new_rows(config: CompareConfig, versions: Sequence[Version]) -> str:
 def check_stored(dataset: DatasetRef, versions: Sequence[Version]) -> None:
     """See to it that these versions may be judged on the table as it was stored: it may have changed since it was
     looked at. Errors as of `look_at_new_rows`."""
-    check_fits(json.loads(dataset.columns_schema)["mlflow_colspec"], load_dataset(dataset), versions)
+    check_fits(dataset.columns, load_dataset(dataset), versions)
 
 
 def check_fits(columns: list[dict[str, str]], data: Dataset, versions: Sequence[Version]) -> None:
@@ -148,7 +142,7 @@ def check_fits(columns: list[dict[str, str]], data: Dataset, versions: Sequence[
         NotHeldOut: if the rows to judge by are among those that a version has learnt from.
     """
     for version in versions:
-        _check_schema(json.loads(version.trained.dataset.columns_schema)["mlflow_colspec"], columns, version)
+        _check_schema(version.trained.dataset.columns, columns, version)
         theirs, now = version.trained.output, data.output
         for what, known, found in (
             ("columns", version.trained.columns, data.columns),

@@ -1,5 +1,6 @@
 """What crosses a task's boundary: small, typed, serialisable. The things themselves lie in MLflow's artifact store."""
 
+import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +37,12 @@ class DatasetRef(Reference):
     seed: int
     rows: int
     columns_schema: str = Field(description="its columns' types, as MLflow notes them")
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        """Its columns' names and types."""
+        found: list[dict[str, str]] = json.loads(self.columns_schema)["mlflow_colspec"]
+        return found
 
 
 class CheckpointRef(Reference):

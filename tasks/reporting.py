@@ -64,7 +64,6 @@ def report_fine_tuning(
     holders: tuple[Holder, Holder | None],
     drift: list[Drifted],
     veto: str | None,
-    margin: float | None,
     parent: ParentRun,
 ) -> FineTuned:
     """The same for a version that went on: what became of it, and why."""
@@ -77,7 +76,7 @@ def report_fine_tuning(
     done = FineTuned(
         experiment=config.experiment,
         outcome="kept" if holders[1] else "promoted",
-        message=text.decision(comparison, champion, challenger, config.margin if margin is None else margin, veto),
+        message=text.decision(comparison, champion, challenger, config.margin, veto),
         continued=version.number,
         challenger=challenger.version,
         comparison=comparison,

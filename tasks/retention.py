@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from prefect import task
 
@@ -48,14 +47,10 @@ def prune(experiment: str, keep: int) -> list[str]:
 
 def _remove_model(model_id: str) -> None:
     client = tracking.client()
-    try:
-        model = client.get_logged_model(model_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # or else a prune that broke off did it
-            raise
-        return
-    _at(model.artifact_location).delete_artifacts()
-    client.delete_logged_model(model_id)
+    model = tracking.existing(lambda: client.get_logged_model(model_id))
+    if model is not None:  # or else a prune that broke off did it
+        _at(model.artifact_location).delete_artifacts()
+        client.delete_logged_model(model_id)
 
 
 def plan(experiment: str, keep: int) -> list[Removal]:

@@ -172,10 +172,7 @@ def nothing_new(work: Work, version: Version, digest: str) -> str | None:
 
 def _find_equal(work: Work, digest: str) -> str | None:
     """A finished run of the same work, on the same data, with the same code."""
-    experiment = tracking.client().get_experiment_by_name(work.config.experiment)
-    if experiment is None:
-        return None
     wanted = provenance.fingerprint(work.config, digest, work.asked)
     query = f"tags.`{tracking.TAG}fingerprint` = '{wanted}' and attributes.status = 'FINISHED'"
-    runs = tracking.client().search_runs([experiment.experiment_id], query, max_results=1)
-    return str(runs[0].info.run_id) if runs else None
+    run = tracking.find_run(work.config.experiment, query)
+    return str(run.info.run_id) if run else None

@@ -5,17 +5,17 @@ import re
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 from filelock import FileLock
 from lightning.pytorch.loggers.logger import Logger
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -25,6 +25,8 @@ from tasks import provenance
 BATCH = 1000  # points that MLflow takes at once
 SECONDS_BETWEEN_FLUSHES = 5.0  # how far the curves in the UI are behind
 TAG = "lstm_flows."
+
+T = TypeVar("T")
 
 
 def local_database() -> Path | None:
@@ -130,6 +132,23 @@ def within(place: str, name: str) -> str:
     return f"{place}/{name}" if place else name
 
 
+def find_run(experiment: str, query: str) -> Run | None:
+    """The newest run of an experiment, by its name, that a query finds, or None."""
+    found = client().get_experiment_by_name(experiment)
+    runs = client().search_runs([found.experiment_id], query, max_results=1) if found else []
+    return runs[0] if runs else None
+
+
+def existing(ask: Callable[[], T]) -> T | None:
+    """What MLflow answers, or None where it says that there is no such thing."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
 def find_alias(name: str, alias: str) -> ModelVersion | None:
     """The version of a registered model that an alias points at, or None."""
     try:
@@ -164,13 +183,10 @@ def aliases(name: str) -> dict[str, int]:
     Raises:
         NothingTracked: if there is no such model.
     """
-    try:
-        found = client().get_registered_model(name).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise NothingTracked(f"experiment {name}: no registered model of this name") from None
-    return {alias: int(version) for alias, version in found.items()}
+    found = existing(lambda: client().get_registered_model(name))
+    if found is None:
+        raise NothingTracked(f"experiment {name}: no registered model of this name")
+    return {alias: int(version) for alias, version in found.aliases.items()}
 
 
 def metric_name(name: str) -> str:

@@ -35,9 +35,10 @@ def judge_newest(config: CompareConfig, champion: Version) -> Watched:
     lineage.check_fits(data.schema(table), dataset, [champion])
     digest = data.digest(table, config.data, config.seed)
     of = f"version {champion.number}, data {digest}"
-    run_id = _find(champion.name)
+    series = tracking.find_run(champion.name, f"tags.`{tracking.TAG}flow` = 'evaluate'")
+    run_id = str(series.info.run_id) if series else None
     found = Watched(experiment=champion.name, version=champion.number, run_id=run_id, step=None)
-    if run_id and tracking.client().get_run(run_id).data.tags.get(LAST) == of:
+    if series and series.data.tags.get(LAST) == of:
         message = f"Nothing to do: version {champion.number} has been judged on these rows."
         return found.model_copy(update={"message": message})
     network = load_network(tracking.download(champion.trained.checkpoint.best_uri))
@@ -59,15 +60,6 @@ def judge_newest(config: CompareConfig, champion: Version) -> Watched:
             "message": f"Version {champion.number} judged on {dataset.test.count:,} examples: point {step}.",
         }
     )
-
-
-def _find(name: str) -> str | None:
-    """The run of the series, or None."""
-    experiment = tracking.client().get_experiment_by_name(name)
-    if experiment is None:
-        return None
-    runs = tracking.client().search_runs([experiment.experiment_id], f"tags.`{tracking.TAG}flow` = 'evaluate'")
-    return str(runs[0].info.run_id) if runs else None
 
 
 @contextmanager

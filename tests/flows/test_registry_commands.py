@@ -3,17 +3,13 @@
 They are made once; each test works on a copy of the directory, in which MLflow's paths are the copy's.
 """
 
-import io
 import json
 import re
 import shutil
-import signal
 import sqlite3
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +17,17 @@ import mlflow.pytorch
 import numpy as np
 import pandas as pd
 import pytest
+from commands import lstm_flows, plain, webhook, working_in
 from conftest import free_port
 from mlflow.entities.model_registry import ModelVersion
 from prefect.client.schemas.objects import StateType
 
-from flows.cli import main
 from flows.compare import compare
 from flows.evaluate import evaluate
 from flows.fine_tune import fine_tune
 from lstm_models.config import EvaluateConfig, FineTuneConfig
 from lstm_models.held_out import NotHeldOut
-from tasks import inside, reporting, tracking
+from tasks import tracking
 from tasks.references import FineTuned, Judged, Watched
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,30 +46,6 @@ def demand(rows: int) -> None:
     load = 10 + 3 * np.sin(2 * np.pi * hours / 24) + 0.3 * np.random.default_rng(0).normal(size=rows)
     time = pd.date_range("2024-01-01", periods=rows, freq="h").astype(str)
     pd.DataFrame({"time": time, "load": np.round(load, 4)}).to_csv("demand.csv", index=False)
-
-
-@contextmanager
-def working_in(directory: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(directory)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
-        yield
-
-
-@contextmanager
-def plain() -> Iterator[None]:
-    """No pictures, and a placeholder for the exported program: these take longer than all the rest."""
-
-    def save(path: str, mlflow_model: Any, **_: Any) -> None:
-        Path(path).mkdir()
-        Path(path, "program").write_text("a placeholder")
-        mlflow_model.save(str(Path(path, "MLmodel")))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inside, "log_gates", lambda *_: None)
-        patch.setattr(reporting, "_figures", lambda *_: {})
-        patch.setattr(mlflow.pytorch, "save_model", save)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -121,39 +93,10 @@ def here(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def posts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+def posts() -> Iterator[list[dict[str, Any]]]:
     """What a webhook is sent."""
-    found: list[dict[str, Any]] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        monkeypatch.setenv("LSTM_FLOWS_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with webhook() as found:
         yield found
-        server.shutdown()
-        thread.join()
-
-
-def lstm_flows(*arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process, in the working directory: exit code, standard output, standard error."""
-    out, errors = io.StringIO(), io.StringIO()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as exited:
-            main(arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert isinstance(exited.value.code, int)
-    return exited.value.code, out.getvalue(), errors.getvalue()
 
 
 def history() -> dict[int, dict[str, Any]]:

@@ -3,7 +3,6 @@
 A newcomer's process on a table of theirs is started first, and works while the other runs are made in this process.
 """
 
-import io
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +20,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy
+from commands import lstm_flows, working_in
 from conftest import eventually, free_port, running
 from mlflow.entities import Run
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from flows.cli import main
 from lstm_models.intervals import block_bootstrap, paired_difference
 from tasks import inside, tracking
 from tasks.references import Comparison, Result
@@ -139,29 +138,6 @@ class Ran(NamedTuple):
         found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
         last = max(place for place, run in enumerate(found) if "mlflow.parentRunId" not in run.data.tags)
         return list(found[last:])
-
-
-def lstm_flows(*arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process, in the working directory: exit code, standard output, standard error."""
-    out, errors = io.StringIO(), io.StringIO()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as exited:
-            main(arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert isinstance(exited.value.code, int)
-    return exited.value.code, out.getvalue(), errors.getvalue()
-
-
-@contextmanager
-def working_in(directory: Path) -> Iterator[None]:
-    """A working directory with an MLflow of its own; what loading a model sets for good is undone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(directory)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
-        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        yield
 
 
 @contextmanager
