@@ -1,14 +1,20 @@
 """What is watched, and written, while a training runs."""
 
+import logging
 import math
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lstm_models.checkpoint import CheckpointError, is_same_training, write
 from lstm_models.module import SequenceModule
+
+logger = logging.getLogger("lstm_flows")
 
 
 class Best(L.Callback):
@@ -67,36 +73,66 @@ class Snapshots(L.Callback):
     """Writes a checkpoint every so many steps or minutes, from which the training goes on to the last bit.
 
     One that is due with an epoch's last step is written when the epoch is complete, its validation included. None is
-    written once the loss has become NaN or infinite.
+    written once the loss has become NaN or infinite. One that can't be written, as on a full disk, is a warning: the
+    one before stays, and the training goes on.
+
+    Where SIGTERM is waited for (takes_sigterm), the step is finished, one is written, and the training is left.
+
+    Args:
+        path: the checkpoint file to write.
+        steps: how often, in steps; none: not by steps.
+        minutes: how often, in minutes; none: not by time.
+        written: what to do when one has been written.
     """
 
-    def __init__(self, path: Path, steps: int | None, minutes: float | None) -> None:
+    def __init__(
+        self, path: Path, steps: int | None, minutes: float | None, written: Callable[[], object] = lambda: None
+    ) -> None:
         self.path = path
         self.steps = steps
         self.seconds = math.inf if minutes is None else 60 * minutes
+        self.written = written
+        self.takes_sigterm = False
+        self.terminated = False
         self._due = False
 
+    def terminate(self, *_: object) -> None:
+        """What to do on SIGTERM."""
+        self.terminated = True
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._written = time.monotonic()
+        self._last = time.monotonic()  # no clock that can be set
+        if self.takes_sigterm:  # Lightning's own handler may end the training where there is no checkpoint
+            signal.signal(signal.SIGTERM, self.terminate)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         by_steps = self.steps is not None and trainer.global_step % self.steps == 0
-        self._due = by_steps or time.monotonic() - self._written >= self.seconds
+        self._due = by_steps or self.terminated or time.monotonic() - self._last >= self.seconds
         if self._due and batch_idx + 1 < trainer.num_training_batches:
             self._write(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._due:
+        if self._due or self.terminated:
             self._write(trainer, pl_module)
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SequenceModule)
         self._due = False
         if not pl_module.diverged:
-            for logger in trainer.loggers:
-                if isinstance(logger, Buffered):  # or else points before the checkpoint could be lost in a crash
-                    logger.flush()
+            self._try_to_write(trainer)
+        if self.terminated:
+            raise SIGTERMException
+
+    def _try_to_write(self, trainer: L.Trainer) -> None:
+        try:
+            for curves in trainer.loggers:
+                if isinstance(curves, Buffered):  # or else points before the checkpoint could be lost in a crash
+                    curves.flush()
             write(trainer, self.path)
-            self._written = time.monotonic()
+        except OSError as error:
+            logger.warning("%s: no checkpoint could be written: %s; the training goes on", self.path, error.strerror)
+        else:
+            self.written()
+        self._last = time.monotonic()

@@ -197,13 +197,10 @@ def check_resumable(
             in the middle of an epoch of other batches.
     """
     checkpoint = read(path)
-    # Lightning counts complete epochs, in the middle of one too: there it is one less than at that epoch's end
     epochs, patience = checkpoint["epoch"], contender.training.patience
     if epochs >= max_epochs:
         raise CheckpointError(f"{path}: trained for {epochs} epochs; max_epochs {max_epochs} adds none")
-    same = not further and is_same_training(checkpoint, max_epochs)
-    waited = checkpoint["best"]["waited"] if same and "best" in checkpoint else 0
-    if patience is not None and waited >= patience:
+    if not further and has_ended(checkpoint, contender, max_epochs):
         raise CheckpointError(
             f"{path}: ended after {epochs} epochs, by patience {patience}; with max_epochs {max_epochs} it stays so"
         )
@@ -214,6 +211,15 @@ def check_resumable(
 def is_same_training(checkpoint: dict[str, Any], max_epochs: int | None) -> bool:
     """Whether to train on to max_epochs is to go on with the training that wrote the checkpoint."""
     return bool(checkpoint["lstm_flows"].get("max_epochs") == max_epochs)
+
+
+def has_ended(checkpoint: dict[str, Any], contender: Contender, max_epochs: int) -> bool:
+    """Whether the training to max_epochs has written the checkpoint at its end: by their number, or by patience."""
+    if not is_same_training(checkpoint, max_epochs):
+        return False
+    patience, waited = contender.training.patience, checkpoint.get("best", {}).get("waited", 0)
+    # Lightning counts complete epochs, in the middle of one too: there it is one less than at that epoch's end
+    return bool(checkpoint["epoch"] >= max_epochs or (patience is not None and waited >= patience))
 
 
 def is_mid_epoch(checkpoint: dict[str, Any]) -> bool:

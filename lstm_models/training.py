@@ -2,9 +2,10 @@
 
 import logging
 import signal
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,10 @@ from lstm_models.checkpoint import (
     check_resumable,
     check_same_network,
     describe,
+    has_ended,
     load_network,
     newest,
+    read,
     write,
 )
 from lstm_models.config import Contender
@@ -74,6 +77,7 @@ def fit(
     further: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[L.Callback] = (),
+    on_snapshot: Callable[[], object] = lambda: None,
 ) -> Fit:
     """Train a contender, from its seed or on from a checkpoint, and write the checkpoint of its last epoch.
 
@@ -102,6 +106,9 @@ def fit(
         loggers: Lightning's, for the curves. What an interrupted training has logged after its checkpoint is logged
             once more, the same.
         callbacks: Lightning's, beside the ones that keep the random state, watch the validation, write checkpoints.
+        on_snapshot: called when a checkpoint has been written on the way.
+
+    On SIGTERM the step is finished and a checkpoint written; then happens what would have happened without.
 
     Raises:
         ValueError: if both resume_from and warm_from are given.
@@ -126,7 +133,8 @@ def fit(
         check_resumable(resume_from, contender, batches, max_epochs, further)
     module = SequenceModule(network, training)
     best = Best(best_to, training.patience, further) if dataset.validation else None
-    snapshots = Snapshots(save_to, training.checkpoint_every_n_steps, training.checkpoint_every_n_minutes)
+    how_often = training.checkpoint_every_n_steps, training.checkpoint_every_n_minutes
+    snapshots = Snapshots(save_to, *how_often, on_snapshot)
     with _quiet_lightning():
         trainer = L.Trainer(
             accelerator=training.device,
@@ -143,18 +151,35 @@ def fit(
             enable_model_summary=False,
         )
         began = time.perf_counter()
-        with _ctrl_c_as_usual(), _threads(training.threads):
-            trainer.fit(
-                module,
-                train_dataloaders=batches,
-                val_dataloaders=BatchLoader(dataset.validation, batch_size=AT_ONCE) if dataset.validation else None,
-                ckpt_path=resume_from,
-                weights_only=True,
-            )
-        seconds = time.perf_counter() - began
-        write(trainer, save_to)
+        with _sigterm_after(snapshots):
+            with _ctrl_c_as_usual(), _threads(training.threads):
+                trainer.fit(
+                    module,
+                    train_dataloaders=batches,
+                    val_dataloaders=BatchLoader(dataset.validation, batch_size=AT_ONCE) if dataset.validation else None,
+                    ckpt_path=resume_from,
+                    weights_only=True,
+                )
+            seconds = time.perf_counter() - began
+            write(trainer, save_to)
     epoch, loss = (best.epoch, best.loss) if best else (trainer.current_epoch, module.epoch_loss)
     return Fit(trainer.current_epoch, trainer.global_step, module.epoch_loss, seconds, epoch, loss)
+
+
+def outcome(path: Path, contender: Contender, max_epochs: int) -> Fit | None:
+    """What a training to max_epochs has done, by its last checkpoint, if that is of its end; or None.
+
+    The seconds, and the last epoch's loss where none was logged, are not there: 0 and NaN.
+
+    Raises:
+        CheckpointError: as `checkpoint.read`.
+    """
+    checkpoint = read(path)
+    if not has_ended(checkpoint, contender, max_epochs):
+        return None
+    epochs, loss = checkpoint["epoch"], checkpoint["epoch_so_far"]["epoch_loss"]
+    best = checkpoint.get("best") or {"epoch": epochs, "loss": loss}
+    return Fit(epochs, checkpoint["global_step"], loss, 0.0, best["epoch"], best["loss"])
 
 
 @contextmanager
@@ -186,6 +211,24 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _sigterm_after(snapshots: Snapshots) -> Iterator[None]:
+    """Let SIGTERM wait until the step is done and a checkpoint written."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield  # other threads get no signals
+        return
+
+    snapshots.takes_sigterm = True
+    signal.signal(signal.SIGTERM, snapshots.terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if snapshots.terminated:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

@@ -36,10 +36,10 @@ class Training(Config):
     threads: int | None = Field(None, ge=1, description="torch's threads while training; none: as many as torch takes")
     log_every_n_steps: int = Field(50, ge=1, description="steps between two points of a curve")
     checkpoint_every_n_steps: int | None = Field(
-        None, ge=1, description="steps between two checkpoints, to go on from after a crash; none: only at the end"
+        None, ge=1, description="steps between two checkpoints, to go on from after a crash; none: not by steps"
     )
     checkpoint_every_n_minutes: float | None = Field(
-        None, gt=0, description="minutes between two checkpoints, to go on from after a crash; none: only at the end"
+        1.0, gt=0, description="minutes between two checkpoints, to go on from after a crash; none: not by time"
     )
     log_outputs: bool = Field(
         False, description="draw a curve out_<label> of the latest prediction for each label, as the tutorial does"

@@ -1,8 +1,11 @@
 """A checkpoint from the middle of an epoch: the training goes on from it as if it had never been interrupted."""
 
+import errno
 import math
 import os
 import re
+import signal
+import time
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +25,7 @@ from lstm_models.data.dataset import Dataset, in_sample
 from lstm_models.data.examples import Windows
 from lstm_models.data.tables import Sequences
 from lstm_models.module import NonFiniteLoss
-from lstm_models.training import Fit, fit
+from lstm_models.training import Fit, fit, outcome
 
 SEED = 11
 EPOCHS = 3
@@ -78,6 +81,19 @@ class Crashes(L.Callback):
                 raise error
 
         setattr(self, hook, crash)
+
+
+class Terminates(L.Callback):
+    """Sends SIGTERM to this process in one of a step's hooks."""
+
+    def __init__(self, step: int, hook: str) -> None:
+        def terminate(trainer: L.Trainer, *_: Any) -> None:
+            if trainer.global_step >= step and not self.done:
+                self.done = True
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        self.done = False
+        setattr(self, hook, terminate)
 
 
 @dataclass
@@ -355,6 +371,80 @@ def test_a_crash_while_it_is_written_leaves_the_checkpoint_before(
     first = run(case, tmp_path, Crashes(99))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert content(first.last)["global_step"] == 3
+
+
+@pytest.mark.parametrize("name", ["hand_built, windows", "hand_built, sequences"])
+def test_on_sigterm_a_checkpoint_is_written_after_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """At every step, within it and in the validation after it; then the handler is called that was there before."""
+    case, whole = every(CASES[name], None), straight(name)
+
+    def terminated(*_: Any) -> None:
+        raise Crash
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        assert whole.done is not None
+        epoch = 4 if case[1].validation is None else 5
+        for step in range(1, whole.done.steps):
+            steps_done = {"on_train_batch_start": step + 1, "on_train_batch_end": step + (step % epoch > 0)}
+            if case[1].validation:
+                steps_done["on_validation_start"] = -(-step // epoch) * epoch
+            for hook, expected in steps_done.items():
+                folder = tmp_path / f"{step}-{hook}"
+                folder.mkdir()
+                terminates = Terminates(step, hook)
+                first = run(case, folder, terminates)
+                assert terminates.done
+                assert signal.getsignal(signal.SIGTERM) is terminated
+                assert content(first.last)["global_step"] == expected
+                done = outcome(first.last, case[0], EPOCHS)
+                assert (done is not None) == (content(first.last)["global_step"] == whole.done.steps)
+                if done:
+                    assert replace(done, loss=0.0) == replace(whole.done, seconds=0.0, loss=0.0)
+                    assert done.loss == whole.done.loss or case[1].validation is None
+                    assert_same_content(first.last, whole.last)
+                else:
+                    then = go_on(case, folder)
+                    assert_same_run(then, whole)
+                    assert_whole_curve(first, then, whole)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_full_disk_is_a_warning_and_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "hand_built, sequences"
+    written, whole = [], L.Trainer.save_checkpoint
+
+    def full(trainer: L.Trainer, path: Path, *args: Any) -> None:
+        whole(trainer, path, *args)
+        if trainer.global_step == 6:
+            os.truncate(path, path.stat().st_size // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", full)
+    done = run(every(CASES[name], 3), tmp_path, on_snapshot=lambda: written.append(content(tmp_path / "last.ckpt")))
+    assert caplog.messages == [
+        f"{tmp_path}/last.ckpt: no checkpoint could be written: No space left on device; the training goes on"
+    ]
+    assert [checkpoint["global_step"] for checkpoint in written] == [3, 9]
+    assert_same_run(done, straight(name))
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "last.ckpt.previous"}
+
+
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither how often checkpoints are written, nor what comes of the training."""
+    name, now = "hand_built, sequences", time.time()
+    times = iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(times))
+    written: list[int] = []
+    case = every(CASES[name], None, checkpoint_every_n_minutes=1e-9)
+    done = run(case, tmp_path, on_snapshot=lambda: written.append(content(tmp_path / "last.ckpt")["global_step"]))
+    assert written == [*range(1, 12)]  # the twelfth is the last: it is written when the training has ended
+    assert_same_run(done, straight(name))
 
 
 def test_no_checkpoint_is_written_once_the_loss_is_no_number(tmp_path: Path) -> None:
