@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lstm_models.config import EvaluateConfig, FineTuneConfig
     from tasks.references import Comparison, Drifted, FineTuned, Watched
 
+NEWEST = "newest"
 DONE, RUN_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -46,27 +47,55 @@ def cli() -> None:
     """Train, continue, register and compare LSTMs, hand-built and built-in."""
 
 
+def resumable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--resume, by itself or with a run's id."""
+    return click.option(
+        "--resume", metavar="[RUN_ID]", is_flag=False, flag_value=NEWEST,
+        help="Go on with the newest run that was interrupted, or with RUN_ID, as it was begun.",
+    )(command)  # fmt: skip
+
+
+def _resumes_alone(context: click.Context, *others: str) -> None:
+    """An interrupted run has its own configuration: nothing beside it is taken."""
+    for name in others:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            shown = next(parameter for parameter in context.command.params if parameter.name == name)
+            raise click.UsageError(
+                f"{shown.opts[0] if isinstance(shown, click.Option) else shown.human_readable_name} with --resume: an "
+                "interrupted run goes on as it was begun; leave it out"
+            )
+
+
 @cli.command(epilog="Example: lstm-flows compare tutorial --set seed=7 --set contenders.built_in=null")
 @click.argument("source", metavar="[RECIPE or FILE.yaml]", default="tutorial")
 @click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change one setting; KEY is dotted.")
 @click.option("--again", is_flag=True, help="Train even if an equal run has finished before.")
+@resumable
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration as YAML; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @verbosity
 @click.pass_context
 def compare(
-    context: click.Context, source: str, changes: tuple[str, ...], again: bool, dry_run: bool, as_json: bool
+    context: click.Context,
+    source: str,
+    changes: tuple[str, ...],
+    again: bool,
+    resume: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Train, fine-tune, evaluate, register and compare a recipe's contenders."""
     from flows import recipes
 
+    if resume:
+        _resumes_alone(context, "source", "changes", "again", "dry_run")
     config = recipes.load(source, changes)
     if dry_run:
         click.echo(config.to_yaml(), nl=False)
         return
     options = context.ensure_object(dict)
     session.prepare(**options)
-    comparison: Comparison = session.run("flows.compare:compare", config, again)
+    comparison: Comparison = session.run("flows.compare:compare", config, again, resume)
     if as_json:
         click.echo(comparison.model_dump_json())
     else:
@@ -83,14 +112,19 @@ def on_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.command(name="fine-tune", epilog="Example: lstm-flows fine-tune demand --set epochs=10 --set margin=0.02")
 @on_experiment
+@resumable
 @verbosity
 @click.pass_context
-def fine_tune(context: click.Context, experiment: str, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def fine_tune(
+    context: click.Context, experiment: str, changes: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool
+) -> None:
     """Let the champion go on with its table as it is now, and promote what comes of it if it is better."""
     from lstm_models.config import FineTuneConfig
 
+    if resume:
+        _resumes_alone(context, "changes", "dry_run")
     what = "flows.fine_tune:fine_tune", FineTuneConfig, _show_fine_tuned
-    _go_on(context, *what, experiment, changes, dry_run, as_json)
+    _go_on(context, *what, experiment, changes, dry_run, as_json, resume)
 
 
 @cli.command(epilog="Example: lstm-flows evaluate demand")
@@ -114,6 +148,7 @@ def _go_on(
     changes: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
+    *further: object,
 ) -> None:
     """Call a flow on an experiment's model, and show what it answers."""
     from flows import recipes
@@ -124,7 +159,7 @@ def _go_on(
         return
     options = context.ensure_object(dict)
     session.prepare(**options)
-    answer = session.run(entrypoint, config)
+    answer = session.run(entrypoint, config, *further)
     if as_json:
         click.echo(answer.model_dump_json())
     else:

@@ -18,8 +18,9 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from lstm_models import comparison
 from lstm_models.config import CompareConfig, UserError
 from tasks import notices, tracking
+from tasks.answers import once
 from tasks.differences import verdict
-from tasks.references import Holder, Judged, Result
+from tasks.references import Holder, Judged, ParentRun, Result
 from tasks.retries import MAY_PASS
 
 CROWNED = f"{tracking.TAG}champion."  # and when: a version's tag, each time that it becomes champion
@@ -30,14 +31,16 @@ class RollbackError(UserError):
 
 
 @task(**MAY_PASS)
+@once
 def choose_champion(
-    config: CompareConfig, results: list[Result], veto: str | None = None
+    config: CompareConfig, results: list[Result], parent: ParentRun, veto: str | None = None
 ) -> tuple[Holder, Holder | None]:
     """Hold the best of these against the registry's champion, and set the alias that follows.
 
     Args:
         config: whose margin the best has to clear.
         results: of registered models, and others, which are passed over.
+        parent: the run that decides.
         veto: why none of them may become champion; None: one may.
 
     Returns:
@@ -51,17 +54,16 @@ def choose_champion(
         best, takes_over = comparison.choose(candidates, held, verdict, config.margin)
         assert isinstance(best, Result)
         assert best.version is not None
-        if incumbent and tracking.number(incumbent) == best.version:  # this task's earlier try did it
-            return _holder(incumbent, "champion"), None
         version = tracking.client().get_model_version(name, str(best.version))
-        if incumbent and (veto or not takes_over):
+        if incumbent and tracking.number(incumbent) == best.version:  # this task's earlier try did it
+            why = reigns([version])[-1].why
+        elif incumbent and (veto or not takes_over):
             tracking.client().set_registered_model_alias(name, "challenger", version.version)
             return _holder(incumbent, "champion"), _holder(version, "challenger")
-        than = (
-            f"better than version {tracking.number(incumbent)}'s {held.loss:.6g}" if incumbent and held else "the first"
-        )
-        why = f"loss {best.loss:.6g}, {than}"
-        _crown(version, why)
+        else:
+            of = f"better than version {tracking.number(incumbent)}'s {held.loss:.6g}" if incumbent and held else ""
+            why = f"loss {best.loss:.6g}, {of or 'the first'}"
+            _crown(version, why)
     notices.send("promotion", f"{name}: version {best.version} is champion now: {why}", experiment=name)
     return _holder(version, "champion"), None
 
@@ -137,14 +139,18 @@ class Reign(NamedTuple):
 
 
 def reigns(versions: list[ModelVersion]) -> list[Reign]:
-    """Who became champion when, the earliest first."""
+    """Who became champion when, the earliest first.
+
+    A version that follows itself became champion once: the first time, something broke off before the alias was set.
+    """
     found = []
     for version in versions:
         for key, told in version.tags.items():
             if key.startswith(CROWNED):
                 since = datetime.datetime.fromisoformat(key.removeprefix(CROWNED))
                 found.append(Reign(since, tracking.number(version), **json.loads(told)))
-    return sorted(found)
+    found.sort()
+    return [one for one, then in zip(found, [*found[1:], None], strict=True) if not then or then.version != one.version]
 
 
 def was_champion(version: ModelVersion) -> bool:

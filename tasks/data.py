@@ -15,6 +15,7 @@ from lstm_models.config import AnyData, CompareConfig, TableData
 from lstm_models.data import source, tables
 from lstm_models.data.dataset import Dataset, load, of_table, read
 from tasks import provenance, tracking
+from tasks.answers import once
 from tasks.references import DatasetRef, DatasetSummary, ParentRun
 from tasks.retries import MAY_PASS
 
@@ -34,6 +35,7 @@ def look_at_data(config: CompareConfig) -> str:
 
 
 @task(task_run_name="read {config.data.kind} data", **MAY_PASS)
+@once
 def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
     """Read the table, store it with the parent run, and note there what it holds and what is made of it."""
     table = read(config.data)

@@ -6,12 +6,14 @@ from lstm_models.config import FineTuneConfig
 from lstm_models.data.dataset import Dataset
 from lstm_models.drift import drifts
 from tasks import tracking
+from tasks.answers import once
 from tasks.data import load_dataset
 from tasks.references import DatasetRef, Drifted, ParentRun, Version
 from tasks.retries import MAY_PASS
 
 
 @task(**MAY_PASS)
+@once
 def measure_drift(version: Version, dataset: DatasetRef, parent: ParentRun) -> list[Drifted]:
     """Hold a dataset's test rows against the version's training rows, feature by feature, and log it to the parent."""
     found = drift_of(version, load_dataset(dataset))

@@ -19,6 +19,7 @@ from lstm_models.prediction import as_table
 from lstm_models.replicas import Replicas
 from lstm_models.training import new_network
 from tasks import champions, inside, tracking
+from tasks.answers import once
 from tasks.data import load_dataset
 from tasks.references import Baseline, CheckpointRef, Copies, DatasetRef, ParentRun, Result, Version
 from tasks.retries import MAY_PASS
@@ -27,6 +28,7 @@ MOST_INLINE = 100  # predictions that a result carries itself
 
 
 @task(task_run_name="evaluate {contender}, untrained", **MAY_PASS)
+@once
 def evaluate_untrained(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> Result:
     """Judge a contender as its seed makes it. It has no run of its own: the figures go to the parent."""
     data = load_dataset(dataset)
@@ -36,12 +38,14 @@ def evaluate_untrained(config: CompareConfig, contender: str, dataset: DatasetRe
 
 
 @task(task_run_name="evaluate {checkpoint.contender}, {checkpoint.phase}", **MAY_PASS)
+@once
 def evaluate(config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef) -> Result:
     """Judge a training's best checkpoint on a dataset."""
     return _of_checkpoint(config, checkpoint, dataset, checkpoint.run_id, "")
 
 
 @task(task_run_name="evaluate version {version.number}, the champion", **MAY_PASS)
+@once
 def evaluate_champion(config: CompareConfig, version: Version, dataset: DatasetRef, parent: ParentRun) -> Result:
     """Judge a champion on a dataset. The figures go to the parent; the version's judgement is now this one."""
     result = _of_checkpoint(config, version.trained.checkpoint, dataset, parent.run_id, "champion")
@@ -60,6 +64,7 @@ def _of_checkpoint(
 
 
 @task(**MAY_PASS)
+@once
 def evaluate_baselines(dataset: DatasetRef, parent: ParentRun) -> list[Baseline]:
     """Judge what needs little or no learning; in sample there is nothing to hold it against."""
     data = load_dataset(dataset)

@@ -13,7 +13,7 @@ from lstm_models.data.tables import TableError
 from lstm_models.held_out import Parts, check_held_out, joined, parts
 from tasks import tracking
 from tasks.data import digest, load_dataset, schema
-from tasks.references import CheckpointRef, DatasetRef, Trained, Version
+from tasks.references import CheckpointRef, DatasetRef, Interrupted, Trained, Version
 from tasks.retries import MAY_PASS
 
 FILE = "training.json"
@@ -89,12 +89,14 @@ def find_version(experiment: str, number: int | None = None) -> Version:
 
 
 @task(**MAY_PASS)
-def find_champion(experiment: str) -> Version | None:
-    """The version with the alias champion, or None.
+def find_champion(experiment: str, interrupted: Interrupted | None = None) -> Version | None:
+    """The version with the alias champion, or None; for an interrupted run, the one that had it when the run began.
 
     Raises:
         LineageError: if it can't be continued.
     """
+    if interrupted:
+        return None if interrupted.champion is None else _version(experiment, interrupted.champion)
     champion = tracking.find_alias(experiment, "champion")
     return None if champion is None else _version(experiment, tracking.number(champion))
 

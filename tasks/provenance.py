@@ -14,7 +14,7 @@ from typing import cast
 
 import psutil
 
-from lstm_models.config import CELLS, AnyModel, CompareConfig, HandBuilt
+from lstm_models.config import CELLS, AnyModel, CompareConfig, FineTuneConfig, HandBuilt
 from lstm_models.network import build_cell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def check_cells(config: CompareConfig) -> None:
             build_cell(contender.model)
 
 
-def fingerprint(config: CompareConfig, dataset_digest: str, asked: str = "") -> str:
+def fingerprint(config: CompareConfig, dataset_digest: str, asked: FineTuneConfig | None = None) -> str:
     """The same for the same configuration, data and code, that of the user's own cells included, and what was asked for
     beside the configuration.
 
@@ -68,7 +68,9 @@ def fingerprint(config: CompareConfig, dataset_digest: str, asked: str = "") -> 
         ConfigError: if a cell can't be had.
     """
     cells = [cell_digest(contender.model) for contender in config.contenders.values()]
-    parts = [config.model_dump_json(), dataset_digest, asked, code_digest(), *cells]
+    # how many versions are kept afterwards makes no other challenger
+    further = asked.model_dump_json(exclude={"keep"}) if asked else ""
+    parts = [config.model_dump_json(), dataset_digest, further, code_digest(), *cells]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

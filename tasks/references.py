@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lstm_models.comparison import Verdict
-from lstm_models.config import AnyData, CompareConfig, Output, Phase
+from lstm_models.config import AnyData, CompareConfig, FineTuneConfig, Output, Phase
 from lstm_models.data.series import Rows
 from lstm_models.held_out import Parts
 
@@ -24,7 +24,18 @@ class ParentRun(Reference):
     experiment_id: str
     experiment: str
     tensorboard_dir: str
-    asked: str = Field("", description="what was asked for beside the configuration")
+    asked: FineTuneConfig | None = Field(None, description="what was asked for beside the configuration")
+
+
+class Interrupted(Reference):
+    """A flow run's MLflow run that did not come to its end, and what it was about.
+
+    champion: the version that was champion when it began, of a flow that goes on with one; None: nobody was.
+    """
+
+    parent: ParentRun
+    config: CompareConfig
+    champion: int | None = None
 
 
 class DatasetRef(Reference):

@@ -47,6 +47,8 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: Result, d
     if made := tracking.versions(name, checkpoint.run_id):  # by this task's earlier try
         return _registered(made[0], checkpoint, result)
     experiment_id = tracking.experiment_id(name)
+    for left in client.search_logged_models([experiment_id], f"source_run_id = '{checkpoint.run_id}'"):
+        tracking.remove_model(left.model_id)  # a try that broke off made it
     tags = {
         "contender": checkpoint.contender,
         "phase": checkpoint.phase,

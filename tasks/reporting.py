@@ -15,6 +15,7 @@ from lstm_models.config import PHASES, CompareConfig
 from lstm_models.data.dataset import Dataset
 from lstm_models.evaluation import HEADLINES
 from tasks import text, tracking
+from tasks.answers import once
 from tasks.data import load_dataset, summary
 from tasks.differences import difference
 from tasks.references import (
@@ -36,6 +37,7 @@ LOSSES = {"number": "squared error", "forecast": "squared error, scaled", "class
 
 
 @task(**MAY_PASS)
+@once
 def report(
     config: CompareConfig,
     dataset: DatasetRef,
@@ -54,6 +56,7 @@ def report(
 
 
 @task(**MAY_PASS)
+@once
 def report_fine_tuning(
     config: CompareConfig,
     dataset: DatasetRef,

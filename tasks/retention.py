@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from prefect import task
 
 from tasks import champions, lineage, tracking
@@ -37,20 +36,12 @@ def prune(experiment: str, keep: int) -> list[str]:
     for removal in removals:
         version = removal.version
         for run_id, folder in removal.folders:
-            _of(run_id).delete_artifacts(folder)
+            tracking.artifacts_of(run_id).delete_artifacts(folder)
         client.set_model_version_tag(experiment, str(version.version), lineage.PRUNED, "true")
         if removal.whole:  # the version last: as long as it is there, a prune that broke off can be repeated
-            _remove_model(str(version.source).removeprefix("models:/"))
+            tracking.remove_model(str(version.source).removeprefix("models:/"))
             client.delete_model_version(experiment, str(version.version))
     return [str(removal) for removal in removals]
-
-
-def _remove_model(model_id: str) -> None:
-    client = tracking.client()
-    model = tracking.existing(lambda: client.get_logged_model(model_id))
-    if model is not None:  # or else a prune that broke off did it
-        _at(model.artifact_location).delete_artifacts()
-        client.delete_logged_model(model_id)
 
 
 def plan(experiment: str, keep: int) -> list[Removal]:
@@ -74,7 +65,7 @@ def plan(experiment: str, keep: int) -> list[Removal]:
             continue
         folders = [folder for folder in _folders(version) if folder not in needed]
         needed |= set(folders)  # by now they go with this one
-        sizes = [_size(_of(run_id), folder) for run_id, folder in folders]
+        sizes = [_size(tracking.artifacts_of(run_id), folder) for run_id, folder in folders]
         removals.append(Removal(version, whole, folders, sum(sizes)))
     return removals
 
@@ -97,15 +88,6 @@ def _folders(version: ModelVersion) -> list[tuple[str, str]]:
         return found
     run_id, folder = uri.removeprefix("runs:/").split("/")[:2]
     return [*found, (run_id, folder)]
-
-
-def _of(run_id: str) -> Any:
-    return _at(tracking.client().get_run(run_id).info.artifact_uri)
-
-
-def _at(place: str) -> Any:
-    """Where artifacts lie: MLflow's client has no way to remove them, but what it stores them with has."""
-    return get_artifact_repository(place)
 
 
 def _size(repository: Any, path: str) -> int:

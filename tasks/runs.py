@@ -1,4 +1,4 @@
-"""The runs of one flow run: parent and children, how they end, and whether an equal one is there already."""
+"""The runs of one flow run: parent and children, how they begin, are taken up, and end."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,18 +6,16 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import prefect.runtime.flow_run
-from mlflow.exceptions import MlflowException
-from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from lstm_models import yaml_text
 from lstm_models.config import CompareConfig, FineTuneConfig
 from tasks import provenance, tracking
-from tasks.references import Comparison, ParentRun, Version
-from tasks.retries import MAY_PASS
+from tasks.references import Interrupted, ParentRun, Version
 
+CONFIG_FILE = "config.yaml"
 RESULT_FILE = "comparison.json"
+CHAMPION = "champion"  # the parameter that names the version which was champion when a run began
 TENSORBOARD_DIR = "tensorboard"
 
 
@@ -26,13 +24,13 @@ class Work:
     """What a flow run does, as its MLflow run tells it.
 
     flow: the flow's name. config: what is trained, and how. note: a sentence on it. asked: what was asked for beside
-    the configuration, as YAML. params: what tells such runs apart in a list.
+    the configuration. params: what tells such runs apart in a list.
     """
 
     flow: str
     config: CompareConfig
     note: str
-    asked: str = ""
+    asked: FineTuneConfig | None = None
     params: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -46,16 +44,22 @@ def comparison(config: CompareConfig) -> Work:
     )
 
 
-def continuation(config: CompareConfig, asked: FineTuneConfig, version: Version) -> Work:
-    """One version, which goes on."""
+def continuation(
+    config: CompareConfig, asked: FineTuneConfig, version: Version, champion: Version | None = None
+) -> Work:
+    """One version, which goes on, to be held against the champion."""
     return Work(
         "fine_tune",
         config,
         f"Version {version.number}, {version.contender}, goes on with the table as it is now ({asked.mode}). The "
         "challenger is a child run; how the champion does on the same rows stands here, under champion.",
-        # how many versions are kept afterwards makes no other challenger
-        yaml_text.write(asked.model_dump(mode="json", exclude={"keep"}) | {"version": version.number}),
-        {"mode": asked.mode, "continues": version.number, "epochs": asked.epochs},
+        asked.model_copy(update={"version": version.number}),
+        {
+            "mode": asked.mode,
+            "continues": version.number,
+            "epochs": asked.epochs,
+            CHAMPION: champion.number if champion else "none",
+        },
     )
 
 
@@ -74,34 +78,37 @@ def start_parent(work: Work) -> ParentRun:
         f"{work.flow} {config.experiment}",
         tags={
             "flow": work.flow,
+            "code": provenance.code_digest(),
             "prefect_flow_run_id": prefect.runtime.flow_run.id or "none",
             **{f"version.{package}": version for package, version in provenance.versions().items()},
         },
         note=work.note,
     )
+    return parent_run(run_id, experiment, config.experiment, work.asked)
+
+
+def parent_run(run_id: str, experiment_id: str, experiment: str, asked: FineTuneConfig | None) -> ParentRun:
+    """What tasks are told of a flow run's MLflow run; the same again when it is taken up after a crash."""
+    boards = f"{TENSORBOARD_DIR}/{experiment}/{run_id[:8]}"
     return ParentRun(
-        run_id=run_id,
-        experiment_id=experiment,
-        experiment=config.experiment,
-        tensorboard_dir=f"{TENSORBOARD_DIR}/{config.experiment}/{run_id[:8]}",
-        asked=work.asked,
+        run_id=run_id, experiment_id=experiment_id, experiment=experiment, tensorboard_dir=boards, asked=asked
     )
 
 
 @contextmanager
-def family(work: Work) -> Iterator[ParentRun]:
+def family(work: Work, interrupted: Interrupted | None = None) -> Iterator[ParentRun]:
     """Hold a parent run open, and see to it that neither it nor a child of it ends with a status that is not true.
 
     FINISHED if the block ends, FAILED on an error, KILLED on Ctrl-C or a signal; a child that the block did not finish
-    gets the same.
+    gets the same. An interrupted one is taken up, with the children that were not finished.
     """
-    parent, config = start_parent(work), work.config
+    parent = interrupted.parent if interrupted else start_parent(work)
     try:
-        what = {"seed": config.seed, "data": config.data.kind, "contenders": ", ".join(config.contenders)}
-        tracking.log_params(parent.run_id, {**what, **work.params})
-        tracking.client().log_text(parent.run_id, config.to_yaml(), "config.yaml")
-        if work.asked:
-            tracking.client().log_text(parent.run_id, work.asked, f"{work.flow}.yaml")
+        if interrupted:
+            for run_id in [parent.run_id, *_children(parent.experiment_id, parent.run_id, "!= 'FINISHED'")]:
+                tracking.reopen_run(run_id)
+        else:
+            _tell(work, parent)
         yield parent
     except BaseException as error:
         tracking.client().set_tag(parent.run_id, tracking.TAG + "error", f"{type(error).__name__}: {error}"[:5000])
@@ -110,13 +117,24 @@ def family(work: Work) -> Iterator[ParentRun]:
     end_family(parent.experiment_id, parent.run_id, "FINISHED")
 
 
+def _tell(work: Work, parent: ParentRun) -> None:
+    """Leave with a run what it is about. The configuration comes last: where it lies, the run can be taken up."""
+    config, client = work.config, tracking.client()
+    what = {"seed": config.seed, "data": config.data.kind, "contenders": ", ".join(config.contenders)}
+    tracking.log_params(parent.run_id, {**what, **work.params})
+    if work.asked:
+        client.log_text(parent.run_id, work.asked.to_yaml(), f"{work.flow}.yaml")
+    client.log_text(parent.run_id, config.to_yaml(), CONFIG_FILE)
+
+
 def end_family(experiment: str, parent: str, status: str) -> None:
-    children = tracking.client().search_runs(
-        [experiment], f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
-    )
-    for child in children:
-        tracking.client().set_terminated(child.info.run_id, status)
-    tracking.client().set_terminated(parent, status)
+    for run_id in [*_children(experiment, parent, "= 'RUNNING'"), parent]:
+        tracking.client().set_terminated(run_id, status)
+
+
+def _children(experiment: str, parent: str, status: str) -> list[str]:
+    query = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status {status}"
+    return [str(run.info.run_id) for run in tracking.client().search_runs([experiment], query)]
 
 
 def close_abandoned_runs(experiment: str) -> None:
@@ -141,38 +159,3 @@ def _has_ended(flow_run: str) -> bool:
         except (ObjectNotFound, ValueError):  # another server's
             return False
     return state is not None and state.is_final()
-
-
-@task(**MAY_PASS)
-def find_earlier(config: CompareConfig, digest: str) -> Comparison | None:
-    """The result of a finished run with the same configuration, dataset and code, whose models are still there."""
-    run_id = _find_equal(comparison(config), digest)
-    if run_id is None:
-        return None
-    try:
-        stored = tracking.download(f"runs:/{run_id}/{RESULT_FILE}").read_text()
-        found = Comparison.model_validate_json(stored)
-        for result in found.results:
-            if result.model_uri:
-                tracking.client().get_model_version(config.experiment, str(result.version))
-    except (MlflowException, OSError, ValueError):
-        return None  # deleted since, or of another version of the program: then it is made anew
-    return found.model_copy(update={"reused": True})
-
-
-@task(**MAY_PASS)
-def nothing_new(work: Work, version: Version, digest: str) -> str | None:
-    """Why there is nothing for this version to learn: the rows are those that it has, or it has been tried; or None."""
-    if digest == version.trained.dataset.digest:
-        return f"no new rows since version {version.number} was trained"
-    if run_id := _find_equal(work, digest):
-        return f"version {version.number} has gone on with these rows before, in run {run_id}"
-    return None
-
-
-def _find_equal(work: Work, digest: str) -> str | None:
-    """A finished run of the same work, on the same data, with the same code."""
-    wanted = provenance.fingerprint(work.config, digest, work.asked)
-    query = f"tags.`{tracking.TAG}fingerprint` = '{wanted}' and attributes.status = 'FINISHED'"
-    run = tracking.find_run(work.config.experiment, query)
-    return str(run.info.run_id) if run else None

@@ -2,9 +2,6 @@
 
 import getpass
 import re
-import threading
-import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -12,18 +9,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import mlflow
+import prefect.runtime.flow_run
 from filelock import FileLock
-from lightning.pytorch.loggers.logger import Logger
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from lstm_models.config import UserError
 from tasks import provenance
 
 BATCH = 1000  # points that MLflow takes at once
-SECONDS_BETWEEN_FLUSHES = 5.0  # how far the curves in the UI are behind
 TAG = "lstm_flows."
 
 T = TypeVar("T")
@@ -110,6 +107,13 @@ def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Ma
 def process_tags() -> dict[str, str]:
     """What a run tells of the process that works on it, so that a later one can see whether that is gone."""
     return {TAG + key: value for key, value in provenance.this_process().items()}
+
+
+def reopen_run(run_id: str) -> None:
+    """Let a run that has ended be RUNNING again, in this process and this flow run."""
+    client().update_run(run_id, "RUNNING")
+    tags = {**process_tags(), f"{TAG}prefect_flow_run_id": prefect.runtime.flow_run.id or "none"}
+    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 @contextmanager
@@ -210,10 +214,10 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], *, dataset_name: str,
 
 def log_curve(run_id: str, name: str, points: Mapping[int, float]) -> None:
     """Log a figure at several steps; logged again, it is no second point."""
-    curves = Curves(run_id)
-    for step, value in points.items():
-        curves.log_metrics({name: value}, step)
-    curves.flush()
+    start = client().get_run(run_id).info.start_time
+    found = [Metric(name, value, start + step, step) for step, value in points.items()]
+    for first in range(0, len(found), BATCH):
+        client().log_batch(run_id, metrics=found[first : first + BATCH])
 
 
 def read_curve(run_id: str, name: str) -> dict[int, float]:
@@ -241,52 +245,29 @@ def uri() -> str:
     return str(mlflow.get_tracking_uri())
 
 
+def artifacts_of(run_id: str) -> Any:
+    """Where a run's artifacts lie: MLflow's client has no way to remove one, but what it stores them with has."""
+    return _repository(client().get_run(run_id).info.artifact_uri)
+
+
+def _repository(uri: str) -> Any:
+    return get_artifact_repository(uri)
+
+
+def remove_model(model_id: str) -> None:
+    """Remove a model that is no version; it may be gone already."""
+    model = existing(lambda: client().get_logged_model(model_id))
+    if model is not None:
+        _repository(model.artifact_location).delete_artifacts()
+        client().delete_logged_model(model_id)
+
+
+def shown_uri() -> str:
+    """Where the tracked things lie, without a password."""
+    return re.sub(r"//[^/@]*@", "//", uri())
+
+
 def run_url(run_id: str) -> str:
     """A run's page in the MLflow UI: the server's, or the one that `lstm-flows ui` opens on a local database."""
     base = uri().rstrip("/") if uri().startswith("http") else "http://127.0.0.1:5000"
     return f"{base}/#/experiments/{client().get_run(run_id).info.experiment_id}/runs/{run_id}"
-
-
-class Curves(Logger):
-    """A Lightning logger that sends points to one MLflow run in batches, and leaves the run's status alone.
-
-    A point's time stamp derives from the run's start and the step, so that a step logged twice is stored once.
-    """
-
-    def __init__(self, run_id: str) -> None:
-        super().__init__()
-        self.run_id = run_id
-        self._client = client()
-        self._start = int(self._client.get_run(run_id).info.start_time)
-        self._points: list[Metric] = []
-        self._flushed = time.monotonic()
-        self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        return "mlflow"
-
-    @property
-    def version(self) -> str:
-        return self.run_id
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the task that starts the run logs its parameters."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        step = step or 0
-        for key, value in metrics.items():
-            if key != "epoch":  # which Lightning adds to every point
-                self._points.append(Metric(key, float(value), self._start + step, step))
-        if len(self._points) >= BATCH or time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
-            self.flush()
-
-    def flush(self) -> None:
-        with self._lock:
-            for first in range(0, len(self._points), BATCH):
-                self._client.log_batch(self.run_id, metrics=self._points[first : first + BATCH])
-            self._points.clear()
-            self._flushed = time.monotonic()
-
-    def finalize(self, status: str) -> None:
-        self.flush()

@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-import tempfile
-from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -12,28 +11,33 @@ from rich.console import Console
 
 from lstm_models.config import CompareConfig, Contender, Phase
 from lstm_models.progress import ProgressLine
-from lstm_models.training import fit
-from tasks import lineage, tracking
+from lstm_models.training import fit, outcome
+from tasks import lineage, tracking, unfinished
+from tasks.answers import once
 from tasks.data import as_input, load_dataset
 from tasks.references import CheckpointRef, DatasetRef, ParentRun
 from tasks.retries import MAY_PASS
+from tasks.sending import Sender
 
 logger = logging.getLogger("lstm_flows")
 
 
 @task(task_run_name="train {contender}", **MAY_PASS)
+@once
 def train(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> CheckpointRef:
     """Train a contender from its seed to training.max_epochs, in a run of its own."""
     return _run(config, contender, "initial", dataset, parent)
 
 
 @task(task_run_name="fine-tune {checkpoint.contender}", **MAY_PASS)
+@once
 def resume(config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef, parent: ParentRun) -> CheckpointRef:
     """Go on from a checkpoint to fine_tuning.max_epochs, in a run of its own that names the run it continues."""
     return _run(config, checkpoint.contender, "fine_tuned", dataset, parent, checkpoint)
 
 
 @task(task_run_name="warm-start {checkpoint.contender}", **MAY_PASS)
+@once
 def warm_start(
     config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef, parent: ParentRun
 ) -> CheckpointRef:
@@ -52,50 +56,60 @@ def _run(
 ) -> CheckpointRef:
     contender = config.contenders[name]
     epochs = contender.fine_tuning.max_epochs if before and not warm else contender.training.max_epochs
-    run_id = tracking.start_run(
+    run_id = unfinished.run_of(parent, f"{name}/{phase}") or tracking.start_run(
         parent.experiment_id,
         f"{name}/{phase}",
         parent=parent.run_id,
         tags={"contender": name, "phase": phase, **({"continues": before.run_id} if before else {})},
         note=_note(contender.model.kind, epochs, before, warm),
     )
-    with tracking.ended(run_id):
+    with tracking.ended(run_id), unfinished.folder(run_id) as folder:
         tracking.log_params(run_id, _params(contender, epochs, config.seed))
         tracking.log_dataset(run_id, as_input(dataset), "training")
         data = load_dataset(dataset)
-        boards = TensorBoardLogger(parent.tensorboard_dir, name=name, version=phase)
-        with tempfile.TemporaryDirectory() as directory:
-            path, best = Path(directory) / "last.ckpt", Path(directory) / "best.ckpt"
-            done = fit(
+        path, best = folder / "last.ckpt", folder / "best.ckpt"
+        step = unfinished.fetch(run_id, folder)
+        boards = TensorBoardLogger(parent.tensorboard_dir, name=name, version=phase, purge_step=step)
+        with Sender(run_id, folder) as sender:
+            done = outcome(path, contender, epochs) if step is not None else None
+            done = done or fit(
                 contender,
                 data,
                 seed=config.seed,
                 save_to=path,
                 best_to=best,
-                resume_from=tracking.download(before.uri) if before and not warm else None,
-                warm_from=tracking.download(before.best_uri) if before and warm else None,
                 max_epochs=epochs,
-                further=True,
-                loggers=[tracking.Curves(run_id), boards],
+                loggers=[sender, boards],
                 callbacks=_progress(f"{name}/{phase}"),
+                on_snapshot=sender.send_snapshot,
+                **({"resume_from": path} if step is not None else _beginning(before, warm)),
             )
-            used = best if best.exists() else path  # the same where nothing is validated
-            for file in {path, used}:
-                tracking.client().log_artifact(run_id, str(file), "checkpoint")
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        used = best if best.exists() else path  # the same where nothing is validated
+        for file in {path, used}:
+            tracking.client().log_artifact(run_id, str(file), unfinished.CHECKPOINT)
         checkpoint = CheckpointRef(
-            uri=f"runs:/{run_id}/checkpoint/{path.name}",
-            best_uri=f"runs:/{run_id}/checkpoint/{used.name}",
-            sha256=sha256,
+            uri=f"runs:/{run_id}/{unfinished.CHECKPOINT}/{path.name}",
+            best_uri=f"runs:/{run_id}/{unfinished.CHECKPOINT}/{used.name}",
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             run_id=run_id,
             contender=name,
             phase=phase,
             epochs=done.epochs,
             best_epoch=done.best_epoch,
-            seconds=done.seconds,
+            seconds=sender.seconds,
         )
         lineage.record(config, checkpoint, dataset, data)
-        return checkpoint
+        unfinished.clear(run_id)
+    return checkpoint
+
+
+def _beginning(before: CheckpointRef | None, warm: bool) -> dict[str, Any]:
+    """What a training begins with, if not with what it has left when it was interrupted."""
+    if before is None:
+        return {}
+    if warm:
+        return {"warm_from": tracking.download(before.best_uri)}
+    return {"resume_from": tracking.download(before.uri), "further": True}
 
 
 def _note(kind: str, epochs: int, before: CheckpointRef | None, warm: bool) -> str:

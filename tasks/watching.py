@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import prefect.runtime.flow_run
 from mlflow.entities import Metric
 from prefect import task
 
@@ -65,15 +64,11 @@ def judge_newest(config: CompareConfig, champion: Version) -> Watched:
 @contextmanager
 def _appending(run_id: str | None, name: str) -> Iterator[str]:
     """The run of the series, RUNNING as long as the block lasts, FINISHED after it; FAILED, or KILLED, if it breaks."""
-    client = tracking.client()
     if run_id is None:
         note = "The champion on the newest rows, time after time: a point each step; `version` tells who was champion."
         experiment = tracking.experiment_id(name)
         run_id = tracking.start_run(experiment, f"evaluate {name}", tags={"flow": "evaluate"}, note=note)
-    client.update_run(run_id, "RUNNING")
-    client.set_tag(run_id, f"{tracking.TAG}prefect_flow_run_id", prefect.runtime.flow_run.id or "none")
-    for key, value in tracking.process_tags().items():
-        client.set_tag(run_id, key, value)
+    tracking.reopen_run(run_id)
     with tracking.ended(run_id):
         yield run_id
-    client.set_terminated(run_id, "FINISHED")
+    tracking.client().set_terminated(run_id, "FINISHED")

@@ -1,0 +1,148 @@
+"""Earlier runs: an equal one that has finished, and one that was interrupted and can be taken up."""
+
+import logging
+from typing import Any
+
+import prefect.runtime.flow_run
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from prefect import task
+
+from lstm_models import yaml_text
+from lstm_models.config import CompareConfig, ConfigError, FineTuneConfig, UserError, parse, parse_config
+from tasks import provenance, tracking
+from tasks.references import Comparison, Interrupted, Version
+from tasks.retries import MAY_PASS
+from tasks.runs import CHAMPION, CONFIG_FILE, RESULT_FILE, Work, close_abandoned_runs, comparison, parent_run
+
+NEWEST = "newest"
+
+logger = logging.getLogger("lstm_flows")
+
+
+class ResumeError(UserError):
+    """A run can't be taken up; the message names it and the cause."""
+
+
+@task(**MAY_PASS)
+def find_earlier(config: CompareConfig, digest: str) -> Comparison | None:
+    """The result of a finished run with the same configuration, dataset and code, whose models are still there."""
+    run_id = _find_equal(comparison(config), digest)
+    if run_id is None:
+        return None
+    try:
+        stored = tracking.download(f"runs:/{run_id}/{RESULT_FILE}").read_text()
+        found = Comparison.model_validate_json(stored)
+        for result in found.results:
+            if result.model_uri:
+                tracking.client().get_model_version(config.experiment, str(result.version))
+    except (MlflowException, OSError, ValueError):
+        return None  # deleted since, or of another version of the program: then it is made anew
+    return found.model_copy(update={"reused": True})
+
+
+@task(**MAY_PASS)
+def nothing_new(work: Work, version: Version, digest: str) -> str | None:
+    """Why there is nothing for this version to learn: the rows are those that it has, or it has been tried; or None."""
+    if digest == version.trained.dataset.digest:
+        return f"no new rows since version {version.number} was trained"
+    if run_id := _find_equal(work, digest):
+        return f"version {version.number} has gone on with these rows before, in run {run_id}"
+    return None
+
+
+def _find_equal(work: Work, digest: str) -> str | None:
+    """A finished run of the same work, on the same data, with the same code."""
+    wanted = provenance.fingerprint(work.config, digest, work.asked)
+    query = f"tags.`{tracking.TAG}fingerprint` = '{wanted}' and attributes.status = 'FINISHED'"
+    run = tracking.find_run(work.config.experiment, query)
+    return str(run.info.run_id) if run else None
+
+
+@task(**MAY_PASS)
+def find_interrupted(flow: str, resume: str | None, experiment: str | None = None) -> Interrupted | None:
+    """The run that is to be taken up; None: a new one is to begin.
+
+    Args:
+        flow: whose runs.
+        resume: the id of a run, or "newest"; None: what an earlier try of this flow run has left, if there was one.
+        experiment: whose newest; None: of all.
+
+    Raises:
+        ResumeError: if there is none, or it has finished, or is still running, or another program made it.
+    """
+    if resume is None:
+        return _earlier_try(flow) if (prefect.runtime.flow_run.run_count or 0) > 1 else None
+    tracking.require_database("interrupted runs")
+    if resume == NEWEST:
+        return _newest(flow, experiment)
+    run = tracking.existing(lambda: tracking.client().get_run(resume))
+    if run is None or run.info.lifecycle_stage != "active":
+        raise ResumeError(f"run {resume}: there is no such run in {tracking.shown_uri()}")
+    close_abandoned_runs(run.info.experiment_id)
+    run = tracking.client().get_run(resume)
+    if (of := run.data.tags.get(f"{tracking.TAG}flow")) != flow:
+        raise ResumeError(f"run {resume}: not a run of the flow {flow}, but of {of or 'none: name the parent run'}")
+    if run.info.status == "FINISHED":
+        raise ResumeError(f"run {resume} has finished: nothing is left to do")
+    if run.info.status == "RUNNING":
+        process = {key: run.data.tags.get(tracking.TAG + key, "?") for key in ("pid", "host")}
+        raise ResumeError(f"run {resume} is still running: process {process['pid']} on {process['host']}")
+    found = _taken_up(run)
+    if found is None:
+        raise ResumeError(f"run {resume} ended before it had begun: start anew")
+    return found
+
+
+def _earlier_try(flow: str) -> Interrupted | None:
+    """Whatever became of it: Prefect has a flow run tried again only when it has not completed."""
+    query = f"tags.`{tracking.TAG}prefect_flow_run_id` = '{prefect.runtime.flow_run.id}'"
+    return next((found for run in _runs(flow, query) if (found := _taken_up(run))), None)
+
+
+def _newest(flow: str, experiment: str | None) -> Interrupted:
+    for each in tracking.client().search_experiments():
+        close_abandoned_runs(each.experiment_id)
+    for run in _runs(flow, "attributes.status != 'FINISHED' and attributes.status != 'RUNNING'", experiment):
+        if found := _taken_up(run):
+            return found
+    where = f"experiment {experiment}: " if experiment else ""
+    raise ResumeError(f"{where}no interrupted run of {flow}: nothing to go on with")
+
+
+def _runs(flow: str, query: str, experiment: str | None = None) -> list[Run]:
+    """The newest first."""
+    client = tracking.client()
+    experiments = [each for each in client.search_experiments() if experiment in (None, each.name)]
+    query = f"tags.`{tracking.TAG}flow` = '{flow}' and {query}"
+    ids = [each.experiment_id for each in experiments]
+    return list(client.search_runs(ids, query, order_by=["attributes.start_time DESC"])) if ids else []
+
+
+def _taken_up(run: Run) -> Interrupted | None:
+    """What it takes to go on with a run; None if it ended before it had said what it was about."""
+    run_id, experiment_id = str(run.info.run_id), str(run.info.experiment_id)
+    if (config := _stored(run_id, CONFIG_FILE)) is None:
+        return None
+    asked = _stored(run_id, f"{run.data.tags[f'{tracking.TAG}flow']}.yaml")
+    experiment = str(tracking.client().get_experiment(experiment_id).name)
+    try:
+        settings = parse_config(config, CONFIG_FILE)
+        further = parse(FineTuneConfig, asked, "fine_tune.yaml") if asked else None
+    except ConfigError as error:
+        raise ResumeError(f"run {run_id}: {error}; another version of the program made it: start anew") from None
+    if run.data.tags.get(f"{tracking.TAG}code") != provenance.code_digest():
+        logger.warning("run %s began with another version of the program: it may end elsewhere", run_id)
+    champion = run.data.params.get(CHAMPION, "none")
+    return Interrupted(
+        parent=parent_run(run_id, experiment_id, experiment, further),
+        config=settings,
+        champion=None if champion == "none" else int(champion),
+    )
+
+
+def _stored(run_id: str, name: str) -> Any:
+    """A YAML file among a run's artifacts, or None."""
+    if name not in {entry.path for entry in tracking.client().list_artifacts(run_id)}:
+        return None
+    return yaml_text.read(tracking.download(f"runs:/{run_id}/{name}").read_text())
