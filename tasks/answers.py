@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import inspect
+import json
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, get_type_hints
 
@@ -39,7 +40,8 @@ def once(work: Callable[P, T]) -> Callable[P, T]:
             if is_passing(error):
                 raise
         answer = work(*args, **kwargs)
-        tracking.client().log_text(run_id, to_json(answer, inf_nan_mode="constants").decode(), file)
+        # pydantic's own JSON has null for NaN
+        tracking.client().log_text(run_id, json.dumps(kind.dump_python(answer, mode="json")), file)
         return answer
 
     return answered

@@ -94,7 +94,9 @@ def test_the_long_lived_run_of_a_series_is_marked_as_well(workplace: Path, monke
         assert status(run_id) == "RUNNING"
         endings.ended_badly(evaluate, run, Cancelled(message="enough"))
         assert status(run_id) == "KILLED"
-    assert watching._find("tutorial") == run_id
+    found = tracking.find_run("tutorial", "tags.`lstm_flows.flow` = 'evaluate'")
+    assert found
+    assert found.info.run_id == run_id
 
 
 def test_no_database_is_made_where_there_is_none(empty_directory: Path) -> None:

@@ -26,7 +26,7 @@ from lstm_models.replicas import Replicas
 from tasks import champions, registry, runs, tracking
 from tasks.data import load_dataset, store_data
 from tasks.evaluation import evaluate
-from tasks.references import CheckpointRef, DatasetRef, Judged, Result
+from tasks.references import CheckpointRef, DatasetRef, Holder, Judged, Result
 from tasks.training import resume, train
 
 CONFIG = recipes.load("tutorial", TINY)
@@ -161,10 +161,18 @@ def test_a_run_is_finished_once_its_model_is_registered(at: Path, registered) ->
     assert statuses == {"FINISHED"}
 
 
+def choose(results: list[Result]) -> tuple[Holder, Holder | None]:
+    """As a flow run of its own does."""
+    found: tuple[Holder, Holder | None] = champions.choose_champion.fn(
+        CONFIG, results, runs.start_parent(runs.comparison(CONFIG))
+    )
+    return found
+
+
 @pytest.mark.usefixtures("harness")
 def test_contenders_have_aliases_and_the_best_is_champion(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
     _, _, _, results = registered
-    champion, challenger = champions.choose_champion.fn(CONFIG, results)
+    champion, challenger = choose(results)
     best = min(results, key=lambda result: result.metrics["mse"])
     assert (champion.contender, champion.phase, challenger) == (best.contender, best.phase, None)
     aliases = mlflow.MlflowClient().get_registered_model("tutorial").aliases
@@ -179,9 +187,9 @@ def test_contenders_have_aliases_and_the_best_is_champion(at: Path, registered) 
 @pytest.mark.usefixtures("harness")
 def test_a_champion_judged_on_other_data_stays(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
     _, _, _, results = registered
-    champions.choose_champion.fn(CONFIG, results)
+    choose(results)
     perfect = results[0].model_copy(update={"loss": 0.0, "dataset": "other"})
-    champion, challenger = champions.choose_champion.fn(CONFIG, [perfect])
+    champion, challenger = choose([perfect])
     assert champion.model_uri == "models:/tutorial@champion"
     assert (challenger.contender, challenger.model_uri) == ("hand_built", "models:/tutorial@challenger")
 
@@ -190,13 +198,13 @@ def test_a_champion_judged_on_other_data_stays(at: Path, registered) -> None:  #
 def test_a_champion_of_an_older_program_stays(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
     """It was judged in another way, and does not tell how."""
     _, _, _, results = registered
-    champions.choose_champion.fn(CONFIG, results)
+    choose(results)
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("tutorial", "champion")
     client.delete_model_version_tag("tutorial", version.version, "judged")
     others = [result for result in results if result.version != int(version.version)]
     try:
-        champion, challenger = champions.choose_champion.fn(CONFIG, others)
+        champion, challenger = choose(others)
     finally:
         client.set_model_version_tag("tutorial", version.version, "judged", version.tags["judged"])
     assert champion.model_uri == "models:/tutorial@champion"

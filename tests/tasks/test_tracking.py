@@ -59,26 +59,6 @@ def test_a_run_says_what_it_is_and_where_it_comes_from(workplace: Path) -> None:
     assert tags["lstm_flows.pid"]
 
 
-def test_curves_arrive_and_leave_the_status_alone(workplace: Path) -> None:
-    run_id = start_run()
-    curves = tracking.Curves(run_id)
-    for step in range(2 * tracking.BATCH + 1):
-        curves.log_metrics({"train_loss": step / 2, "epoch": 0.0}, step)
-    curves.finalize("success")
-    assert history(run_id, "train_loss") == [(step, step / 2) for step in range(2 * tracking.BATCH + 1)]
-    assert history(run_id, "epoch") == []
-    assert tracking.client().get_run(run_id).info.status == "RUNNING"
-
-
-def test_a_step_logged_twice_is_one_point(workplace: Path) -> None:
-    run_id = start_run()
-    for _ in range(2):
-        curves = tracking.Curves(run_id)
-        curves.log_metrics({"train_loss": 1.5}, 7)
-        curves.finalize("success")
-    assert history(run_id, "train_loss") == [(7, 1.5)]
-
-
 def test_a_curve_may_have_more_points_than_one_batch_takes(workplace: Path) -> None:
     run_id, points = start_run(), {step: step / 8 for step in range(1, 2502)}
     tracking.log_curve(run_id, "long", points)
