@@ -405,6 +405,13 @@ def _show_point(point: "Watched", hints: bool) -> None:
         _show_where(point.run_id)
 
 
+def _going_on(given: Sequence[str]) -> str:
+    """How the command that was given goes on, where it is one that can."""
+    resumable = {"compare": "compare", "fine-tune": "fine-tune EXPERIMENT"}
+    command = next((resumable[word] for word in given if word in resumable), None)
+    return f"; lstm-flows {command} --resume goes on" if command else ""
+
+
 def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"lstm-flows: {' '.join(message.split())}", err=True)
     sys.exit(code)
@@ -414,8 +421,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, and exit: 0 done, 1 the run failed, 2 wrong input, 130 Ctrl-C."""
     from lstm_models.config import UserError
 
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        sys.exit(cli.main(arguments, prog_name="lstm-flows", standalone_mode=False) or DONE)
+        sys.exit(cli.main(given, prog_name="lstm-flows", standalone_mode=False) or DONE)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(WRONG_INPUT)
@@ -424,8 +432,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UserError as error:
         _fail(str(error), WRONG_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", INTERRUPTED)
+        _fail(f"interrupted{_going_on(given)}", INTERRUPTED)
     except session.RunFailed as error:
-        if "-v" in sys.argv or "--verbose" in sys.argv:
+        if "-v" in given or "--verbose" in given:
             raise
-        _fail(f"the run failed: {error}; -v shows more", RUN_FAILED)
+        _fail(f"the run failed: {error}{_going_on(given) if error.may_pass else ''}; -v shows more", RUN_FAILED)

@@ -17,6 +17,13 @@ TERMINATED = 143  # the exit code after SIGTERM
 class RunFailed(RuntimeError):
     """A flow run ended with an exception, which is the cause."""
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether something was out of reach, or there was no place to write: then the same run may go on later."""
+        from tasks.retries import is_passing
+
+        return self.__cause__ is not None and (is_passing(self.__cause__) or isinstance(self.__cause__, OSError))
+
 
 def prepare(quiet: bool = False, verbose: bool = False) -> None:
     """Settings of the libraries that have to stand before they are imported; what the user has set stays."""
@@ -31,7 +38,11 @@ def prepare(quiet: bool = False, verbose: bool = False) -> None:
     }
     if not verbose:
         # the console alone: Prefect's own UI still gets every line
-        defaults |= {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+        defaults |= {
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+            "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # each event that its server, out of reach, was not told
+            "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # a traceback of each error, before it is raised
+        }
         logging.getLogger("alembic").setLevel(logging.WARNING)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -111,8 +111,9 @@ def family(work: Work, interrupted: Interrupted | None = None) -> Iterator[Paren
             _tell(work, parent)
         yield parent
     except BaseException as error:
-        tracking.client().set_tag(parent.run_id, tracking.TAG + "error", f"{type(error).__name__}: {error}"[:5000])
-        end_family(parent.experiment_id, parent.run_id, tracking.status_after(error))
+        with tracking.as_far_as_possible():
+            tracking.client().set_tag(parent.run_id, tracking.TAG + "error", f"{type(error).__name__}: {error}"[:5000])
+            end_family(parent.experiment_id, parent.run_id, tracking.status_after(error))
         raise
     end_family(parent.experiment_id, parent.run_id, "FINISHED")
 

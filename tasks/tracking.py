@@ -1,6 +1,7 @@
 """MLflow as plain functions: experiments, runs, curves, artifacts. No active run anywhere: run ids are passed."""
 
 import getpass
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +20,14 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from lstm_models.config import UserError
 from tasks import provenance
+from tasks.retries import is_passing
 
 BATCH = 1000  # points that MLflow takes at once
 TAG = "lstm_flows."
 
 T = TypeVar("T")
+
+logger = logging.getLogger("lstm_flows")
 
 
 def local_database() -> Path | None:
@@ -122,8 +126,20 @@ def ended(run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        client().set_terminated(run_id, status_after(error))
+        with as_far_as_possible():
+            client().set_terminated(run_id, status_after(error))
         raise
+
+
+@contextmanager
+def as_far_as_possible() -> Iterator[None]:
+    """Say how something has ended, where MLflow can be reached; else the next start will: that error hides none."""
+    try:
+        yield
+    except Exception as error:
+        if not is_passing(error):
+            raise
+        logger.warning("MLflow is out of reach: a run stays RUNNING there until the next start finds it")
 
 
 def status_after(error: BaseException) -> str:

@@ -428,7 +428,11 @@ def test_ctrl_c_kills_the_run_and_says_so(first_runs: tuple[Newcomer, list[tuple
     eventually(lambda: has_points(newcomer), 60)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: every process of the group gets it
     out, errors = process.communicate(timeout=60)
-    assert (process.returncode, out, errors.strip()) == (130, "", "lstm-flows: interrupted")
+    assert (process.returncode, out, errors.strip()) == (
+        130,
+        "",
+        "lstm-flows: interrupted; lstm-flows compare --resume goes on",
+    )
     assert newcomer.statuses("interrupted") == [("compare interrupted", "KILLED"), ("hand_built/initial", "KILLED")]
 
 
