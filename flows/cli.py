@@ -413,7 +413,9 @@ def _going_on(given: Sequence[str]) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"lstm-flows: {' '.join(message.split())}", err=True)
+    from lstm_models.config import one_line
+
+    click.echo(f"lstm-flows: {one_line(message)}", err=True)
     sys.exit(code)
 
 

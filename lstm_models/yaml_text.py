@@ -24,6 +24,15 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        text = super().construct_scalar(node)
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")  # as JSON escapes what is beyond 16 bits
+        except UnicodeDecodeError:
+            raise yaml.constructor.ConstructorError(
+                None, None, "it has half of a character, such as \\ud83d", node.start_mark
+            ) from None
+
 
 class _Dumper(yaml.SafeDumper):
     """Quotes the text that the loader would read as a number."""

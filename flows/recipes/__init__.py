@@ -57,9 +57,10 @@ def of_experiment(kind: type[AnyConfig], experiment: str, changes: Sequence[str]
     values: Any = parse(kind, {"experiment": experiment}, settings).model_dump(mode="json")
     for change in changes:
         values = _changed(values, change, kind)
+    config = parse(kind, values, settings)
     if values["experiment"] != experiment:
         raise ConfigError(f"{settings}: --set experiment={values['experiment']} given; name the one that is meant")
-    return parse(kind, values, settings)
+    return config
 
 
 def _without_the_removed(values: Any) -> Any:

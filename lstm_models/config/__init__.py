@@ -1,6 +1,6 @@
 """Every setting, once: frozen, typed, described. The same objects serve Python, YAML, --set and Prefect's form."""
 
-from lstm_models.config.base import PHASES, Config, ConfigError, Phase, UserError
+from lstm_models.config.base import PHASES, Config, ConfigError, Phase, UserError, one_line
 from lstm_models.config.compare import (
     AnyConfig,
     CompareConfig,
@@ -48,6 +48,7 @@ __all__ = [
     "UserError",
     "continued",
     "on_new_rows",
+    "one_line",
     "parse",
     "parse_config",
 ]

@@ -3,18 +3,24 @@
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 PHASES = ("untrained", "initial", "fine_tuned")
 Phase = Literal["untrained", "initial", "fine_tuned"]
 
 
+def one_line(text: str) -> str:
+    """A message without what would end its line, or what a terminal would obey rather than show."""
+    letters = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
+    return "".join(letters)
+
+
 class UserError(ValueError):
     """What a user gave can't be used. The message is one line: the thing, what was given, and what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
 
 
 class ConfigError(UserError):
@@ -35,3 +41,11 @@ class Config(BaseModel):
                 hint = f"did you mean {close[0]}?" if close else f"allowed here: {', '.join(cls.model_fields)}"
                 raise PydanticCustomError("unknown_key", "unknown key; {hint}", {"key": str(key), "hint": hint})
         return values
+
+    @field_validator("*")
+    @classmethod
+    def _of_64_bits(cls, value: Any) -> Any:
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) >= 2**63:
+                raise PydanticCustomError("too_large", "must be a whole number of at most 64 bits")
+        return value

@@ -12,6 +12,7 @@ from lstm_models.config.base import Config, ConfigError
 from lstm_models.config.data import AnyData, TableData, TutorialData
 from lstm_models.config.training import Contender
 
+MOST_FAULTS = 10  # that a message tells
 RESERVED_NAMES = ("champion", "challenger", "latest")  # aliases that mean something else in the registry
 
 
@@ -142,7 +143,10 @@ def parse(kind: type[AnyConfig], values: object, source: str) -> AnyConfig:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_explain(fault, values) for fault in error.errors())) from None
+        faults = [_explain(fault, values) for fault in error.errors()[:MOST_FAULTS]]
+        if more := error.error_count() - len(faults):
+            faults.append(f"and {more:,} more")
+        raise ConfigError(f"{source}: " + "; ".join(faults)) from None
 
 
 def _explain(fault: Any, values: object) -> str:

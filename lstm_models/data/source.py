@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from lstm_models.config import TableData
-from lstm_models.data.columns import choose, shown
+from lstm_models.data.columns import choose, known, shown
 from lstm_models.data.query import query
 from lstm_models.data.tables import TableError, Unreachable
 
@@ -39,14 +39,12 @@ def read(config: TableData) -> pd.DataFrame:
     pa.set_memory_pool(pa.system_memory_pool())  # which gives back what is freed; Arrow's own keeps half as much again
     try:
         table = query(config, config.sql) if config.sql else _files(config, str(config.path))
+        for index, column in enumerate(table.columns):
+            table = table.set_column(index, table.column_names[index], known(column, table.column_names[index]))
     except TableError as error:
         raise type(error)(f"{name(config)}: {error}") from None
     finally:
         pa.set_memory_pool(pool)
-    for index, field in enumerate(table.schema):
-        if isinstance(field.type, pa.BaseExtensionType):  # UUIDs, JSON: pandas would see their bytes
-            text = [None if value is None else str(value) for value in table.column(index).to_pylist()]
-            table = table.set_column(index, field.name, pa.array(text, pa.string()))
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     return frame
 

@@ -1,5 +1,6 @@
 """Training, validation and test: parts of the data that follow one another, so that no future teaches the past."""
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def _by_fraction(parts: list[float | int | str], count: int) -> Ends:
 
 
 def _by_count(parts: list[float | int | str], count: int) -> Ends:
-    stops = [int(total) for total in np.cumsum([int(part) for part in parts])]
+    stops = list(accumulate(int(part) for part in parts))
     if min(int(part) for part in parts) < 0 or stops[-1] > count:
         raise ConfigError(f"data.split: {', '.join(map(str, parts))} given, but there are {count}")
     return Ends(stops[0], stops[1], stops[2] if len(stops) == 3 else count)
