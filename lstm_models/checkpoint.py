@@ -23,7 +23,7 @@ from lstm_models import files
 from lstm_models.config import AnyModel, Contender, Output, UserError
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.loader import BatchLoader
-from lstm_models.network import Network, Scaling, build_network
+from lstm_models.network import Network, Scaling, build_network, restored
 from lstm_models.replicas import Replicas
 
 FORMAT_VERSION = 2
@@ -109,6 +109,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if files.is_altered(path):
             raise CheckpointError(f"{path}: the checkpoint is damaged: its bytes are not those that were written")
+        files.check_tensors(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version = checkpoint["lstm_flows"]["format_version"]
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -116,7 +117,8 @@ def read(path: Path) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{path}: not a checkpoint of lstm-flows ({type(error).__name__})") from error
+        reason = error if isinstance(error, files.Unsafe) else type(error).__name__
+        raise CheckpointError(f"{path}: not a checkpoint of lstm-flows ({reason})") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; train anew")
     return checkpoint
@@ -151,19 +153,19 @@ def load_network(path: Path) -> Network | Replicas:
     """
     checkpoint = read(path)
     ours = checkpoint["lstm_flows"]
-    prefix = "network."
     try:
         config: AnyModel = TypeAdapter(AnyModel).validate_python(ours["network"])
-        with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are replaced
-            size, output = ours["input_size"], Output.model_validate(ours["output"])
+        size, output, copies = ours["input_size"], Output.model_validate(ours["output"]), ours["replicas"]
+
+        def build() -> Network | Replicas:
             scaling = Scaling(torch.zeros(size), torch.ones(size)) if ours["scaled"] else None
-            networks = [build_network(config, size, output, scaling) for _ in range(ours["replicas"])]
-        network = Replicas(networks) if len(networks) > 1 else networks[0]
-        weights = {key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items()}
-        network.load_state_dict(weights)
+            networks = [build_network(config, size, output, scaling) for _ in range(copies)]
+            return Replicas(networks) if len(networks) > 1 else networks[0]
+
+        weights = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
+        return restored(build, weights, copies * config.num_layers, path.stat().st_size)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({type(error).__name__}: {error})") from error
-    return network.eval()
 
 
 def check_same_network(path: Path, contender: Contender, dataset: Dataset) -> dict[str, Any]:

@@ -1,13 +1,45 @@
-"""Files that are whole or not there: sealed with a digest, synced to the disk, renamed; and the one before is kept."""
+"""Files that are whole or not there: sealed with a digest, synced to the disk, renamed; and the one before is kept.
+
+And what torch.load is not to be handed, though it be with weights_only: what grows when it is read.
+"""
 
 import hashlib
 import os
+import pickletools
+import re
 import struct
+import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 MARK = b"sha256:"
 SEAL = len(MARK) + 64  # bytes
 AT_ONCE = 2**20
+TENSORS = re.compile(r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict")
+
+
+class Unsafe(ValueError):
+    """A file is not to be loaded; the message says what is in it."""
+
+
+def check_tensors(source: Path | BinaryIO) -> None:
+    """See to it that a zip file of torch.save's holds tensors and primitives, in its own size.
+
+    weights_only runs no one's code, but it makes a bytearray of any length that a pickle asks for.
+
+    Raises:
+        Unsafe: if a record is compressed, or a pickle names anything but what tensors are made of.
+        BadZipFile: if it is no zip file.
+    """
+    with zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise Unsafe(f"{info.filename[-60:]} in it is compressed")
+            if info.filename.endswith("/data.pkl"):
+                for opcode, named, _ in pickletools.genops(archive.read(info)):
+                    if opcode.name.endswith("GLOBAL") and not TENSORS.fullmatch(str(named)):
+                        name = str(named).replace(" ", ".") if named else "what it hides"
+                        raise Unsafe(f"its pickle names {name[:60]}, no part of a tensor")
 
 
 def seal(path: Path) -> None:

@@ -3,7 +3,8 @@
 import importlib
 import os
 import sys
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from lstm_models import padding
 from lstm_models.cells import CELLS, Cell
 from lstm_models.config import NUMBER, RNN, AnyModel, BuiltIn, ConfigError, HandBuilt, Output
 from lstm_models.lstm import LSTM
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class Scaling(nn.Module):
@@ -147,6 +150,34 @@ def build_network(
     bare = config.head == "none" and output.kind == "number"
     head = nn.Identity() if bare else nn.Linear(config.hidden_size, output.size)
     return Network(recurrent, head, output, scaling)
+
+
+def restored(build: Callable[[], AnyModule], weights: Mapping[str, Tensor], parts: int, size: int) -> AnyModule:
+    """What `build` makes of a description, with stored weights, in evaluation mode.
+
+    A description that lies takes no memory: it is built of shapes alone first, and they are compared.
+
+    Args:
+        build: makes it, its weights being drawn.
+        weights: by their names.
+        parts: how many layers the description tells of.
+        size: of the file that all comes from, in bytes.
+
+    Raises:
+        ValueError: if description, weights and file do not fit together.
+    """
+    told = sum(weight.nbytes for weight in weights.values())
+    if told > size or parts > told:
+        raise ValueError(f"a file of {size:,} bytes can't hold {parts:,} layers in {told:,} bytes of weights")
+    with torch.device("meta"):
+        expected = {name: tuple(weight.shape) for name, weight in build().state_dict().items()}
+    found = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if differing := sorted({*expected.items()} ^ {*found.items()}):
+        raise ValueError(f"description and weights do not fit together, first in {differing[0][0]}")
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are replaced
+        module = build()
+    module.load_state_dict(weights)
+    return module.eval()
 
 
 def build_cell(config: HandBuilt) -> Cell:

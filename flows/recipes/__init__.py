@@ -80,7 +80,8 @@ def _read(source: str) -> str:
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names())}."
         raise ConfigError(f"{source!r}: no such recipe; {hint} A file's name ends in .yaml")
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            return file.read(yaml_text.LONGEST + 1)  # one more is refused
     except OSError as error:
         raise ConfigError(f"{source}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -9,8 +9,7 @@ import io
 import re
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from threading import Lock
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 import pandas as pd
@@ -21,12 +20,9 @@ import pyarrow.parquet
 from lstm_models.config import TableData
 from lstm_models.data.columns import choose, known, shown
 from lstm_models.data.query import query
-from lstm_models.data.tables import TableError, Unreachable
+from lstm_models.data.tables import LONGEST_LINE, TOO_LONG, Lines, TableError, Unreachable
 
 SHIPPED = Path(__file__).parent / "shipped"
-LONGEST_LINE = 10_000_000  # bytes of a CSV file's line
-MOST_COLUMNS = 10_000  # of a CSV file
-TOO_LONG = f"a line is longer than {LONGEST_LINE // 1_000_000} MB"
 
 
 def read(config: TableData) -> pd.DataFrame:
@@ -134,36 +130,11 @@ def _parquet(system: Any, path: str, config: TableData) -> tuple[Any, list[str]]
             # one by one: reading them all at once takes twice the table's memory
             parts = [parquet.read_row_group(index, columns=used) for index in range(parquet.num_row_groups)]
             table = pa.concat_tables(parts) if parts else parquet.schema_arrow.empty_table()
-            return table.select(used), found  # 'a' reads 'a.b' as well: select
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise TableError(f"not a Parquet file, or cut short: {str(error)[:200]}") from None
-
-
-class _Lines:
-    """A file whose lines are measured as they are read, so that none without an end fills the memory.
-
-    Once closed it reads nothing, whatever thread of Arrow's still asks: some file systems have one position a file.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.closed = False
-        self.length = 0  # bytes since the last line's end
-        self.lock = Lock()
-
-    def read(self, size: int) -> bytes:
-        with self.lock:
-            block = b"" if self.closed else self.file.read(size)
-        end = re.search(rb"[\r\n]", block)
-        if self.length + (end.start() if end else len(block)) > LONGEST_LINE:
-            raise TableError(TOO_LONG)
-        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
-        self.length = len(block) - 1 - last if end else self.length + len(block)
-        return block
-
-    def close(self) -> None:
-        with self.lock:
-            self.closed = True
+    if table.num_rows != (told := parquet.metadata.num_rows):
+        raise TableError(f"damaged: {table.num_rows:,} rows are in it, and its footer tells of {told:,}")
+    return table.select(used), found  # 'a' reads 'a.b' as well: select
 
 
 def _csv(system: Any, path: str, config: TableData) -> Any:
@@ -177,12 +148,12 @@ def _csv(system: Any, path: str, config: TableData) -> Any:
     convert = pa.csv.ConvertOptions(include_columns=used, strings_can_be_null=True)
     try:
         try:
-            with system.open(path, "rb") as file, closing(_Lines(file)) as lines:
+            with system.open(path, "rb") as file, closing(Lines(file)) as lines:
                 table = pa.csv.open_csv(lines, _blocks(1 << 20), parse, convert).read_all()
         except pa.ArrowInvalid:
             # The types were those of the first block, and a later one differs: this way finds types for all, at the
             # price of holding the text. One that has a fault for both is told by this one.
-            with system.open(path, "rb") as file, closing(_Lines(file)) as lines:
+            with system.open(path, "rb") as file, closing(Lines(file)) as lines:
                 table = pa.csv.read_csv(lines, _blocks(LONGEST_LINE), parse, convert)
     except pa.ArrowException as error:
         raise TableError(_csv_fault(str(error))) from None
@@ -209,11 +180,7 @@ def _header(system: Any, path: str) -> list[str]:
         found = re.search(rb"[^\r\n][\r\n]", head)  # the end of that line
         if found:
             break
-    end = found.end() if found else len(head)
-    if end > LONGEST_LINE:
-        raise TableError(TOO_LONG)
-    if (count := head.count(b",", 0, end) + 1) > MOST_COLUMNS:
-        raise TableError(f"{count:,} columns; at most {MOST_COLUMNS:,} are read")
+    Lines(io.BytesIO(head)).readall()  # measures them
     if b"\0" in head:
         raise TableError("not a CSV table: a zero byte is in it")
     try:

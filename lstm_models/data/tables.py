@@ -1,10 +1,13 @@
 """Sequences as a table: what its content is called, and how it becomes tensors. B batch, T time, D features."""
 
 import hashlib
+import io
 import math
+import re
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from threading import Lock
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,10 @@ from torch import Tensor
 
 from lstm_models.config import UserError
 from lstm_models.data.examples import Batch
+
+LONGEST_LINE = 10_000_000  # bytes of a CSV file's line
+MOST_COLUMNS = 10_000  # of a CSV file
+TOO_LONG = f"a line is longer than {LONGEST_LINE // 1_000_000} MB"
 
 
 class Columns(NamedTuple):
@@ -47,6 +54,51 @@ class Unreachable(TableError):
     """A table's database or storage was not reached: another try may reach it."""
 
 
+class Lines(io.RawIOBase):
+    """A CSV file whose lines are measured as they are read, so that none without an end fills the memory.
+
+    Once closed it reads nothing, whatever thread of Arrow's still asks: some file systems have one position a file.
+
+    Raises:
+        TableError: from `read`, for a line that is too long, or a first one with too many columns.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.length = 0  # bytes since the last line's end
+        self.commas: int | None = 0  # in the header line; None behind it
+        self.lock = Lock()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        with self.lock:
+            block = b"" if self.closed else self.file.read(size)
+        end = re.search(rb"[\r\n]", block)
+        if self.length + (end.start() if end else len(block)) > LONGEST_LINE:
+            raise TableError(TOO_LONG)
+        if self.commas is not None:
+            self._count(block)
+        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
+        self.length = len(block) - 1 - last if end else self.length + len(block)
+        return block
+
+    def _count(self, block: bytes) -> None:
+        """Count the columns in the first line that is not empty, which ends with a block, or with the file."""
+        assert self.commas is not None
+        end = re.search(rb"[\r\n]" if self.length else rb"[^\r\n][\r\n]", block)
+        self.commas += block.count(b",", 0, end.end() if end else len(block))
+        if end or not block:
+            if self.commas >= MOST_COLUMNS:
+                raise TableError(f"{self.commas + 1:,} columns; at most {MOST_COLUMNS:,} are read")
+            self.commas = None
+
+    def close(self) -> None:
+        with self.lock:
+            super().close()
+
+
 def read_csv(path: Path) -> pd.DataFrame:
     """A CSV file with a header line.
 
@@ -57,7 +109,10 @@ def read_csv(path: Path) -> pd.DataFrame:
         with warnings.catch_warnings():
             # without index_col=False pandas takes the first column of longer rows for their names, and says nothing
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(path, compression=None, index_col=False)
+            with open(path, "rb") as file:
+                return pd.read_csv(Lines(file), compression=None, index_col=False)
+    except TableError as error:
+        raise TableError(f"{path}: {error}") from None
     except OSError as error:
         raise TableError(f"{path}: can't be read: {error.strerror}") from None
     except ValueError as error:  # the parser's errors and the decoder's

@@ -1,11 +1,14 @@
 """Recipes and the user's own files: what loads, and that all else is one line."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flows import recipes
+from lstm_models import yaml_text
 from lstm_models.config import CompareConfig, ConfigError, TableData
 from lstm_models.data.dataset import load
 
@@ -378,7 +381,7 @@ def test_a_file_that_is_not_utf_8(write: Any, content: bytes) -> None:
         ("seed: *there\n", "not valid YAML at line 1, column 7: found undefined alias 'there'"),
         ("a: 1\n---\nb: 2\n", "not valid YAML at line 2, column 1: but found another document"),
         ("seed: \x07\n", "not valid YAML: unacceptable character #x0007: special characters are not allowed"),
-        ("[" * 100_000, "not valid YAML: maximum recursion depth exceeded"),
+        ("[" * 100_000, "not valid YAML: nested too deeply"),
         ("seed: !!timestamp 2020-13-45\n", "not valid YAML: month must be in 1..12"),
     ],
 )
@@ -388,20 +391,83 @@ def test_a_file_that_is_no_configuration(write: Any, content: str, text: str) ->
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("tag", "place"),
     [
-        "seed: !!python/object/apply:os.mkdir ['{}']\n",
-        "!!python/object/apply:os.mkdir ['{}']\n",
-        "seed: !!python/object/new:os.mkdir ['{}']\n",
+        ("seed: !!python/object/apply:os.mkdir", "line 1, column 7"),
+        ("!!python/object/apply:os.mkdir", "line 1, column 1"),
+        ("seed: !!python/object/new:os.mkdir", "line 1, column 7"),
     ],
 )
-def test_a_python_tag_is_refused_and_nothing_runs(write: Any, tmp_path: Path, content: str) -> None:
+def test_a_python_tag_is_refused_and_nothing_runs(write: Any, tmp_path: Path, tag: str, place: str) -> None:
     folder = tmp_path / "it ran"
-    path = write(content.format(folder))
-    with pytest.raises(ConfigError):
-        recipes.load(path)
-    assert not folder.exists()
+    text = f"{tag} ['{folder}']"
+    fault = f"could not determine a constructor for the tag 'tag:yaml.org,2002:{tag.partition('!!')[2]}'"
+    path = write(text)
+    assert message(path) == f"{path}: not valid YAML at {place}: {fault}"
+    change = text.replace("seed: ", "seed=") if text.startswith("seed") else f"seed={text}"
+    assert message("tutorial", change) == f"--set {change}: not valid YAML at line 1, column 1: {fault}"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["my.yaml"]
+
+    yaml.unsafe_load(text)
+    assert folder.exists()  # the payload is a real one
+
+
+def nested(first: str, pattern: str, levels: int) -> str:
+    """YAML whose every line repeats the one before nine times."""
+    lines = [pattern.format(name=f"a{level}", again=", ".join([f"*a{level - 1}"] * 9)) for level in range(1, levels)]
+    return "\n".join([first, *lines])
+
+
+TOO_MANY = "more than 100,000 values, with what aliases repeat; a configuration has fewer"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (nested("a0: &a0 [x, x, x]", "{name}: &{name} [{again}]", 9), TOO_MANY),
+        (nested("a0: &a0 {k: 1}", "{name}: &{name} {{<<: [{again}]}}", 9), TOO_MANY),
+        ("seed: &a [*a]", TOO_MANY),
+        ("&a\nseed: *a", TOO_MANY),
+        ("seed: [" + "1," * 100_000 + "]", TOO_MANY),
+        ("seed: " + "{a: " * 10_000, "not valid YAML: nested too deeply"),
+        ("- " * 10_000, "not valid YAML: nested too deeply"),
+        ("#" * 1_000_001, "more than 1,000,000 characters; a configuration has fewer"),
+    ],
+    ids=["lists", "merged mappings", "a list in itself", "a mapping in itself", "many values",
+         "deep mappings", "deep blocks", "long"],
+)  # fmt: skip
+def test_a_file_that_grows_when_it_is_read_is_refused_within_little_memory(
+    write: Any, content: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content.startswith("seed: [1,"):  # as many would take seconds
+        monkeypatch.setattr(yaml_text, "MOST_VALUES", 1000)
+        text = text.replace("100,000", "1,000")
+    path = write(content)
+    tracemalloc.start()
+    assert message(path) == f"{path}: {text}"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 15e6
+
+
+def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    with path.open("wb") as file:
+        file.truncate(10**10)  # sparse: it takes no room
+    tracemalloc.start()
+    assert message(str(path)) == f"{path}: more than 1,000,000 characters; a configuration has fewer"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 15e6
+
+
+def test_aliases_may_repeat_what_is_short(own: str) -> None:
+    path = Path(own)
+    path.write_text(
+        path.read_text().replace("seed: 42", "seed: &seed 301").replace("max_epochs: 600", "max_epochs: *seed")
+    )
+    config = recipes.load(own)
+    assert config.seed == config.contenders["built_in"].fine_tuning.max_epochs == 301
 
 
 def test_loading_twice_gives_the_same_and_changes_do_not_stay() -> None:

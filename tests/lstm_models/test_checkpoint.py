@@ -4,6 +4,8 @@ import pickle
 import random
 import re
 import shutil
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from lstm_models import files
 from lstm_models.checkpoint import (
     FORMAT_VERSION,
     CheckpointError,
@@ -164,7 +167,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used_and_said_so(
     assert caplog.text == ""
     path.write_bytes(b"cut short")
     assert newest(path) == before
-    assert f"{path}: not a checkpoint of lstm-flows (UnpicklingError); the one before is used" in caplog.text
+    assert f"{path}: not a checkpoint of lstm-flows (BadZipFile); the one before is used" in caplog.text
     path.unlink()
     assert newest(path) == before
     before.write_bytes(checkpoint.read_bytes()[:-1])
@@ -200,19 +203,99 @@ def test_another_format_version_is_refused(tmp_path: Path, checkpoint: Path) -> 
         load_network(path)
 
 
+def refused(path: Path, reason: str) -> "pytest.RaisesExc[CheckpointError]":
+    return pytest.raises(CheckpointError, match=f"^{re.escape(f'{path}: not a checkpoint of lstm-flows ({reason})')}$")
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_pickles_payload_does_not_run(tmp_path: Path, protocol: int) -> None:
     folder, path = tmp_path / "it ran", tmp_path / "last.ckpt"
     path.write_bytes(pickle.dumps({"lstm_flows": Payload(folder)}, protocol))
-    assert_refused(path)
+    with refused(path, "BadZipFile"):
+        load_network(path)
     assert not folder.exists()
 
 
-def test_a_payload_inside_a_checkpoint_does_not_run(tmp_path: Path, checkpoint: Path) -> None:
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_payload_inside_a_checkpoint_does_not_run(tmp_path: Path, checkpoint: Path, sealed: bool) -> None:
     folder, path = tmp_path / "it ran", tmp_path / "last.ckpt"
     torch.save(torch.load(checkpoint, weights_only=True) | {"more": Payload(folder)}, path)
-    assert_refused(path)
+    if sealed:  # a seal tells of damage, not of who made it
+        files.seal(path)
+    with refused(path, "its pickle names __builtin__.getattr, no part of a tensor"):
+        load_network(path)
     assert not folder.exists()
 
     torch.load(path, weights_only=False)
     assert folder.exists()  # the payload is a real one
+
+
+class Long:
+    """A hundred megabytes, in the pickle a few bytes: torch's weights_only has nothing against it."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return bytearray, (10**8,)
+
+
+def test_what_a_pickle_asks_for_is_not_made(tmp_path: Path, checkpoint: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {"more": Long()}, path)
+    assert len(torch.load(path, weights_only=True)["more"]) == 10**8
+    assert_little_memory(path, "its pickle names __builtin__.bytearray, no part of a tensor")
+    torch.save(content | {"more": Long()}, path, pickle_protocol=4)
+    assert_little_memory(path, "its pickle names what it hides, no part of a tensor")
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path, checkpoint: Path) -> None:
+    path, small = tmp_path / "last.ckpt", tmp_path / "small.ckpt"
+    torch.save(torch.load(checkpoint, weights_only=True) | {"more": torch.zeros(10**7)}, path)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert small.stat().st_size < path.stat().st_size / 100
+    assert torch.load(small, weights_only=True)["more"].shape == (10**7,)
+    assert_little_memory(small, "last/data.pkl in it is compressed")
+
+
+def assert_little_memory(path: Path, reason: str) -> None:
+    tracemalloc.start()
+    with refused(path, reason):
+        load_network(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            {"hidden_size": 10**6},
+            "description and weights do not fit together, first in head.weight",
+        ),
+        ({"num_layers": 10**9}, "can't hold 1,000,000,000 layers in 736 bytes of weights"),
+    ],
+)
+def test_a_description_that_lies_takes_no_memory(
+    tmp_path: Path, checkpoint: Path, change: dict[str, int], fault: str
+) -> None:
+    path = tmp_path / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    content["lstm_flows"]["network"] |= change
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"^{path}: the checkpoint is damaged \(ValueError: .*{fault}\)$"):
+        load_network(path)
+
+
+def test_a_weight_of_an_absurd_size_takes_no_memory(tmp_path: Path, checkpoint: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    content["lstm_flows"]["network"]["hidden_size"] = 10**6
+    weights = content["state_dict"]
+    for name, shape in {"weight_ih_l0": (2,), "weight_hh_l0": (10**6,), "weight_ih_l1": (10**6,)}.items():
+        weights[f"network.recurrent.{name}"] = torch.zeros(1).expand(4 * 10**6, *shape)  # one number, told of often
+    torch.save(content, path)
+    size = path.stat().st_size
+    with pytest.raises(CheckpointError, match=rf"a file of {size:,} bytes can't hold 2 layers in [0-9,]+ bytes of"):
+        load_network(path)

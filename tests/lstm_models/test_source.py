@@ -302,6 +302,31 @@ def test_a_parquet_file_that_is_damaged(tmp_path: Path) -> None:
         read(data(file))
 
 
+@pytest.mark.parametrize(
+    ("told", "fault"),
+    [
+        (b"\xf0\x2e", None),  # 3000, as Thrift writes it: the truth
+        (b"\xc0\x3e", "damaged: 3,000 rows are in it, and its footer tells of 4,000"),
+        (b"\x80\xa0\x94\xa5\x8d\x1d", r"can't be read: malloc of size \d+ failed"),
+        (b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", "can't be read: Allocation size too large (corrupt file?)"),
+        (b"\x01", "can't be read: Negative size (corrupt file?)"),
+    ],
+)
+def test_a_parquet_file_whose_footer_lies(tmp_path: Path, told: bytes, fault: str | None) -> None:
+    file = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": np.arange(3000.0)}), file)
+    whole = file.read_bytes()
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    footer = whole[start:-8].replace(b"\xf0\x2e", told)
+    file.write_bytes(whole[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    if fault is None:
+        assert len(read(data(file))) == 3000
+        return
+    with pytest.raises(TableError) as raised:
+        read(data(file))
+    assert re.match(re.escape(f"{file}: ") + (fault if "\\" in fault else re.escape(fault)), str(raised.value))
+
+
 def test_a_parquet_file_with_a_name_twice(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), tmp_path / "t.parquet")
     with refused(f"{tmp_path}/t.parquet: column a is there twice; give each column a name of its own"):

@@ -1,7 +1,10 @@
 """Tables: their digest, how they become tensors, and what is said where they can't."""
 
+import os
 import re
+import tracemalloc
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -166,3 +169,44 @@ def test_a_file_that_is_no_csv_table(tmp_path: Path, content: bytes, text: str) 
     path.write_bytes(content)
     with refused(f"{path}: not a CSV table: {text}"):
         read_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "line", "text"),
+    [
+        (b"", b"a" * 60_000_000, "a line is longer than 10 MB"),
+        (b"a,b\n1,", b"2" * 60_000_000, "a line is longer than 10 MB"),
+        (b"a,b\r\n1,", b"2" * 60_000_000 + b"\r\n", "a line is longer than 10 MB"),
+        (b"", b"a," * 999_999 + b"a\n1\n", "1,000,000 columns; at most 10,000 are read"),
+        (b"\r\n\r\n", b"a," * 10_000 + b"\n1\n", "10,001 columns; at most 10,000 are read"),
+        (b"", b"a," * 10_000, "10,001 columns; at most 10,000 are read"),
+    ],
+)
+def test_lines_without_end_are_refused_within_little_memory(
+    tmp_path: Path, start: bytes, line: bytes, text: str
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(start + line)
+    tracemalloc.start()
+    with refused(f"{path}: {text}"):
+        read_csv(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 55e6
+
+
+def test_lines_up_to_the_limit_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"\na,b\n1," + b"x" * 9_000_000 + b"\n" + b"2,y\n" * 100)
+    assert read_csv(path)["a"].tolist() == [1] + [2] * 100
+    path.write_text(",".join(f"c{i}" for i in range(10_000)) + "\n" + "1," * 9999 + "1\n")
+    assert read_csv(path).shape == (1, 10_000)
+
+
+def test_a_csv_file_may_come_through_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    os.mkfifo(path)
+    writer = Thread(target=path.write_text, args=("a,b\n1,2\n",))
+    writer.start()
+    assert read_csv(path).to_dict("list") == {"a": [1], "b": [2]}
+    writer.join()
