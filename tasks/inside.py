@@ -109,7 +109,7 @@ def inspect(model_uri: str, path: Path) -> Opened:
         TableError: if the file can't be used.
     """
     model = load_model(model_uri)
-    network = model.network()
+    network = model.network
     if not has_gates(network.recurrent):
         raise ModelError(f"{model_uri}: a model of the kind {model.config.kind} has no gates")
     new = model.read(path)

@@ -1,6 +1,6 @@
 """Models and versions: from a checkpoint to a registered model that a bare MLflow serves; aliases; loading."""
 
-import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +8,6 @@ from typing import NamedTuple
 import mlflow.pytorch
 import numpy as np
 import torch
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -18,17 +17,21 @@ from prefect import task
 from pydantic import TypeAdapter
 from torch import nn
 
+from lstm_models import yaml_text
 from lstm_models.checkpoint import load_network
 from lstm_models.config import AnyData, AnyModel, CompareConfig, Output, UserError
 from lstm_models.data.dataset import Dataset
 from lstm_models.evaluation import one_of
-from lstm_models.export import Exportable
-from lstm_models.network import Network, Scaling, build_network
+from lstm_models.export import ArchiveError, Exportable, read_weights
+from lstm_models.network import Network, Scaling, build_network, restored
 from lstm_models.prediction import NewExamples, read_new
 from tasks import champions, lineage, provenance, tracking
 from tasks.data import load_dataset
 from tasks.references import CheckpointRef, DatasetRef, Result
 from tasks.retries import MAY_PASS
+
+# a name that an experiment can have, and what MLflow gives its versions and aliases
+MODEL_URI = r"models:/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(@[A-Za-z0-9_.-]{1,100}|/([0-9]{1,9}|latest))"
 
 
 class ModelError(UserError):
@@ -145,63 +148,65 @@ def _requirements() -> dict[str, str]:
 
 
 class Registered(NamedTuple):
-    """A registered model: what it computes of (B, T, D); what it was trained on and which columns it reads; what it
-    tells; how it was made."""
+    """A registered model: its network, from its configuration, with the weights in its archive; what it was trained on
+    and which columns it reads; what it tells."""
 
-    program: nn.Module
+    network: Network
+    config: AnyModel
     data: AnyData
     columns: tuple[str, ...]
     output: Output
-    input_size: int
-    scaled: bool
-    config: AnyModel
-    cell: str | None  # the digest of the file of the user's own cell
+
+    @property
+    def program(self) -> nn.Module:
+        """What was exported, and what a bare MLflow serves: of (B, T, D), NaN after the end of a shorter sequence."""
+        return Exportable(self.network).eval()
 
     def read(self, path: Path) -> NewExamples:
         """New rows for it; errors as of `prediction.read_new`."""
         return read_new(path, self.data, self.columns, self.output)
 
-    def network(self) -> Network:
-        """The network that was exported, built from its configuration, with the program's weights."""
-        weights = {key.removeprefix("network."): value for key, value in self.program.state_dict().items()}
-        scaling = Scaling(torch.zeros(self.input_size), torch.ones(self.input_size)) if self.scaled else None
-        network = build_network(self.config, self.input_size, self.output, scaling)
-        if self.cell != provenance.cell_digest(self.config):
-            raise ModelError(
-                f"the file of cell {getattr(self.config, 'cell', None)} has changed since it was registered"
-            )
-        network.load_state_dict(weights)
-        return network.eval()
-
 
 def load_model(uri: str) -> Registered:
-    """Load a registered model, its archive looked into first: one that carries a pickle is refused, nothing runs.
+    """Load a registered model: its description, and of its archive the weights alone, so that nothing in it runs.
 
     Raises:
         NothingTracked: if there is no local database.
-        ModelError: if there is no such model, or it is not one of this program's, or it can't be trusted.
+        ModelError: if there is no such model, or it is not one of this program's, or it can't be trusted; or the file
+            of the user's own cell is another.
+        ConfigError: if the user's own cell can't be had.
     """
-    if not uri.startswith("models:/"):
+    if not re.fullmatch(MODEL_URI, uri):
         raise ModelError(f"{uri}: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION")
-    # MLflow then checks every record of a pt2 archive before it loads it. Never unset: no model that this process
-    # loads is worth unpickling.
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     tracking.require_database(uri)
     try:
         directory = tracking.download(uri)
-        metadata = yaml.safe_load((directory / "MLmodel").read_text())["metadata"]
-        known = {
-            "data": TypeAdapter[AnyData](AnyData).validate_python(metadata["data"]),
-            "columns": tuple(metadata["columns"]),
-            "output": Output.model_validate(metadata["output"]),
-            "input_size": int(metadata["input_size"]),
-            "scaled": bool(metadata["scaled"]),
-            "config": TypeAdapter[AnyModel](AnyModel).validate_python(metadata["model"]),
-            "cell": metadata["cell"],
-        }
-        program: nn.Module = mlflow.pytorch.load_model(str(directory))
+        with open(directory / "MLmodel", encoding="utf-8") as file:
+            metadata = yaml_text.read(file.read(yaml_text.LONGEST + 1))["metadata"]
+        config: AnyModel = TypeAdapter(AnyModel).validate_python(metadata["model"])
+        data: AnyData = TypeAdapter(AnyData).validate_python(metadata["data"])
+        output, columns = Output.model_validate(metadata["output"]), tuple(metadata["columns"])
+        size, scaled, cell = int(metadata["input_size"]), bool(metadata["scaled"]), metadata["cell"]
     except MlflowException as error:
         raise ModelError(f"{uri}: {error.message.splitlines()[0]}") from error
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
-    return Registered(program, **known)
+    if cell != provenance.cell_digest(config):
+        raise ModelError(
+            f"{uri}: the file of cell {getattr(config, 'cell', None)} has changed since it was registered; as it was "
+            "then a bare MLflow runs it"
+        )
+
+    def build() -> Network:
+        scaling = Scaling(torch.zeros(size), torch.ones(size)) if scaled else None
+        return build_network(config, size, output, scaling)
+
+    archive = directory / "data" / "model.pt2"
+    try:
+        weights = {key.removeprefix("network."): value for key, value in read_weights(archive).items()}
+        network = restored(build, weights, config.num_layers, archive.stat().st_size)
+    except ArchiveError as error:
+        raise ModelError(f"{uri}: {error}; it may be another's: train anew, or ask who registered it") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
+    return Registered(network, config, data, columns, output)

@@ -106,6 +106,20 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(
     assert list(empty_directory.iterdir()) == []
 
 
+def test_what_is_hostile_is_one_line(capsys: pytest.CaptureFixture[str], empty_directory: Path) -> None:
+    Path("my.yaml").write_text("seed: !!python/object/apply:os.mkdir [it ran]\n")
+    fault = "could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.mkdir'"
+    expected = f"lstm-flows: my.yaml: not valid YAML at line 1, column 7: {fault}\n"
+    assert run(capsys, "compare", "my.yaml", "--dry-run") == (2, "", expected)
+    change = "seed=!!python/object/apply:os.mkdir [it ran]"
+    expected = f"lstm-flows: --set {change}: not valid YAML at line 1, column 1: {fault}\n"
+    assert run(capsys, "compare", "--dry-run", "--set", change) == (2, "", expected)
+    for uri in ("file:///etc/passwd", "runs:/0/model", "models:/../x", "s3://bucket/x"):
+        expected = f"lstm-flows: {uri}: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION\n"
+        assert run(capsys, "predict", uri, "days.csv") == (2, "", expected)
+    assert [entry.name for entry in empty_directory.iterdir()] == ["my.yaml"]
+
+
 def test_a_setting_that_a_recipe_leaves_out_can_be_changed(
     capsys: pytest.CaptureFixture[str], empty_directory: Path
 ) -> None:
@@ -264,7 +278,6 @@ def test_predict_adds_a_column_by_the_champion(
     )
     monkeypatch.chdir(newcomer.directory)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{newcomer.directory}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     days, output = tmp_path / "days.csv", tmp_path / "out.csv"
     days.write_text("company,day_4,day_3,day_2,day_1\nA,1,0.25,0.5,0\nB,1,0.25,0.5,1\n")
     code, out, _ = run(capsys, "predict", "models:/parity@champion", str(days), "--output", str(output))
@@ -294,7 +307,6 @@ def there(
     directory = first_runs[0].directory
     monkeypatch.chdir(directory)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     days = tmp_path / "days.csv"
     days.write_text("company,day_1,day_2,day_3,day_4\nA,0,0.5,0.25,1\nB,1,0.5,0.25,1\n")
     return days
@@ -304,7 +316,7 @@ def traced(model_uri: str) -> Step:
     """The gates and states of a registered version on the tutorial's companies, (1, 2, 4, 1) each."""
     x_BTD = tables.inputs(tutorial.table(), tutorial.COLUMNS)
     with torch.no_grad():
-        return trace(load_model(model_uri).network().recurrent, x_BTD)
+        return trace(load_model(model_uri).network.recurrent, x_BTD)
 
 
 @pytest.mark.server

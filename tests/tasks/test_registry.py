@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import pickle
+import re
 import shutil
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -21,7 +23,7 @@ from lstm_models.checkpoint import load_network
 from lstm_models.config import NUMBER, AnyModel, TutorialData, parse_config
 from lstm_models.data.examples import Batch
 from lstm_models.export import Exportable
-from lstm_models.network import Network, build_network
+from lstm_models.network import Network, build_network, restored
 from lstm_models.replicas import Replicas
 from tasks import champions, registry, runs, tracking
 from tasks.data import load_dataset, store_data
@@ -65,7 +67,6 @@ def at(registered: tuple[Path, DatasetRef, list[CheckpointRef], list[Result]], m
     """The directory of the registered models as the working directory."""
     monkeypatch.chdir(registered[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered[0]}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     return registered[0]
 
 
@@ -123,7 +124,7 @@ def test_a_model_tells_what_it_reads_and_tells(at: Path, registered, tmp_path: P
     days.write_text("company,day_4,day_3,day_2,day_1\nC,4,3,2,1\n")
     for result in registered[3]:
         model = registry.load_model(result.model_uri)
-        assert (model.data, model.output, model.input_size, model.scaled) == (TutorialData(), NUMBER, 1, False)
+        assert (model.data, model.output, model.network.scaling) == (TutorialData(), NUMBER, None)
         new = model.read(days)
         assert (new.names, new.batch.x_BTD.tolist()) == (["C"], [[[1.0], [2.0], [3.0], [4.0]]])
 
@@ -216,7 +217,6 @@ def test_a_champion_of_an_older_program_stays(at: Path, registered) -> None:  # 
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("tutorial", "tutorial: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION"),
         ("models:/nothing@champion", "models:/nothing@champion: Registered Model with name=nothing not found"),
     ],
 )
@@ -224,6 +224,30 @@ def test_a_model_that_is_not_there(at: Path, uri: str, message: str) -> None:
     with pytest.raises(registry.ModelError) as caught:
         registry.load_model(uri)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "tutorial", "", "models:/", "models:/tutorial", "models:tutorial/1", "models://tutorial/1", "Model:/tutorial/1",
+        "file:///etc/passwd", "/etc/passwd", "http://127.0.0.1:9/tutorial/1", "https://127.0.0.1:9/x@champion",
+        "s3://bucket/model", "runs:/0/model", "mlflow-artifacts:/0", "dbfs:/model", "models:/m-0123456789abcdef",
+        "models:/../tutorial/1", "models:/..@champion", "models:/tutorial/../1", "models:/tutorial/1/../../x",
+        "models:/tutorial/-1", "models:/tutorial/1?x=1", "models:/tutorial/1#x", "models:/tutorial/1 ",
+        "models:/tutorial@cham pion", "models:/tutorial@../1", "models:/tutori\u0430l/1", "models:/tutorial/\u0661",
+        "models:/tutorial\0/1", "models:/tutorial'--/1", "models:/%2e%2e/1", "models:/tutorial/1\n",
+        f"models:/{'x' * 101}/1", f"models:/tutorial/{'9' * 10}",
+    ],
+)  # fmt: skip
+def test_what_names_no_registered_model_is_refused_before_anything_is_fetched(
+    at: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "download", lambda uri: pytest.fail(f"{uri} is fetched"))
+    monkeypatch.setattr(tracking, "require_database", lambda what: pytest.fail(f"{what} is looked up"))
+    with pytest.raises(registry.ModelError) as caught:
+        registry.load_model(uri)
+    text = f"{uri}: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION"
+    assert str(caught.value) == " ".join(text.split())
 
 
 def test_no_database_is_created_by_asking(empty_directory: Path) -> None:
@@ -239,43 +263,166 @@ class Payload:
         return (Path.touch, (Path("owned"),))
 
 
-@pytest.mark.parametrize("place", ["sample_inputs", "weight"])
-def test_an_archive_with_a_payload_is_refused_and_nothing_runs(at: Path, registered, place: str) -> None:  # type: ignore[no-untyped-def]
+CODE = "__import__('pathlib').Path('owned').touch()"
+CONSTANT = {"path_name": "tensor_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+ANOTHERS = "it may be another's: train anew, or ask who registered it"
+
+
+def in_config(kind: str, entry: dict[str, object]) -> Callable[[dict[str, bytes]], None]:
+    """To the weights or the constants that an archive lists, one more, or one instead."""
+
+    def change(records: dict[str, bytes]) -> None:
+        name = f"data/{kind}/model_{kind}_config.json"
+        config = json.loads(records[name])
+        config["config"] = {**config["config"], "network.recurrent.weight_ih_l0": entry}
+        records[name] = json.dumps(config).encode()
+        opaque = str(entry["path_name"]).startswith("opaque")
+        records[f"data/{kind}/{entry['path_name']}"] = pickle.dumps(Payload()) if opaque else saved(Payload())
+
+    return change
+
+
+def of_no_check(records: dict[str, bytes]) -> None:
+    """A weight that MLflow's check takes for raw numbers: its name has a slash, and another list tells of it too."""
+    in_config("weights", {**CONSTANT, "path_name": "data/weights/weight_0"})(records)
+    also = {"config": {"w": {"path_name": "weight_0", "use_pickle": False}}}
+    records["data/weights/data/weights/x_config.json"] = json.dumps(also).encode()
+    del records["data/weights/weight_0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "mlflow_refuses"),
+    [
+        (
+            lambda records: records.update({"data/sample_inputs/model.pt": saved(Payload())}),
+            "data/sample_inputs/model.pt in its archive is more than tensors (its pickle names __builtin__.getattr, "
+            "no part of a tensor)",
+            True,
+        ),
+        (
+            in_config("weights", {**CONSTANT, "path_name": "weight_0"}),
+            "data/weights/weight_0 in its archive is a pickle",
+            True,
+        ),
+        (in_config("constants", CONSTANT), "data/constants/tensor_0 in its archive is a pickle", True),
+        (
+            in_config("constants", {**CONSTANT, "path_name": "opaque_obj_0"}),
+            "data/constants/opaque_obj_0 in its archive is nothing that a network is stored with",
+            True,
+        ),
+        (
+            of_no_check,
+            "data/weights/data/weights/weight_0 in its archive is nothing that a network is stored with",
+            False,
+        ),
+    ],
+    ids=["sample inputs", "weight", "constant", "opaque constant", "past MLflow's check"],
+)
+def test_an_archive_with_a_payload_is_refused_and_nothing_runs(
+    at: Path,
+    registered,  # type: ignore[no-untyped-def]
+    change: Callable[[dict[str, bytes]], None],
+    message: str,
+    mlflow_refuses: bool,
+) -> None:
+    with changed(change):
+        with pytest.raises(registry.ModelError) as caught:
+            registry.load_model("models:/tutorial/1")
+        assert str(caught.value) == f"models:/tutorial/1: {message}; {ANOTHERS}"
+        assert not (at / "owned").exists()
+        # the payload is a live one: a bare MLflow runs it
+        assert runs_in_a_bare_mlflow(at, allow_pickle=False) is not mlflow_refuses
+        assert runs_in_a_bare_mlflow(at, allow_pickle=True)
+
+
+def in_guards(program: str) -> str:
+    return program.replace('"guards_code": []', f'"guards_code": ["{CODE} is None"]')
+
+
+def in_symbols(program: str) -> str:
+    return re.sub(r'"expr_str": "Symbol[^"]*"', f'"expr_str": "{CODE}"', program)
+
+
+def in_names(program: str) -> str:
+    return program.replace('"x_btd"', f'"x_btd={CODE}"')
+
+
+@pytest.mark.parametrize("change", [in_guards, in_symbols, in_names])
+def test_nothing_of_an_archives_program_runs(at: Path, registered, change: Callable[[str], str]) -> None:  # type: ignore[no-untyped-def]
+    """What torch.export.load evaluates is no pickle, and no one looks for it: so this program loads weights alone."""
+
+    def changes(records: dict[str, bytes]) -> None:
+        program = records["models/model.json"].decode()
+        assert change(program) != program
+        records["models/model.json"] = change(program).encode()
+
+    expected = registry.load_model("models:/tutorial/1").network
+    with changed(changes):
+        assert_equal_networks(registry.load_model("models:/tutorial/1").network, expected)
+        assert not (at / "owned").exists()
+        assert runs_in_a_bare_mlflow(at, allow_pickle=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda records: records.pop("data/weights/weight_0"), "damaged (KeyError: 'data/weights/weight_0')"),
+        (
+            lambda records: records.update({"data/weights/weight_0": b"1234" * 1000}),
+            "damaged (ValueError: data/weights/weight_0 has 1,000 numbers, not 4)",
+        ),
+        (lambda records: records.clear(), "damaged (KeyError: 'data/constants/model_constants_config.json')"),
+    ],
+)
+def test_a_damaged_archive(at: Path, registered, change: Callable[[dict[str, bytes]], None], message: str) -> None:  # type: ignore[no-untyped-def]
+    with changed(change), pytest.raises(registry.ModelError) as caught:
+        registry.load_model("models:/tutorial/1")
+    assert str(caught.value) == f"models:/tutorial/1: its archive is {message}; {ANOTHERS}"
+
+
+def test_a_description_that_lies_takes_no_memory(at: Path, registered) -> None:  # type: ignore[no-untyped-def]
+    directory = tracking.download("models:/tutorial/1")
+    description = directory / "MLmodel"
+    honest = description.read_text()
+    try:
+        for size, layers, message in (
+            (10**6, 1, "description and weights do not fit together, first in head.bias"),
+            (1, 10**9, r"a file of [\d,]+ bytes can't hold 1,000,000,000 layers in 48 bytes of weights"),
+        ):
+            lie = f"hidden_size: {size}\n    head: linear\n    num_layers: {layers}"
+            text = re.sub(r"num_layers: \d+", "", honest.replace("head: none", "")).replace("hidden_size: 1", lie)
+            description.write_text(text)
+            with pytest.raises(registry.ModelError, match=f"^models:/tutorial/1: not a model .*ValueError: {message}"):
+                registry.load_model("models:/tutorial/1")
+    finally:
+        description.write_text(honest)
+
+
+@contextlib.contextmanager
+def changed(change: Callable[[dict[str, bytes]], object]) -> Iterator[None]:
+    """The first version's archive with other records, for as long as the block."""
     archive = tracking.download(mlflow.MlflowClient().get_model_version("tutorial", "1").source) / "data" / "model.pt2"
     honest = archive.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(honest)) as source:
+        records = {name.removeprefix("model/"): source.read(name) for name in source.namelist()}
+    change(records)
+    with zipfile.ZipFile(archive, "w") as target:
+        for name, content in records.items():
+            target.writestr(f"model/{name}", content)
     try:
-        archive.write_bytes(with_payload(honest, place))
-        with pytest.raises(registry.ModelError, match="is not a pickle-free payload"):
-            registry.load_model("models:/tutorial/1")
-        assert not (at / "owned").exists()
-        # the payload is a live one: what MLflow does by itself runs it
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
-            with contextlib.suppress(Exception):  # whatever comes of it afterwards
-                mlflow.pytorch.load_model("models:/tutorial/1")
-        assert (at / "owned").exists()
+        yield
     finally:
         archive.write_bytes(honest)
-        (at / "owned").unlink(missing_ok=True)
 
 
-def with_payload(honest: bytes, place: str) -> bytes:
-    """The archive with a pickle in its sample inputs, or in a weight that says it is one."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(honest)) as source, zipfile.ZipFile(out, "w") as target:
-        for name in source.namelist():
-            content = source.read(name)
-            if place == "sample_inputs" and "/sample_inputs/" in name:
-                content = saved(Payload())
-            if place == "weight" and name.endswith("model_weights_config.json"):
-                config = json.loads(content)
-                for entry in config["config"].values():
-                    entry["use_pickle"] = True
-                content = json.dumps(config).encode()
-            if place == "weight" and "/weights/weight_" in name:
-                content = saved(Payload())
-            target.writestr(name, content)
-    return out.getvalue()
+def runs_in_a_bare_mlflow(at: Path, allow_pickle: bool) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", str(allow_pickle).lower())
+        with contextlib.suppress(Exception):  # whatever comes of it afterwards
+            mlflow.pyfunc.load_model("models:/tutorial/1").predict(np.ones((2, 4, 1), np.float32))
+    ran = (at / "owned").exists()
+    (at / "owned").unlink(missing_ok=True)
+    return ran
 
 
 def saved(value: object) -> bytes:
@@ -340,7 +487,6 @@ def others(registered_others: Others, monkeypatch: pytest.MonkeyPatch) -> Others
     """Likewise, their directory being the working directory."""
     monkeypatch.chdir(registered_others[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered_others[0]}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     return registered_others
 
 
@@ -397,7 +543,7 @@ def test_the_network_that_was_trained_comes_back_from_the_registry(others: Other
     checkpoint, result = found[contender]
     model = registry.load_model(result.model_uri)
     assert model.config == OTHERS.contenders[contender].model
-    assert_equal_networks(model.network(), trained(checkpoint, result))
+    assert_equal_networks(model.network, trained(checkpoint, result))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -412,8 +558,8 @@ def test_the_network_comes_back_whatever_its_cell(cell: str) -> None:
     }
     config: AnyModel = TypeAdapter(AnyModel).validate_python(settings)
     network = build_network(config, input_size=2).eval()
-    model = registry.Registered(Exportable(network), TutorialData(), (), NUMBER, 2, False, config, None)
-    assert_equal_networks(model.network(), network)
+    weights = {key.removeprefix("network."): value for key, value in Exportable(network).state_dict().items()}
+    assert_equal_networks(restored(lambda: build_network(config, input_size=2), weights, 2, 10_000), network)
 
 
 def assert_equal_networks(found: Network, expected: Network) -> None:
