@@ -16,9 +16,9 @@ from lstm_models.config import CompareConfig, ConfigError, parse_config
 from lstm_models.data import adding, tables
 from lstm_models.evaluation import predict
 from tasks import inside, text, tracking
+from tasks.earlier import find_earlier
 from tasks.references import Comparison
 from tasks.registry import ModelError, load_model
-from tasks.runs import find_earlier
 
 pytestmark = pytest.mark.server
 

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from flows import recipes
 from lstm_models.cells import CELLS
 from lstm_models.checkpoint import load_network
-from lstm_models.config import NUMBER, AnyModel, TutorialData, parse_config
+from lstm_models.config import NUMBER, AnyModel, TutorialData, one_line, parse_config
 from lstm_models.data.examples import Batch
 from lstm_models.export import Exportable
 from lstm_models.network import Network, build_network, restored
@@ -247,7 +247,7 @@ def test_what_names_no_registered_model_is_refused_before_anything_is_fetched(
     with pytest.raises(registry.ModelError) as caught:
         registry.load_model(uri)
     text = f"{uri}: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION"
-    assert str(caught.value) == " ".join(text.split())
+    assert str(caught.value) == one_line(text)
 
 
 def test_no_database_is_created_by_asking(empty_directory: Path) -> None:
