@@ -36,7 +36,7 @@ from mlflow import MlflowClient
 PROGRAM = str(Path(sysconfig.get_path("scripts"), "lstm-flows"))
 NOTHING_TO_GO_ON_WITH = 2  # the exit code
 MOST = 0.02  # of the time of a training
-NO_MATTER = ("prefect_flow_run_id", "pid", "started", "host", "error", "mlflow.", "judged", "continues")  # in tags
+NO_MATTER = ("prefect_flow_run_id", "pid", "started", "host", "error", "mlflow.", "judged", "continues", "fingerprint")
 
 TUTORIAL = """
 data: {kind: tutorial}
@@ -105,7 +105,7 @@ def killed_again_and_again(place: Path, config: Path, kills: int, draw: random.R
         began = time.monotonic()
         assert process.wait() == 0, (whole / "log").read_text()
         seconds = time.monotonic() - began
-    expected = left_behind(whole)
+    expected = left_behind(tracked(whole), config.stem, whole)
     print(f"\n## {config.stem}: {kills} kills in {seconds:.0f} s\n", flush=True)
     print("| killed after, s | answers there | then | identical |\n| ---: | ---: | --- | --- |", flush=True)
     taken_up = identical = 0
@@ -126,7 +126,7 @@ def killed_again_and_again(place: Path, config: Path, kills: int, draw: random.R
                 with compare(directory, config) as anew:
                     code = anew.wait()
         differs = "exit code " + str(code) + ": " + (directory / "log").read_text()[-300:] if code else ""
-        differs = differs or difference(left_behind(directory), expected)
+        differs = differs or difference(left_behind(tracked(directory), config.stem, directory), expected)
         identical += not differs
         then = "resumed" if resumed else "begun anew" if answers == 0 else "had ended"
         print(f"| {moment:.1f} | {answers} | {then} | {f'no: {differs}' if differs else 'yes'} |", flush=True)
@@ -157,18 +157,18 @@ def tracked(directory: Path) -> str:
 
 
 # ---- what is left
-def left_behind(directory: Path) -> dict[str, Any]:
-    """All that a run leaves, by place, but for what is never the same: ids, moments, durations."""
-    client = MlflowClient(tracked(directory))
+def left_behind(uri: str, name: str, directory: Path) -> dict[str, Any]:
+    """All that an experiment leaves, by place, but for its name and what is never the same: ids, moments, durations."""
+    client = MlflowClient(uri)
     found: dict[str, Any] = {}
-    (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
+    experiment = client.get_experiment_by_name(name)
     runs = client.search_runs([experiment.experiment_id])
     names = {run.info.run_id: run.info.run_name for run in runs}
     for run in runs:
         # one that was killed before it had said what it was about is left as it was
         if run.info.status == "KILLED" and not client.list_artifacts(run.info.run_id):
             continue
-        place = str(run.info.run_name)
+        place = str(run.info.run_name).replace(f" {name}", "")
         assert f"{place}.status" not in found, f"two runs {place}"
         found[f"{place}.status"] = run.info.status
         found |= {f"{place}.params.{key}": value for key, value in run.data.params.items()}
@@ -185,11 +185,11 @@ def left_behind(directory: Path) -> dict[str, Any]:
                 # generator, which no training here draws from, Prefect's threads do
                 content["lstm_flows"]["random_state"]["python"] = content["loops"] = None
                 found |= flat(content, f"{place}.{file}")
-    for version in client.search_model_versions(f"name='{experiment.name}'"):
+    for version in client.search_model_versions(f"name='{name}'"):
         place = f"version {version.version}"
         found[f"{place}.of"] = names[str(version.run_id)]
-        found[f"{place}.aliases"] = sorted(version.aliases)
         found |= {f"{place}.tags.{key}": value for key, value in tags(version.tags).items()}
+    found["aliases"] = {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
     models = client.search_logged_models([experiment.experiment_id])
     found["models"] = sorted(model.name for model in models)
     found["unfinished"] = [path.name for path in directory.glob("unfinished/*")]

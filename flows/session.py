@@ -44,6 +44,10 @@ def prepare(quiet: bool = False, verbose: bool = False) -> None:
             "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # a traceback of each error, before it is raised
         }
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        warnings = logging.StreamHandler()
+        warnings.setLevel(logging.WARNING)
+        warnings.setFormatter(logging.Formatter("lstm-flows: %(message)s"))
+        logging.getLogger("lstm_flows").handlers = [warnings]
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     logging.getLogger("lstm_flows").setLevel(logging.WARNING if quiet else logging.INFO)
