@@ -1,0 +1,93 @@
+"""A comparison that was interrupted between two tasks, or in one, goes on: what it leaves is what one leaves that was
+not, and nothing is done twice."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from commands import plain, working_in
+from conftest import TINY
+from interrupting import Watch, assert_same, crashing, ended_process, left_behind, watched
+
+from flows import recipes
+from flows.compare import compare
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ALONE = recipes.load("tutorial", [*TINY, "contenders.hand_built=null"])
+TASKS = [
+    *("find_interrupted", "look_at_data", "find_earlier", "store_data", "evaluate_untrained", "train", "evaluate"),
+    *("resume", "evaluate", "register", "register", "evaluate_baselines", "choose_champion", "report"),
+]
+LOOKING = 3  # that many leave nothing to go on with
+ANSWERED = [name for name in TASKS[LOOKING:] if name != "register"]
+
+
+class Whole(NamedTuple):
+    """A flow run that was not interrupted: what it did, and what it left."""
+
+    did: Watch
+    left: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def gone() -> dict[str, str]:
+    return ended_process()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Whole:
+    directory = tmp_path_factory.mktemp("whole")
+    (directory / "mlflow.db").write_bytes(database.read_bytes())
+    with working_in(directory), plain(), watched() as did:
+        compare.fn(ALONE)
+        return Whole(did, left_behind("tutorial"))
+
+
+def test_the_boundaries_are_all_that_there_are(whole: Whole) -> None:
+    assert (whole.did.calls, whole.did.answers) == (TASKS, ANSWERED)
+    assert whole.left["aliases"].keys() == {"built_in", "champion"}
+    assert len(whole.left["<built_in/initial>"]["curves"]["train_loss"]) == 4
+    assert whole.left["<built_in/initial>"]["boards"]["train_loss"] == [
+        (step, pytest.approx(loss))  # TensorBoard has float32
+        for step, loss in whole.left["<built_in/initial>"]["curves"]["train_loss"]
+    ]
+
+
+BOUNDARIES = [
+    *(f"before {n}" for n in range(LOOKING, len(TASKS))),
+    *(f"after {n}" for n in range(len(ANSWERED))),
+]
+AMID = [
+    "log_inputs 0",  # the data is stored
+    "log_inputs 1",  # the training's run is there
+    "create_model_version 0",  # a model without a version
+    "set_registered_model_alias 0",  # a version without its alias
+    "set_registered_model_alias 1",  # the champion's record is there, the alias is not
+]
+
+
+@pytest.mark.parametrize("at", [*BOUNDARIES, *AMID])
+def test_what_is_left_is_the_same_and_nothing_is_done_twice(
+    whole: Whole, gone: dict[str, str], workplace: Path, at: str
+) -> None:
+    with plain():
+        with watched(at) as first, crashing(gone):
+            compare.fn(ALONE)
+        with watched() as then:
+            compare.fn(resume="newest")
+    assert_same(left_behind("tutorial"), whole.left)
+    # an answer that was not written was come to again, and no other one
+    again = [first.answers[-1]] if at.startswith("after") else []
+    assert Counter(first.answers + then.answers) == Counter(ANSWERED + again)
+    assert first.fits + then.fits == whole.did.fits
+
+
+@pytest.mark.parametrize("number", range(LOOKING))
+def test_before_there_is_anything_to_go_on_with_nothing_is_left(
+    gone: dict[str, str], workplace: Path, number: int
+) -> None:
+    with watched(f"before {number}"), crashing(gone):
+        compare.fn(ALONE)
+    assert [path.name for path in workplace.iterdir() if not path.name.startswith("mlflow.db")] == []
