@@ -66,7 +66,7 @@ def find_interrupted(flow: str, resume: str | None, experiment: str | None = Non
     Args:
         flow: whose runs.
         resume: the id of a run, or "newest"; None: what an earlier try of this flow run has left, if there was one.
-        experiment: whose newest; None: of all.
+        experiment: of which; None: of any.
 
     Raises:
         ResumeError: if there is none, or it has finished, or is still running, or another program made it.
@@ -91,6 +91,8 @@ def find_interrupted(flow: str, resume: str | None, experiment: str | None = Non
     found = _taken_up(run)
     if found is None:
         raise ResumeError(f"run {resume} ended before it had begun: start anew")
+    if experiment not in (None, found.parent.experiment):
+        raise ResumeError(f"run {resume}: of the experiment {found.parent.experiment}, not {experiment}")
     return found
 
 

@@ -67,9 +67,9 @@ def _run(
         tracking.log_params(run_id, _params(contender, epochs, config.seed))
         tracking.log_dataset(run_id, as_input(dataset), "training")
         data = load_dataset(dataset)
-        path, best = folder / "last.ckpt", folder / "best.ckpt"
+        path, best = folder / unfinished.LAST, folder / "best.ckpt"
         step = unfinished.fetch(run_id, folder)
-        boards = TensorBoardLogger(parent.tensorboard_dir, name=name, version=phase, purge_step=step)
+        boards = TensorBoardLogger(parent.tensorboard_dir, name=name, version=phase, purge_step=step or 0)
         with Sender(run_id, folder) as sender:
             done = outcome(path, contender, epochs) if step is not None else None
             done = done or fit(
@@ -85,7 +85,7 @@ def _run(
                 **({"resume_from": path} if step is not None else _beginning(before, warm)),
             )
         used = best if best.exists() else path  # the same where nothing is validated
-        for file in {path, used}:
+        for file in dict.fromkeys((used, path)):  # where the last one is, both are
             tracking.client().log_artifact(run_id, str(file), unfinished.CHECKPOINT)
         checkpoint = CheckpointRef(
             uri=f"runs:/{run_id}/{unfinished.CHECKPOINT}/{path.name}",

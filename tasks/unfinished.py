@@ -4,17 +4,20 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from lstm_models import files
 from lstm_models.checkpoint import CheckpointError, newest, read
 from tasks import tracking
 from tasks.references import ParentRun
 from tasks.sending import FILES, SLOTS, SNAPSHOTS
 
 HERE = Path("unfinished")
+LAST = "last.ckpt"
 CHECKPOINT = "checkpoint"  # the folder of a run's artifacts that has what a training leaves
 
 logger = logging.getLogger("lstm_flows")
@@ -33,45 +36,62 @@ def folder(run_id: str) -> Iterator[Path]:
     place = HERE / run_id
     place.mkdir(parents=True, exist_ok=True)
     yield place
+    for path in (files.previous(place / LAST), place / LAST):  # first: what is half gone is nothing to go on from
+        path.unlink(missing_ok=True)
     shutil.rmtree(place)
-    if not any(HERE.iterdir()):
+    with suppress(OSError):  # another training's folder lies there
         HERE.rmdir()
 
 
 def fetch(run_id: str, folder: Path) -> int | None:
-    """Put what an interrupted training has left into its folder: how many steps it had done; None: none at all.
+    """Put what an interrupted training has left into its folder, as last.ckpt and what belongs to it.
 
     What lies there is the newest, as far as it can be read; after that, on another machine, what lies with the run.
+
+    Returns:
+        The first step whose points the training logs (again) when it goes on; None: it has left nothing.
     """
-    if (steps := _steps(folder)) is not None:
-        return steps
+    if found := _read(folder):
+        return _next_point(found)
     with tempfile.TemporaryDirectory() as scratch:
-        found: dict[int, Path] = {}
+        left: list[tuple[Path, dict[str, Any]]] = []
         for slot in (*SLOTS, CHECKPOINT):  # in the last, where it has ended, but has not been answered
-            place = Path(scratch, slot)
             try:
-                tracking.client().download_artifacts(run_id, slot, scratch)
+                # where it comes to lie differs: a server's artifacts keep their folders, those on this disk do not
+                place = Path(tracking.client().download_artifacts(run_id, slot, scratch))
             except (MlflowException, OSError):
                 continue
-            if (steps := _steps(place)) is not None:
-                found[steps] = place
-        if not found:
+            if found := _read(place):
+                left.append((place, found))
+        if not left:
             return None
+        place, found = max(left, key=lambda one: int(one[1]["global_step"]))
         for name in FILES:
-            if (found[max(found)] / name).exists():
-                shutil.copy(found[max(found)] / name, folder)
-        return max(found)
+            if (place / name).exists():
+                shutil.copy(place / name, folder)
+        return _next_point(found)
 
 
-def _steps(folder: Path) -> int | None:
-    """How many steps the training had done that wrote this folder's checkpoint; a damaged one is named in a warning."""
-    if not (folder / "last.ckpt").exists():
+def _read(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint that a training wrote last to a folder; a damaged one is named in a warning.
+
+    Where it is the one before that can be read, it takes the last one's place.
+    """
+    path = folder / LAST
+    if not (path.exists() or files.previous(path).exists()):
         return None
     try:
-        return int(read(newest(folder / "last.ckpt"))["global_step"])
+        if (found := newest(path)) != path:
+            found.replace(path)
+        return read(path)
     except CheckpointError as error:
         logger.warning("%s; it is passed over", error)
         return None
+
+
+def _next_point(checkpoint: dict[str, Any]) -> int:
+    """Amid an epoch the last step's point comes again: it may not have been logged when the checkpoint was written."""
+    return int(checkpoint["global_step"]) - bool(checkpoint.get("epoch_so_far", {}).get("point"))
 
 
 def clear(run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Flow runs that crash, as by kill -9, in this process; and all that a flow run leaves, to hold two against each other."""
+"""Flow runs that crash, as by kill -9, in this process; and all that they leave, to hold one's against another's."""
 
 import json
 import os
@@ -173,10 +173,12 @@ def left_behind(experiment: str) -> dict[str, Any]:
     """All that an experiment's flow runs leave, by place, but for ids, which are named, moments and durations."""
     client, found = tracking.client(), runs_of(experiment)
     versions = tracking.versions(experiment)
-    names = {run.info.run_id: f"<{run.info.run_name}>" for run in found}
+    names: dict[str, str] = {}
+    for run in found:
+        alike = sum(name.startswith(f"<{run.info.run_name}") for name in names.values())
+        names[run.info.run_id] = f"<{run.info.run_name}{f' {alike + 1}' if alike else ''}>"
     models = {version.version: str(version.source).removeprefix("models:/") for version in versions}
     names |= {model: f"<model {number}>" for number, model in models.items()}
-    assert len(set(names.values())) == len(names), names
     place: dict[str, Any] = {"aliases": tracking.aliases(experiment)}
 
     def named(text: str) -> str:
@@ -267,7 +269,7 @@ def _tags(of: Mapping[str, str], named: Callable[[str], str]) -> dict[str, str]:
     found = {}
     for key, value in of.items():
         short = key.removeprefix(tracking.TAG)
-        if short.startswith("champion."):  # since when, and by which flow run
+        if short.startswith("champion."):  # since when, and by which flow run; where a crash came between, again
             found["champion"] = json.loads(value)["why"]
         elif not any(own in short for own in OWN):
             found[short] = named(re.sub(r"\| [\d.]+ (?=\| \d+ \|$)", "| seconds ", value, flags=re.MULTILINE))
