@@ -76,7 +76,8 @@ def find_interrupted(flow: str, resume: str | None, experiment: str | None = Non
     tracking.require_database("interrupted runs")
     if resume == NEWEST:
         return _newest(flow, experiment)
-    run = tracking.existing(lambda: tracking.client().get_run(resume))
+    # of what can be no id MLflow says that it is no valid parameter
+    run = tracking.existing(lambda: tracking.client().get_run(resume)) if resume.isalnum() else None
     if run is None or run.info.lifecycle_stage != "active":
         raise ResumeError(f"run {resume}: there is no such run in {tracking.shown_uri()}")
     close_abandoned_runs(run.info.experiment_id)
