@@ -14,11 +14,13 @@ from typing import Any, Self
 from lightning.pytorch.loggers.logger import Logger
 from mlflow.entities import Metric
 
+from lstm_models import files
 from tasks import tracking
 from tasks.retries import is_passing
 
 SECONDS_BETWEEN = 5.0  # how far the curves in the UI are behind; and between two tries where MLflow is out of reach
-FILES = ("best.ckpt", "progress.json", "last.ckpt")  # of a training on its way; where the last one is, all are
+PROGRESS = "progress.json"
+FILES = ("best.ckpt", PROGRESS, "last.ckpt")  # of a training on its way; where the last one is, all are
 SNAPSHOTS = "snapshots"  # the folder of the run's artifacts
 SLOTS = (f"{SNAPSHOTS}/0", f"{SNAPSHOTS}/1")  # written by turns: one of them is whole
 
@@ -96,7 +98,7 @@ class Sender(Logger):
             points = [(point.key, point.value, point.step) for point in self._points]
         partial = self.folder / "progress.partial"
         partial.write_text(json.dumps({"seconds": self.seconds, "points": points}))
-        partial.replace(self.folder / "progress.json")
+        files.put_in_place(partial, self.folder / PROGRESS)
 
     def send_snapshot(self) -> None:
         """Send what the training has written, as it is now, when MLflow can be reached."""
@@ -178,7 +180,7 @@ class Sender(Logger):
 def read_progress(folder: Path) -> dict[str, Any]:
     """What an interrupted training has left: seconds; and points, that may not have arrived: name, value, step."""
     try:
-        found: dict[str, Any] = json.loads((folder / "progress.json").read_text())
+        found: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
     except FileNotFoundError:
         return {"seconds": 0.0, "points": []}
     return found
