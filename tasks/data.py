@@ -38,12 +38,31 @@ def look_at_data(config: CompareConfig) -> str:
 @once
 def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
     """Read the table, store it with the parent run, and note there what it holds and what is made of it."""
+    reference = keep_table(config, parent)
+    # the data as it was stored: it may have changed since it was looked at
+    fingerprint = provenance.fingerprint(config, reference.digest, parent.asked)
+    tracking.client().set_tag(parent.run_id, f"{tracking.TAG}fingerprint", fingerprint)
+    tracking.log_dataset(parent.run_id, as_input(reference), "training and evaluation")
+    found = summary(reference, load_dataset(reference))
+    sizes = {f"{part}_examples": getattr(found, part) for part in ("train", "validation", "test")}
+    rows = {} if found.rows is None else {"rows_read": found.rows.read, "rows_used": found.rows.used}
+    dropped = {} if found.rows is None else {"rows_dropped": found.rows.dropped or "none"}
+    tracking.log_params(parent.run_id, {**sizes, **rows, **dropped})
+    return reference
+
+
+@once
+def keep_table(config: CompareConfig, parent: ParentRun) -> DatasetRef:
+    """Read the table and store it with the parent run.
+
+    Once, for itself: what is noted of it after that can't be changed, and the table may be another one after a crash.
+    """
     table = read(config.data)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / f"{config.data.kind}.parquet"
         table.to_parquet(path, index=False)
         tracking.client().log_artifact(parent.run_id, str(path), "data")
-    reference = DatasetRef(
+    return DatasetRef(
         uri=f"runs:/{parent.run_id}/data/{path.name}",
         name=source.name(config.data) if isinstance(config.data, TableData) else config.data.kind,
         digest=digest(table, config.data, config.seed),
@@ -52,16 +71,6 @@ def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
         rows=len(table),
         columns_schema=json.dumps({"mlflow_colspec": schema(table)}),
     )
-    # the data as it was stored: it may have changed since it was looked at
-    fingerprint = provenance.fingerprint(config, reference.digest, parent.asked)
-    tracking.client().set_tag(parent.run_id, f"{tracking.TAG}fingerprint", fingerprint)
-    tracking.log_dataset(parent.run_id, as_input(reference), "training and evaluation")
-    found = summary(reference, of_table(table, config.data, config.seed))
-    sizes = {f"{part}_examples": getattr(found, part) for part in ("train", "validation", "test")}
-    rows = {} if found.rows is None else {"rows_read": found.rows.read, "rows_used": found.rows.used}
-    dropped = {} if found.rows is None else {"rows_dropped": found.rows.dropped or "none"}
-    tracking.log_params(parent.run_id, {**sizes, **rows, **dropped})
-    return reference
 
 
 def schema(table: pd.DataFrame) -> list[dict[str, str]]:

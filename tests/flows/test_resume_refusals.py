@@ -199,7 +199,7 @@ def test_by_the_command_under_prefect_even_if_other_code_began_it(
     whole: tuple[Watch, dict[str, Any]], workplace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with plain():
-        with watched("after 2", engine=True) as first, crashing(ended_process()):
+        with watched("after 3", engine=True) as first, crashing(ended_process()):
             compare(ALONE)
         (parent, _) = runs_of("tutorial")
         tracking.client().set_tag(parent.info.run_id, f"{tracking.TAG}code", "other")
