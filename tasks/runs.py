@@ -15,6 +15,7 @@ from tasks.references import Interrupted, ParentRun, Version
 
 CONFIG_FILE = "config.yaml"
 RESULT_FILE = "comparison.json"
+ERROR = f"{tracking.TAG}error"  # the tag that says what broke
 CHAMPION = "champion"  # the parameter that names the version which was champion when a run began
 TENSORBOARD_DIR = "tensorboard"
 
@@ -107,12 +108,13 @@ def family(work: Work, interrupted: Interrupted | None = None) -> Iterator[Paren
         if interrupted:
             for run_id in [parent.run_id, *_children(parent.experiment_id, parent.run_id, "!= 'FINISHED'")]:
                 tracking.reopen_run(run_id)
+            tracking.existing(lambda: tracking.client().delete_tag(parent.run_id, ERROR))
         else:
             _tell(work, parent)
         yield parent
     except BaseException as error:
         with tracking.as_far_as_possible():
-            tracking.client().set_tag(parent.run_id, tracking.TAG + "error", f"{type(error).__name__}: {error}"[:5000])
+            tracking.client().set_tag(parent.run_id, ERROR, f"{type(error).__name__}: {error}"[:5000])
             end_family(parent.experiment_id, parent.run_id, tracking.status_after(error))
         raise
     end_family(parent.experiment_id, parent.run_id, "FINISHED")

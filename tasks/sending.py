@@ -183,4 +183,7 @@ def read_progress(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
     except FileNotFoundError:
         return {"seconds": 0.0, "points": []}
+    except ValueError:
+        logger.warning("%s: damaged; points that MLflow was not told of may be missing", folder / PROGRESS)
+        return {"seconds": 0.0, "points": []}
     return found

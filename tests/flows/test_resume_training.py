@@ -120,7 +120,7 @@ def leave_half_of_the_next() -> None:
     truncate(here() / "last.ckpt.partial")
 
 
-NOT_WHOLE = "not a checkpoint of lstm-flows (OSError)"
+NOT_WHOLE = "not a checkpoint of lstm-flows (BadZipFile)"
 
 
 DAMAGES: dict[str, tuple[Callable[[], None], int | None, list[str]]] = {
