@@ -13,7 +13,7 @@ import mlflow
 import prefect.runtime.flow_run
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -117,7 +117,8 @@ def reopen_run(run_id: str) -> None:
     """Let a run that has ended be RUNNING again, in this process and this flow run."""
     client().update_run(run_id, "RUNNING")
     tags = {**process_tags(), f"{TAG}prefect_flow_run_id": prefect.runtime.flow_run.id or "none"}
-    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    for key, value in tags.items():
+        client().set_tag(run_id, key, value)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from lstm_models import files
 from lstm_models.checkpoint import CheckpointError, newest, read
 from tasks import tracking
 from tasks.references import ParentRun
+from tasks.retries import is_passing
 from tasks.sending import FILES, SLOTS, SNAPSHOTS
 
 HERE = Path("unfinished")
@@ -59,7 +60,9 @@ def fetch(run_id: str, folder: Path) -> int | None:
             try:
                 # where it comes to lie differs: a server's artifacts keep their folders, those on this disk do not
                 place = Path(tracking.client().download_artifacts(run_id, slot, scratch))
-            except (MlflowException, OSError):
+            except (MlflowException, OSError) as error:
+                if is_passing(error):
+                    raise
                 continue
             if found := _read(place):
                 left.append((place, found))

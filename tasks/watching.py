@@ -68,7 +68,7 @@ def _appending(run_id: str | None, name: str) -> Iterator[str]:
         note = "The champion on the newest rows, time after time: a point each step; `version` tells who was champion."
         experiment = tracking.experiment_id(name)
         run_id = tracking.start_run(experiment, f"evaluate {name}", tags={"flow": "evaluate"}, note=note)
-    tracking.reopen_run(run_id)
     with tracking.ended(run_id):
+        tracking.reopen_run(run_id)
         yield run_id
     tracking.client().set_terminated(run_id, "FINISHED")

@@ -125,7 +125,7 @@ def test_every_trained_run_has_its_pictures_and_figures(there: Comparison) -> No
     ]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name, run in runs.items():
-        expected = {"predictions.csv", "checkpoint", "training.json"}
+        expected = {"answers", "predictions.csv", "checkpoint", "training.json"}
         expected |= set() if name.startswith("rnn") else {"gates.png", "copies.csv"}
         assert files(run.info.run_id) == expected
         assert ("converged" in run.data.metrics) == ("dloss_dc" in run.data.metrics) == (not name.startswith("rnn"))
@@ -135,7 +135,7 @@ def test_every_trained_run_has_its_pictures_and_figures(there: Comparison) -> No
 def test_what_is_untrained_or_belongs_to_all_stands_on_the_parent(there: Comparison) -> None:
     parent = there.parent_run_id
     assert files(parent) == {
-        *("config.yaml", "comparison.json", "comparison.md", "data", "minimal", "built_in", "rnn"),
+        *("answers", "config.yaml", "comparison.json", "comparison.md", "data", "minimal", "built_in", "rnn"),
         *("loss_curves.png", "predictions.png", "copies.png", "gradients_through_time.png"),
     }
     for contender in ("minimal", "built_in"):

@@ -507,7 +507,7 @@ def test_mlflow_has_what_became_of_the_rows_and_all_files(there: Ran) -> None:
     rows = {"rows_read": "400", "rows_used": "397", "rows_dropped": dropped}
     assert parent.data.params.items() >= {**windows, **rows}.items()
     assert files(parent.info.run_id) == {
-        *("config.yaml", "comparison.json", "comparison.md", "data", "hand_built", "built_in", "baselines"),
+        *("answers", "config.yaml", "comparison.json", "comparison.md", "data", "hand_built", "built_in", "baselines"),
         *("loss_curves.png", "forecasts.png", "error_by_step.png"),
     }
     for name in ("loss_curves.png", "forecasts.png", "error_by_step.png"):
@@ -524,7 +524,7 @@ def test_mlflow_has_what_became_of_the_rows_and_all_files(there: Ran) -> None:
         f"{contender}/{phase}" for contender in ("hand_built", "built_in") for phase in ("initial", "fine_tuned")
     ]
     for run in children:
-        assert files(run.info.run_id) == {*judged, "checkpoint", "training.json"}
+        assert files(run.info.run_id) == {*judged, "answers", "checkpoint", "training.json"}
         assert files(run.info.run_id, "checkpoint") == {"last.ckpt", "best.ckpt"}
         assert run.data.metrics.keys() >= {"scaled_mse", "mase", "loss_low", "loss_high", "val_loss"}
         steps = pd.read_csv(tracking.download(f"runs:/{run.info.run_id}/steps.csv"))
