@@ -408,7 +408,7 @@ def _show_point(point: "Watched", hints: bool) -> None:
 def _going_on(given: Sequence[str]) -> str:
     """How the command that was given goes on, where it is one that can."""
     resumable = {"compare": "compare", "fine-tune": "fine-tune EXPERIMENT"}
-    command = next((resumable[word] for word in given if word in resumable), None)
+    command = resumable.get(next((word for word in given if not word.startswith("-")), ""))
     return f"; lstm-flows {command} --resume goes on" if command else ""
 
 

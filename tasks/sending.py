@@ -19,8 +19,8 @@ from tasks import tracking
 from tasks.retries import is_passing
 
 SECONDS_BETWEEN = 5.0  # how far the curves in the UI are behind; and between two tries where MLflow is out of reach
-PROGRESS = "progress.json"
-FILES = ("best.ckpt", PROGRESS, "last.ckpt")  # of a training on its way; where the last one is, all are
+BEST, PROGRESS, LAST = "best.ckpt", "progress.json", "last.ckpt"
+FILES = (BEST, PROGRESS, LAST)  # of a training on its way; where the last one is, all are
 SNAPSHOTS = "snapshots"  # the folder of the run's artifacts
 SLOTS = (f"{SNAPSHOTS}/0", f"{SNAPSHOTS}/1")  # written by turns: one of them is whole
 

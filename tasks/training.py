@@ -17,7 +17,7 @@ from tasks.answers import once
 from tasks.data import as_input, load_dataset
 from tasks.references import CheckpointRef, DatasetRef, ParentRun
 from tasks.retries import MAY_PASS
-from tasks.sending import Sender
+from tasks.sending import BEST, LAST, Sender
 
 logger = logging.getLogger("lstm_flows")
 
@@ -56,7 +56,8 @@ def _run(
 ) -> CheckpointRef:
     contender = config.contenders[name]
     epochs = contender.fine_tuning.max_epochs if before and not warm else contender.training.max_epochs
-    run_id = unfinished.run_of(parent, f"{name}/{phase}") or tracking.start_run(
+    begun = unfinished.run_of(parent, f"{name}/{phase}")
+    run_id = begun or tracking.start_run(
         parent.experiment_id,
         f"{name}/{phase}",
         parent=parent.run_id,
@@ -67,8 +68,8 @@ def _run(
         tracking.log_params(run_id, _params(contender, epochs, config.seed))
         tracking.log_dataset(run_id, as_input(dataset), "training")
         data = load_dataset(dataset)
-        path, best = folder / unfinished.LAST, folder / "best.ckpt"
-        step = unfinished.fetch(run_id, folder)
+        path, best = folder / LAST, folder / BEST
+        step = unfinished.fetch(run_id, folder) if begun else None
         boards = TensorBoardLogger(parent.tensorboard_dir, name=name, version=phase, purge_step=step or 0)
         with Sender(run_id, folder) as sender:
             done = outcome(path, contender, epochs) if step is not None else None

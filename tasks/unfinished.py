@@ -15,10 +15,9 @@ from lstm_models.checkpoint import CheckpointError, newest, read
 from tasks import tracking
 from tasks.references import ParentRun
 from tasks.retries import is_passing
-from tasks.sending import FILES, SLOTS, SNAPSHOTS
+from tasks.sending import FILES, LAST, SLOTS, SNAPSHOTS
 
 HERE = Path("unfinished")
-LAST = "last.ckpt"
 CHECKPOINT = "checkpoint"  # the folder of a run's artifacts that has what a training leaves
 
 logger = logging.getLogger("lstm_flows")
