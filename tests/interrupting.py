@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import psutil
 import pytest
 import torch
+from commands import plain, working_in
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect import Task
@@ -159,6 +160,21 @@ def ended_process() -> dict[str, str]:
         started = psutil.Process(process.pid).create_time()
         process.communicate()
     return {"host": os.uname().nodename, "pid": str(process.pid), "started": f"{started:.2f}"}
+
+
+class Whole(NamedTuple):
+    """A flow run that was not interrupted: what it did, and what it left."""
+
+    did: Watch
+    left: dict[str, Any]
+
+
+def uninterrupted(work: Callable[[], object], experiment: str, directory: Path, database: Path) -> Whole:
+    """Do the work in a directory of its own, with a copy of an MLflow database with nothing in it."""
+    (directory / "mlflow.db").write_bytes(database.read_bytes())
+    with working_in(directory), plain(), watched() as did:
+        work()
+        return Whole(did, left_behind(experiment))
 
 
 # ---- what is left

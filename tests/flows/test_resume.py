@@ -3,12 +3,11 @@ not, and nothing is done twice."""
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from commands import plain, working_in
+from commands import plain
 from conftest import TINY
-from interrupting import Watch, assert_same, crashing, ended_process, left_behind, watched
+from interrupting import Whole, assert_same, crashing, ended_process, left_behind, uninterrupted, watched
 
 from flows import recipes
 from flows.compare import compare
@@ -27,13 +26,6 @@ ANSWERED = [
 ]  # the table is stored in a step of its own
 
 
-class Whole(NamedTuple):
-    """A flow run that was not interrupted: what it did, and what it left."""
-
-    did: Watch
-    left: dict[str, Any]
-
-
 @pytest.fixture(scope="module")
 def gone() -> dict[str, str]:
     return ended_process()
@@ -41,11 +33,7 @@ def gone() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Whole:
-    directory = tmp_path_factory.mktemp("whole")
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
-    with working_in(directory), plain(), watched() as did:
-        compare.fn(ALONE)
-        return Whole(did, left_behind("tutorial"))
+    return uninterrupted(lambda: compare.fn(ALONE), "tutorial", tmp_path_factory.mktemp("whole"), database)
 
 
 def test_the_boundaries_are_all_that_there_are(whole: Whole) -> None:

@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from commands import plain, working_in
-from interrupting import Crash, Watch, assert_same, crashing, ended_process, left_behind, watched
+from commands import plain
+from interrupting import Crash, Whole, assert_same, crashing, ended_process, left_behind, uninterrupted, watched
 from mlflow import MlflowClient
 
 from flows import recipes
@@ -31,13 +31,6 @@ contenders:
                checkpoint_every_n_steps: 2}
     fine_tuning: {max_epochs: 5}
 """
-
-
-class Whole(NamedTuple):
-    """A flow run that was not interrupted: what it did, and what it left."""
-
-    did: Watch
-    left: dict[str, Any]
 
 
 def compared() -> Comparison:
@@ -62,11 +55,7 @@ def gone() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Whole:
-    directory = tmp_path_factory.mktemp("whole")
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
-    with working_in(directory), plain(), watched() as did:
-        compared()
-        return Whole(did, left_behind("demand"))
+    return uninterrupted(compared, "demand", tmp_path_factory.mktemp("whole"), database)
 
 
 def test_there_is_something_to_lose(whole: Whole) -> None:
