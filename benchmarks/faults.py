@@ -179,12 +179,8 @@ def left_behind(uri: str, name: str, directory: Path) -> dict[str, Any]:
         for file in files(client, run.info.run_id):
             found[f"{place}.files.{file}"] = True
             if file.endswith(".ckpt"):
-                path = client.download_artifacts(run.info.run_id, file)
-                content = torch.load(path, weights_only=True)
-                # Lightning's own counts within its loops depend on how often it was started; and from Python's
-                # generator, which no training here draws from, Prefect's threads do
-                content["lstm_flows"]["random_state"]["python"] = content["loops"] = None
-                found |= flat(content, f"{place}.{file}")
+                path = Path(client.download_artifacts(run.info.run_id, file))
+                found |= flat(checkpoint(path), f"{place}.{file}")
     for version in client.search_model_versions(f"name='{name}'"):
         place = f"version {version.version}"
         found[f"{place}.of"] = names[str(version.run_id)]
@@ -214,10 +210,18 @@ def files(client: MlflowClient, run_id: str, folder: str = "") -> Iterator[str]:
             yield entry.path
 
 
-def flat(value: Any, place: str) -> dict[str, Any]:
+def checkpoint(path: Path) -> dict[str, Any]:
+    """What is in it, but for Lightning's own counts within its loops, which depend on how often it was started, and
+    Python's generator, from which no training here draws, but Prefect's threads do."""
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    content["lstm_flows"]["random_state"]["python"] = content["loops"] = None
+    return content
+
+
+def flat(value: Any, place: str = "") -> dict[str, Any]:
     """Nested mappings and sequences as one; NaN, which equals nothing, by its name."""
     if isinstance(value, torch.Tensor):
-        return flat(value.tolist(), place)
+        return {f"{place}.dtype": str(value.dtype), **flat(value.tolist(), place)}
     if isinstance(value, dict | list | tuple):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         return {key: leaf for name, part in pairs for key, leaf in flat(part, f"{place}.{name}").items()}

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import lightning as L
 import psutil
 import pytest
-import torch
 from commands import plain, working_in
+from faults import checkpoint, files, flat
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect import Task
@@ -245,40 +245,14 @@ def boards(run: Run) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def files(client: MlflowClient, run_id: str, folder: str = "") -> Iterator[str]:
-    for entry in client.list_artifacts(run_id, folder):
-        if entry.is_dir:
-            yield from files(client, run_id, entry.path)
-        elif not entry.path.startswith(f"{answers.FOLDER}/"):  # named by what holds ids
-            yield entry.path
-
-
 def _content(run_id: str, file: str, named: Callable[[str], str]) -> Any:
     path = tracking.download(f"runs:/{run_id}/{file}")
     if path.suffix == ".ckpt":
-        return checkpoint(path)
+        return flat(checkpoint(path))
     if path.suffix in (".json", ".csv", ".yaml"):
         text = re.sub(r'"(seconds|sha256)": [^,}]+', r'"\1": 0', path.read_text())
         return named(text)
     return "there"
-
-
-def checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint by place, but for Lightning's own counts within its loops, which depend on how often it was started,
-    and Python's generator, from which no training draws, but Prefect's threads do."""
-    content = torch.load(path, weights_only=True)
-    content["lstm_flows"]["random_state"]["python"] = content["loops"] = None
-    return flat(content, "")
-
-
-def flat(value: Any, place: str) -> dict[str, Any]:
-    """Nested mappings and sequences as one; NaN, which equals nothing, by its name."""
-    if isinstance(value, torch.Tensor):
-        return {f"{place}.dtype": str(value.dtype), **flat(value.tolist(), place)}
-    if isinstance(value, dict | list | tuple):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, part in pairs for key, leaf in flat(part, f"{place}.{name}").items()}
-    return {place: "NaN" if value != value else value}
 
 
 def _tags(of: Mapping[str, str], named: Callable[[str], str]) -> dict[str, str]:
@@ -294,7 +268,7 @@ def _tags(of: Mapping[str, str], named: Callable[[str], str]) -> dict[str, str]:
 
 def assert_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """All that differs is told, by place."""
-    own, its = flat(found, ""), flat(expected, "")
+    own, its = flat(found), flat(expected)
     pairs = {key: (own.get(key, "nothing"), its.get(key, "nothing")) for key in sorted(own.keys() | its.keys())}
     different = [f"{key}: {one!r}, and not {other!r}" for key, (one, other) in pairs.items() if one != other]
     assert not different, "\n".join(different[:20])

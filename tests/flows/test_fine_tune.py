@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import lstm_flows, plain, webhook, working_in
+from faults import checkpoint, flat
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from prefect.client.orchestration import get_client
@@ -394,30 +395,13 @@ def by_hand(config: CompareConfig, table: Path, directory: Path, **how: Any) -> 
     dataset = load(config.data.model_copy(update={"path": str(table)}), config.seed)
     contender, last, best = config.contenders["hand_built"], directory / "last.ckpt", directory / "best.ckpt"
     fit(contender, dataset, seed=config.seed, save_to=last, best_to=best, **how)
-    return [torch.load(path, weights_only=True) for path in (last, best)]
+    return [checkpoint(path) for path in (last, best)]
 
 
 def left(number: int) -> list[Any]:
     """The checkpoints of a version's training."""
-    checkpoint = trained(number).checkpoint
-    return [torch.load(tracking.download(uri), weights_only=True) for uri in (checkpoint.uri, checkpoint.best_uri)]
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """Nested mappings and sequences of tensors and primitives, to the bit."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for own, its in zip(one, other, strict=True):
-            assert_same(own, its)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
+    kept = trained(number).checkpoint
+    return [checkpoint(tracking.download(uri)) for uri in (kept.uri, kept.best_uri)]
 
 
 KEPT = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "lstm_flows")
@@ -428,11 +412,11 @@ def test_resuming_is_bit_identical_to_a_fit_by_hand(
     at: dict[str, Step], tmp_path: Path, number: int, before: int, rows: int, epochs: int
 ) -> None:
     demand(rows).to_csv(tmp_path / "demand.csv", index=False)
-    checkpoint = tracking.download(trained(before).checkpoint.uri)
+    resume_from = tracking.download(trained(before).checkpoint.uri)
     config = recipes.load("demand.yaml")
-    expected = by_hand(config, tmp_path / "demand.csv", tmp_path, resume_from=checkpoint, max_epochs=epochs)
+    expected = by_hand(config, tmp_path / "demand.csv", tmp_path, resume_from=resume_from, max_epochs=epochs)
     for own, its in zip(left(number), expected, strict=True):
-        assert_same({key: own[key] for key in KEPT}, {key: its[key] for key in KEPT})
+        assert flat({key: own[key] for key in KEPT}) == flat({key: its[key] for key in KEPT})
     assert left(number)[0]["epoch"] == epochs
     # and it has moved
     assert not torch.equal(*(next(iter(some["state_dict"].values())) for some in (expected[0], left(before)[0])))
@@ -440,7 +424,7 @@ def test_resuming_is_bit_identical_to_a_fit_by_hand(
 
 def test_what_is_asked_about_margin_changes_nothing_in_training(at: dict[str, Step]) -> None:
     for one, other in zip(left(4), left(5), strict=True):
-        assert_same(one["state_dict"], other["state_dict"])
+        assert flat(one["state_dict"]) == flat(other["state_dict"])
     assert at["wide margin"].judged[4].loss == at["margin of compare"].judged[5].loss
 
 
@@ -451,7 +435,7 @@ def test_a_warm_start_takes_the_best_weights_alone(at: dict[str, Step], tmp_path
     expected = by_hand(config, tmp_path / "demand.csv", tmp_path, warm_from=best, max_epochs=2)
     keys = [key for key in KEPT if key != "lstm_flows"]
     for own, its in zip(left(6), expected, strict=True):
-        assert_same({key: own[key] for key in keys}, {key: its[key] for key in keys})
+        assert flat({key: own[key] for key in keys}) == flat({key: its[key] for key in keys})
     last = left(6)[0]
     assert last["epoch"] == 2  # counted from there
     batches = -(-(round(0.7 * 440) - CONTEXT - 1) // 64)

@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from faults import checkpoint, flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from points import Points
@@ -142,36 +143,21 @@ def straight(name: str) -> Run:
     return run(CASES[name], folder)
 
 
-def content(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = torch.load(path, weights_only=True)
-    return loaded
-
-
-def flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Nested mappings and sequences as one, tensors as lists; NaN, which equals nothing, by its name."""
-    if isinstance(value, torch.Tensor):
-        return {place: value.tolist()}
-    if isinstance(value, dict | list | tuple):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, part in pairs for key, leaf in flat(part, f"{place}.{name}").items()}
-    return {place: "NaN" if value != value else value}
-
-
-def assert_same_content(found: Path, expected: Path) -> None:
+def assert_same_checkpoint(found: Path, expected: Path) -> None:
     """To the last bit all but Lightning's own counts within its loops."""
-    a, b = content(found), content(expected)
+    a, b = checkpoint(found), checkpoint(expected)
     assert a.keys() == b.keys()
-    assert flat({**a, "loops": None}) == flat({**b, "loops": None})
+    assert flat(a) == flat(b)
 
 
 def assert_same_run(found: Run, expected: Run) -> None:
     assert found.done is not None
     assert expected.done is not None
     assert replace(found.done, seconds=0.0) == replace(expected.done, seconds=0.0)
-    assert_same_content(found.last, expected.last)
+    assert_same_checkpoint(found.last, expected.last)
     assert found.best.exists() == expected.best.exists()
     if found.best.exists():
-        assert_same_content(found.best, expected.best)
+        assert_same_checkpoint(found.best, expected.best)
 
 
 def assert_whole_curve(first: Run, then: Run, whole: Run) -> None:
@@ -217,7 +203,7 @@ def test_an_interrupted_training_goes_on_to_the_last_bit(
 ) -> None:
     case, an_epoch = every(CASES[name], steps), 5 if "windows" in name else 4
     first = run(case, tmp_path, Crashes(crash))
-    left = content(first.last)
+    left = torch.load(first.last, weights_only=True)
     assert (left["global_step"], left["epoch"]) == (written, written // an_epoch)
     (loader,) = left["loops"]["fit_loop"]["state_dict"]["combined_loader"]
     assert loader["position"] == (written % an_epoch or an_epoch)
@@ -321,7 +307,7 @@ def test_patience_and_the_best_epoch_go_on_in_the_same_training(tmp_path: Path) 
     then = go_on(every(STUCK, 1), tmp_path)
     assert then.done is not None
     assert (then.done.epochs, then.done.best_epoch) == (2, 1)
-    assert content(then.best)["global_step"] == 5
+    assert checkpoint(then.best)["global_step"] == 5
 
 
 def test_they_begin_anew_in_another_training(tmp_path: Path) -> None:
@@ -329,7 +315,7 @@ def test_they_begin_anew_in_another_training(tmp_path: Path) -> None:
     then = go_on(every(STUCK, 1), tmp_path, max_epochs=EPOCHS + 2)
     assert then.done is not None
     assert (then.done.epochs, then.done.best_epoch) == (3, 2)
-    assert content(then.best)["global_step"] == 10
+    assert checkpoint(then.best)["global_step"] == 10
 
 
 def test_a_training_that_patience_has_ended_has_ended(tmp_path: Path) -> None:
@@ -351,7 +337,7 @@ def test_minutes_are_a_measure_too(tmp_path: Path, minutes: float, written: bool
     first = run(case, tmp_path, Crashes(6))
     assert first.last.exists() == written
     if written:
-        assert content(first.last)["global_step"] == 6
+        assert checkpoint(first.last)["global_step"] == 6
     assert_same_run(go_on(case, tmp_path), straight("hand_built, sequences"))
 
 
@@ -370,7 +356,7 @@ def test_a_crash_while_it_is_written_leaves_the_checkpoint_before(
     monkeypatch.setattr(L.Trainer, "save_checkpoint", half)
     first = run(case, tmp_path, Crashes(99))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
-    assert content(first.last)["global_step"] == 3
+    assert checkpoint(first.last)["global_step"] == 3
 
 
 @pytest.mark.parametrize("name", ["hand_built, windows", "hand_built, sequences"])
@@ -398,13 +384,13 @@ def test_on_sigterm_a_checkpoint_is_written_after_the_step(
                 first = run(case, folder, terminates)
                 assert terminates.done
                 assert signal.getsignal(signal.SIGTERM) is terminated
-                assert content(first.last)["global_step"] == expected
+                assert checkpoint(first.last)["global_step"] == expected
                 done = outcome(first.last, case[0], EPOCHS)
-                assert (done is not None) == (content(first.last)["global_step"] == whole.done.steps)
+                assert (done is not None) == (checkpoint(first.last)["global_step"] == whole.done.steps)
                 if done:
                     assert replace(done, loss=0.0) == replace(whole.done, seconds=0.0, loss=0.0)
                     assert done.loss == whole.done.loss or case[1].validation is None
-                    assert_same_content(first.last, whole.last)
+                    assert_same_checkpoint(first.last, whole.last)
                 else:
                     then = go_on(case, folder)
                     assert_same_run(then, whole)
@@ -426,7 +412,7 @@ def test_a_full_disk_is_a_warning_and_the_training_goes_on(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(L.Trainer, "save_checkpoint", full)
-    done = run(every(CASES[name], 3), tmp_path, on_snapshot=lambda: written.append(content(tmp_path / "last.ckpt")))
+    done = run(every(CASES[name], 3), tmp_path, on_snapshot=lambda: written.append(checkpoint(tmp_path / "last.ckpt")))
     assert caplog.messages == [
         f"{tmp_path}/last.ckpt: no checkpoint could be written: No space left on device; the training goes on"
     ]
@@ -442,7 +428,7 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(times))
     written: list[int] = []
     case = every(CASES[name], None, checkpoint_every_n_minutes=1e-9)
-    done = run(case, tmp_path, on_snapshot=lambda: written.append(content(tmp_path / "last.ckpt")["global_step"]))
+    done = run(case, tmp_path, on_snapshot=lambda: written.append(checkpoint(tmp_path / "last.ckpt")["global_step"]))
     assert written == [*range(1, 12)]  # the twelfth is the last: it is written when the training has ended
     assert_same_run(done, straight(name))
 
@@ -454,7 +440,7 @@ def test_no_checkpoint_is_written_once_the_loss_is_no_number(tmp_path: Path) -> 
     case = contender(shuffle=False, checkpoint_every_n_steps=1), in_sample(SEQUENCES._replace(y_B=y_B))
     with pytest.raises(NonFiniteLoss, match=r"^the loss became nan in epoch 1; "):
         run(case, tmp_path)
-    assert content(tmp_path / "last.ckpt")["global_step"] == 2
+    assert checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
 
 
 class Buffers(Points):
@@ -493,7 +479,7 @@ def test_a_position_in_other_batches_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=f"^{re.escape(start + text)}$"):
             go_on(changed, tmp_path, **options)
-    assert content(last)["global_step"] == 3
+    assert checkpoint(last)["global_step"] == 3
 
 
 def test_a_training_that_goes_on_without_its_best_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -507,7 +493,7 @@ def test_a_training_that_goes_on_without_its_best_checkpoint_is_refused(tmp_path
 
 def make_older(path: Path) -> None:
     """As the version before wrote it; its patience had a state."""
-    older = content(path)
+    older = torch.load(path, weights_only=True)
     assert older["lstm_flows"]["format_version"] == FORMAT_VERSION
     del older["epoch_so_far"], older["best"], older["lstm_flows"]["max_epochs"]
     del older["loops"]["fit_loop"]["state_dict"]["combined_loader"]
@@ -523,7 +509,7 @@ def test_a_checkpoint_from_before_there_were_positions_is_read(tmp_path: Path) -
     run(case, older)
     make_older(older / "last.ckpt")
     then = run(case, older, resume_from=older / "last.ckpt")
-    assert_same_content(then.last, expected.last)
+    assert_same_checkpoint(then.last, expected.last)
     assert then.points == expected.points
 
     make_older(older / "best.ckpt")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from faults import checkpoint, flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.loggers import CSVLogger
@@ -299,21 +300,6 @@ def test_within_a_copy_each_sequence_has_draws_of_its_own(name: str) -> None:
     assert all(len(set(of_one.tolist())) == 4 for of_one in predictions_RB)
 
 
-def content(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = torch.load(path, weights_only=True)
-    return loaded
-
-
-def flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Nested mappings and sequences as one, tensors as lists."""
-    if isinstance(value, Tensor):
-        return {place: value.tolist()}
-    if isinstance(value, dict | list | tuple):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, part in pairs for key, leaf in flat(part, f"{place}.{name}").items()}
-    return {place: value}
-
-
 @pytest.mark.parametrize("model", [*MODELS.values(), *STOCHASTIC.values()], ids=[*MODELS, *STOCHASTIC])
 def test_n_epochs_and_n_more_are_bit_identical_to_2n(tmp_path: Path, model: AnyModel) -> None:
     training: dict[str, Any] = {"batch_size": 8, "shuffle": True, "clip_norm": 0.1, "learning_rate": 0.01}
@@ -325,20 +311,20 @@ def test_n_epochs_and_n_more_are_bit_identical_to_2n(tmp_path: Path, model: AnyM
     _, in_two = trained(parted, resumed, resume_from=half)
 
     for key in ("state_dict", "optimizer_states", "epoch", "global_step", "lstm_flows"):
-        assert flat(content(resumed)[key]) == flat(content(straight)[key])
+        assert flat(checkpoint(resumed)[key]) == flat(checkpoint(straight)[key])
     assert (in_two.epochs, in_two.steps, in_two.loss) == (in_one.epochs, in_one.steps, in_one.loss)
-    weights = [content(path)["state_dict"] for path in (half, resumed)]
+    weights = [checkpoint(path)["state_dict"] for path in (half, resumed)]
     assert not any(torch.equal(before, weights[1][name]) for name, before in weights[0].items())  # it did go on
 
 
 def poison(path: Path, *copies: int) -> None:
     """Make a weight of these copies NaN, as a diverging training does."""
-    checkpoint = content(path)
-    weights = checkpoint["state_dict"]
+    content = torch.load(path, weights_only=True)
+    weights = content["state_dict"]
     for n in copies:
         stacked = weights.get("network.weights.recurrent/weight_ih_l0")
         (weights[f"network.networks.{n}.recurrent.weight_ih_l0"] if stacked is None else stacked[n])[0] = torch.nan
-    torch.save(checkpoint, path)
+    torch.save(content, path)
 
 
 @each_model
@@ -532,8 +518,8 @@ def test_a_checkpoint_with_another_number_of_copies_than_it_says_is_damaged(
 ) -> None:
     path = tmp_path / "last.ckpt"
     trained(contender(model, 2, first=1), path)
-    checkpoint = content(path)
-    checkpoint["lstm_flows"]["replicas"] = change(2)
-    torch.save(checkpoint, path)
+    content = torch.load(path, weights_only=True)
+    content["lstm_flows"]["replicas"] = change(2)
+    torch.save(content, path)
     with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))}: the checkpoint is damaged "):
         load_network(path)
