@@ -1,6 +1,6 @@
 """What is lost when `lstm-flows compare` is killed (kill -9) and goes on with --resume; and what that costs.
 
-    python benchmarks/faults.py [--kills 20] [--seed 0] [--minutes 10] [--short]
+    python benchmarks/faults.py [--kills 20] [--seed 0] [--minutes 10] [--short] [--only tutorial|windows|cost]
 
 Run it with the Python of the environment that lstm-flows is installed in. On each of two datasets, the tutorial's and
 windows of a series, one run is left alone; each of the others is killed at a moment drawn from the time that this one
@@ -11,7 +11,7 @@ no model without a version.
 
 Standard output is Markdown: a line a kill, what is killed / resumed / identical, and the cost: what checkpoints, curves
 and answers take of a training of so many minutes; target at most 2 %. Exit code 1 if anything differs. --short: few
-epochs and no cost, as the tests run it.
+epochs and no cost, as the tests run it. Two of the parts can run side by side, but nothing beside the cost.
 """
 
 import argparse
@@ -73,17 +73,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the training whose checkpoints are timed")
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--only", choices=("tutorial", "windows", "cost"), help="a part, rather than all three")
     options = parser.parse_args()
     draw, all_well = random.Random(options.seed), True  # noqa: S311
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         for name, recipe in (("tutorial", TUTORIAL), ("windows", WINDOWS)):
+            if options.only not in (None, name):
+                continue
             place = Path(scratch, name)
             place.mkdir()
             config = place / f"{name}.yaml"
             config.write_text(recipe if not options.short else shortened(recipe, SHORT[name]))
             all_well &= killed_again_and_again(place, config, options.kills, draw)
-    if not options.short:
+    if options.only == "cost" or not (options.short or options.only):
         all_well &= cost(options.minutes)
     sys.exit(not all_well)
 
