@@ -27,7 +27,7 @@ ui: .venv/installed
 	@$(BIN)/lstm-flows ui
 
 # An installation is complete where its stamp is; one that broke off is made again.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt lstm_models/native.cpp
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lstm-flows needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	@echo "Setting up .venv (once; a few minutes) ..." >&2
 	@$(PYTHON) -m venv .venv

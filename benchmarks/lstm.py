@@ -1,9 +1,9 @@
-"""How fast the hand-built LSTM is beside torch.nn.LSTM and beside a loop over torch.nn.LSTMCell.
+"""How fast the hand-built LSTM is beside torch.nn.LSTM, beside a loop over torch.nn.LSTMCell, and beside JAX's scan.
 
     python benchmarks/lstm.py [--rounds N] [--threads 1 2] [--only NAME] > lstm.md
 
 Run it with the Python of the environment that lstm-flows is installed in, on a machine that does nothing else; it
-takes four to five minutes. All contenders have the same weights and run in one process. Each round times each of them
+takes six to eight minutes. All contenders have the same weights and run in one process. Each round times each of them
 once, in an order that rotates from round to round, so that a drift of the machine hits all alike. Without --rounds a
 case has as many rounds as fit in a few seconds. Before it is timed, its outputs and gradients are compared. NAME is a
 part of the names of the cases to time, such as 32,100 or float64.
@@ -14,15 +14,24 @@ Standard output is Markdown, for each number of threads two tables:
 with, in each:
     ms          of a call, the median over the rounds; (1,4,1,1) is called 20 times a round, and its mean is taken
     ratios      to nn.LSTM's time in the same round: their median and, in parentheses, their quartiles
+    hand-built  the LSTM as it comes: on the native backend where there is one for the case (see `backend` on top)
+    python      the same without it, in PyTorch's operations
     LSTMCell    - where a loop over it can't do the case
-    target      for training on one thread: the most that the hand-built LSTM's median ratio may be
+    JAX         where it is installed; it has threads of its own, as many as cores, or one for `--threads 1`
+    GFLOP/s     of the hand-built one, counting its matrix products alone, and their share of what torch.mm reaches here
+    targets     the most that the hand-built LSTM's median ratio may be, and in training on one thread python's
+and a third, of memory: what the process adds to what it holds at the peak of a first training step, in MB.
 
 On a machine with a CUDA GPU all this is timed on the GPU instead, against cuDNN, with TF32 off; there are no targets
 then, and --threads is ignored. CUDA_VISIBLE_DEVICES= (to nothing) brings the CPU back.
+ATEN_CPU_CAPABILITY=avx2 has PyTorch and the native backend do with AVX2.
 """
 
 import argparse
 import gc
+import importlib.util
+import multiprocessing
+import os
 import platform
 import re
 import shlex
@@ -31,22 +40,27 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from lstm_models import LSTM
+from lstm_models import LSTM, backend
+from lstm_models.kernel import in_operations
+from lstm_models.native import SETS
 
 SEED = 42
 WARM_UP_ROUNDS = 3
 SECONDS = 6.0  # for the rounds of one line of a table
 LEAST_ROUNDS = 9
-BUILT_IN, HAND_BUILT, CELL_LOOP = "nn.LSTM", "hand-built", "LSTMCell loop"
+BUILT_IN, HAND_BUILT, PYTHON, CELL_LOOP, JAX = "nn.LSTM", "hand-built", "python", "LSTMCell loop", "JAX scan"
+AVX2_TARGET = 0.9  # in training, on one thread
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,8 @@ class Case:
     steps: int
     inputs: int
     hidden: int
-    target: float
+    python: float  # without the native backend
+    native: dict[int, float]  # with it, by number of threads
     variant: str = ""
     proj_size: int = 0
     packed: bool = False
@@ -69,17 +84,34 @@ class Case:
         sizes = f"({self.batch},{self.steps},{self.inputs},{self.hidden})"
         return f"{sizes}, {self.variant}" if self.variant else sizes
 
+    def gflop(self, rows: int) -> float:
+        """Of the matrix products of a forward pass over so many steps of sequences."""
+        P = self.proj_size or self.hidden
+        each = 4 * self.hidden * (self.inputs + P) + (self.hidden * P if self.proj_size else 0)
+        return 2e-9 * rows * each
+
 
 CASES = (
-    Case(1, 4, 1, 1, target=1.5, calls=20),
-    Case(32, 100, 16, 64, target=1.6),
-    Case(64, 100, 64, 128, target=1.2),
-    Case(64, 200, 128, 256, target=1.25),
-    Case(16, 1000, 8, 32, target=4.5),
-    Case(32, 100, 16, 64, target=0.4, variant="packed, lengths 1..T", packed=True),
-    Case(32, 100, 16, 64, target=1.1, variant="float64", dtype=torch.float64),
-    Case(32, 100, 16, 64, target=1.0, variant="proj_size=32", proj_size=32),
+    Case(1, 4, 1, 1, python=1.5, native={1: 0.5, 2: 0.5}, calls=20),
+    Case(32, 100, 16, 64, python=1.6, native={1: 0.75, 2: 0.6}),
+    Case(64, 100, 64, 128, python=1.2, native={1: 0.7, 2: 0.6}),
+    Case(64, 200, 128, 256, python=1.25, native={1: 0.85, 2: 0.8}),
+    Case(16, 1000, 8, 32, python=4.5, native={1: 0.6, 2: 0.45}),
+    Case(32, 100, 16, 64, python=0.4, native={1: 0.2, 2: 0.15}, variant="packed, lengths 1..T", packed=True),
+    Case(32, 100, 16, 64, python=1.1, native={}, variant="float64", dtype=torch.float64),
+    Case(32, 100, 16, 64, python=1.0, native={}, variant="proj_size=32", proj_size=32),
 )
+
+
+class InOperations(nn.Module):
+    """The hand-built LSTM without the native backend."""
+
+    def __init__(self, lstm: LSTM) -> None:
+        super().__init__()
+        self.lstm = lstm
+
+    def forward(self, x: Tensor | PackedSequence) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+        return self.lstm.run(x, None, None, in_operations)
 
 
 class CellLoop(nn.Module):
@@ -135,12 +167,58 @@ class Contender:
         return [inferred, self.train().detach(), *(cast(Tensor, leaf.grad) for leaf in self.leaves())]
 
 
+class JaxScan(Contender):
+    """What one writes in JAX: the input's product for all steps, a scan over them, and all of it compiled."""
+
+    def __init__(self, builtin: nn.LSTM, x: Tensor, d_out: Tensor) -> None:
+        super().__init__(builtin, x, x, d_out)
+        import jax
+
+        def run(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+            weight_ih, weight_hh, bias_ih, bias_hh = weights
+
+            def step(state: tuple[jax.Array, jax.Array], z: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+                i, f, g, o = jax.numpy.split(z + state[0] @ weight_hh.T, 4, axis=-1)
+                c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jax.numpy.tanh(g)
+                h = jax.nn.sigmoid(o) * jax.numpy.tanh(c)
+                return (h, c), h
+
+            zeros = jax.numpy.zeros((x.shape[1], builtin.hidden_size), x.dtype)
+            return jax.lax.scan(step, (zeros, zeros), x @ weight_ih.T + bias_ih + bias_hh)[1]
+
+        def gradients(weights: list[jax.Array], x: jax.Array, d_out: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+            out, gradient_of = jax.vjp(run, weights, x)
+            d_weights, d_x = gradient_of(d_out)
+            return out, [d_x, *d_weights]
+
+        weights = [jax.numpy.asarray(value.detach().numpy()) for value in builtin.parameters()]
+        given = [jax.numpy.asarray(value.detach().numpy()) for value in (x, d_out)]
+        run, gradients = jax.jit(run), jax.jit(gradients)
+        object.__setattr__(self, "run", lambda: run(weights, given[0]).block_until_ready())
+        object.__setattr__(self, "gradients", lambda: jax.block_until_ready(gradients(weights, *given)))
+
+    def forward(self) -> Any:
+        return self.run()
+
+    def train(self) -> Any:
+        return self.gradients()
+
+    def forget_gradients(self) -> None:
+        pass
+
+    def results(self) -> list[Tensor]:
+        out, gradients = self.gradients()
+        return [torch.from_numpy(numpy.array(value)) for value in (self.run(), out, *gradients)]
+
+
 def set_up(case: Case, device: torch.device) -> dict[str, Contender]:
     """The contenders of a case, with the same weights and one input between them."""
     torch.manual_seed(SEED)
     new = partial(torch.randn, device=device, dtype=case.dtype)
     builtin = nn.LSTM(case.inputs, case.hidden, proj_size=case.proj_size, device=device, dtype=case.dtype)
     modules = {BUILT_IN: builtin, HAND_BUILT: LSTM.from_builtin(builtin)}
+    if has_native(case, device):
+        modules[PYTHON] = InOperations(LSTM.from_builtin(builtin))
     if not case.packed and not case.proj_size:
         modules[CELL_LOOP] = CellLoop(builtin)
     x: Tensor = new(case.steps, case.batch, case.inputs)
@@ -151,7 +229,14 @@ def set_up(case: Case, device: torch.device) -> dict[str, Contender]:
         x = given.data
     x.requires_grad_()
     d_out = new(*x.shape[:-1], case.proj_size or case.hidden)
-    return {name: Contender(module, given, x, d_out) for name, module in modules.items()}
+    found = {name: Contender(module, given, x, d_out) for name, module in modules.items()}
+    if importlib.util.find_spec("jax") and case.native and not case.packed and device.type == "cpu":
+        found[JAX] = JaxScan(builtin, x, d_out)
+    return found
+
+
+def has_native(case: Case, device: torch.device) -> bool:
+    return bool(case.native) and device.type == "cpu" and backend().startswith("native")
 
 
 def check_agreement(contenders: dict[str, Contender], dtype: torch.dtype) -> None:
@@ -202,21 +287,34 @@ def measure(contenders: dict[str, Contender], training: bool, calls: int, rounds
     return times
 
 
-def line(case: Case, times: dict[str, list[float]], with_target: bool) -> list[str]:
-    """A case's line of a table."""
+def line(
+    case: Case, times: dict[str, list[float]], target: float | None, gflop: float, peak: float | None
+) -> list[str]:
+    """A case's line of a table, without python's target."""
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     cells = [case.name, str(len(times[BUILT_IN]))]
-    cells += [f"{1000 * statistics.median(times[name]):.3g}" for name in (BUILT_IN, HAND_BUILT)]
-    medians = {}
-    for name in (HAND_BUILT, CELL_LOOP):
-        if name in times:
-            ratios = [theirs / builtin for theirs, builtin in zip(times[name], times[BUILT_IN], strict=True)]
-            low, medians[name], high = statistics.quantiles(ratios, n=4, method="inclusive")
-            cells.append(f"{medians[name]:.2f} ({low:.2f} to {high:.2f})")
-        else:
-            cells.append("-")
-    if with_target:
-        cells.append(f"at most {case.target:g}: {'met' if medians[HAND_BUILT] <= case.target else 'missed'}")
+    cells += [f"{1000 * medians[name]:.3g}" for name in (BUILT_IN, HAND_BUILT)]
+    for name in (HAND_BUILT, PYTHON, CELL_LOOP, *((JAX,) if importlib.util.find_spec("jax") else ())):
+        cells.append("-" if name not in times else "{:.2f} ({:.2f} to {:.2f})".format(*ratio(times, name)))
+    if peak:
+        reached = gflop / medians[HAND_BUILT]
+        cells.append(f"{reached:.0f} ({reached / peak:.0%})")
+    if target is not None:
+        cells.append(verdict(times, HAND_BUILT, target))
+    elif peak:
+        cells.append("-")
     return cells
+
+
+def ratio(times: dict[str, list[float]], name: str) -> tuple[float, float, float]:
+    """To nn.LSTM's time in the same round: the median and the quartiles."""
+    ratios = [theirs / builtin for theirs, builtin in zip(times[name], times[BUILT_IN], strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return median, low, high
+
+
+def verdict(times: dict[str, list[float]], name: str, target: float) -> str:
+    return f"at most {target:g}: {'met' if ratio(times, name)[0] <= target else 'missed'}"
 
 
 def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -225,9 +323,10 @@ def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in every)
 
 
-def section(place: str, cases: Sequence[Case], device: torch.device, rounds: int | None, with_targets: bool) -> str:
+def section(place: str, cases: Sequence[Case], device: torch.device, rounds: int | None, threads: int | None) -> str:
     """The two tables of one number of threads, or of the GPU."""
     lines: dict[bool, list[list[str]]] = {False: [], True: []}
+    peak = product_peak() if threads else None
     for case in cases:
         print(f"{place}, {case.name} ...", end=" ", file=sys.stderr, flush=True)
         began = time.perf_counter()
@@ -235,16 +334,82 @@ def section(place: str, cases: Sequence[Case], device: torch.device, rounds: int
         check_agreement(contenders, case.dtype)
         gc.collect()
         gc.freeze()  # as lstm-flows does: the collector is not to walk through what stays
+        rows = contenders[BUILT_IN].d_out.shape[:-1].numel()
         for training, lines_of in lines.items():
             times = measure(contenders, training, case.calls, rounds)
-            lines_of.append(line(case, times, with_target=training and with_targets))
+            gflop = case.gflop(rows) * (3 if training else 1)
+            cells = line(case, times, target(case, training, threads), gflop, peak)
+            if training and threads:
+                python = PYTHON if PYTHON in times else HAND_BUILT
+                cells.append(verdict(times, python, case.python) if threads == 1 else "-")
+            lines_of.append(cells)
         print(f"{time.perf_counter() - began:.1f} s", file=sys.stderr)
     columns = ["batch, time, input, hidden", "rounds", f"{BUILT_IN}, ms", f"{HAND_BUILT}, ms"]
-    columns += [f"{name} / {BUILT_IN}" for name in (HAND_BUILT, CELL_LOOP)]
+    others = (HAND_BUILT, PYTHON, CELL_LOOP, *((JAX,) if importlib.util.find_spec("jax") else ()))
+    columns += [f"{name} / {BUILT_IN}" for name in others]
+    if threads:
+        columns += ["GFLOP/s", f"target, {HAND_BUILT}"]
+    note = f"torch.mm reaches {peak:.0f} GFLOP/s.\n\n" if peak else ""
     return (
-        f"## {place}\n\nForward:\n\n{table(columns, lines[False])}\n\n"
-        f"Training:\n\n{table([*columns, 'target'] if with_targets else columns, lines[True])}"
+        f"## {place}\n\n{note}Forward:\n\n{table(columns, lines[False])}\n\n"
+        f"Training:\n\n{table([*columns, f'target, {PYTHON}'] if threads else columns, lines[True])}"
     )
+
+
+def target(case: Case, training: bool, threads: int | None) -> float | None:
+    """The most that the hand-built LSTM may take of nn.LSTM's time, on the native backend."""
+    if not has_native(case, torch.device("cpu")) or threads is None:
+        return None
+    if backend() == f"native {SETS['AVX2']}":
+        return AVX2_TARGET if training else None
+    return case.native.get(threads) if training else 1.0
+
+
+def product_peak() -> float:
+    """GFLOP/s of a product of two large matrices in float32, on so many threads as PyTorch has now."""
+    size = 1536
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    seconds = []
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - began)
+    return 2e-9 * size**3 / min(seconds)
+
+
+# ---- memory
+def memory(cases: Sequence[Case]) -> str:
+    """The table of peak memory, each figure from a process of its own."""
+    names = (BUILT_IN, HAND_BUILT, PYTHON) if backend().startswith("native") else (BUILT_IN, HAND_BUILT)
+    lines = []
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        for case in cases:
+            megabytes = [
+                pool.submit(added, case, name).result() if name != PYTHON or case.native else None for name in names
+            ]
+            ratio = f"{megabytes[1] / megabytes[0]:.2f}" if megabytes[0] and megabytes[1] else "-"
+            lines.append([case.name, *("-" if each is None else f"{each:.1f}" for each in megabytes), ratio])
+    columns = ["batch, time, input, hidden", *(f"{name}, MB" for name in names), f"{HAND_BUILT} / {BUILT_IN}"]
+    return f"## Memory\n\n{table(columns, lines)}"
+
+
+def added(case: Case, name: str) -> float:
+    """How much a first training step adds to the process's memory, at its peak, in MB; on one thread."""
+    warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")
+    torch.set_num_threads(1)
+    set_up(CASES[0], torch.device("cpu"))[HAND_BUILT].train()  # what is loaded once
+    nn.LSTM(1, 1)(torch.ones(1, 1, 1))[0].sum().backward()
+    contender = set_up(case, torch.device("cpu"))[name]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = held("VmRSS")
+    contender.train()
+    return held("VmHWM") - before
+
+
+def held(key: str) -> float:
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024 / 1e6
 
 
 def processor() -> str:
@@ -259,16 +424,19 @@ def sections(cases: Sequence[Case], threads: Sequence[int], rounds: int | None) 
     gpu = torch.cuda.is_available()
     where = torch.cuda.get_device_name() if gpu else f"{processor()}, threads: {', '.join(map(str, threads))}"
     command = shlex.join(["python", *sys.argv])
-    yield f"# The hand-built LSTM beside {BUILT_IN}\n\n{where}; torch {torch.__version__}; `{command}`"
+    versions = f"torch {torch.__version__}; backend: {backend()}"
+    yield f"# The hand-built LSTM beside {BUILT_IN}\n\n{where}; {versions}; `{command}`"
     if gpu:
         torch.backends.cudnn.allow_tf32 = False  # float32 on both sides
-        yield section(torch.cuda.get_device_name(), cases, torch.device("cuda"), rounds, with_targets=False)
+        yield section(torch.cuda.get_device_name(), cases, torch.device("cuda"), rounds, None)
         return
     print("There is no CUDA device: timing on the CPU only.", file=sys.stderr)
     for count in threads:
         torch.set_num_threads(count)
         place = f"{count} thread{'s' if count > 1 else ''}"
-        yield section(place, cases, torch.device("cpu"), rounds, with_targets=count == 1)
+        yield section(place, cases, torch.device("cpu"), rounds, count)
+    if Path("/proc/self/clear_refs").exists():
+        yield memory(cases)
 
 
 def main() -> None:
@@ -286,6 +454,8 @@ def main() -> None:
     if not cases:
         parser.error(f"--only {arguments.only}: in no case's name; these are: {'; '.join(case.name for case in CASES)}")
     warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")  # nn.LSTM's
+    if arguments.threads == [1]:  # JAX reads them when it is imported
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     for part in sections(cases, arguments.threads, arguments.rounds):
         print(part, end="\n\n", flush=True)
 

@@ -37,11 +37,20 @@ def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-v", "--verbose", help="The libraries' logs, and tracebacks.", **settings)(command)
 
 
+def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        from lstm_models import backend
+
+        click.echo(f"lstm-flows {version('lstm-flows')} ({backend()})")
+        context.exit()
+
+
 @click.group(
     epilog="Example: lstm-flows compare            (the tutorial's experiment)",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(version("lstm-flows"), message="lstm-flows %(version)s")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+              help="The version, and which code runs the LSTM.")  # fmt: skip
 @verbosity
 def cli() -> None:
     """Train, continue, register and compare LSTMs, hand-built and built-in."""

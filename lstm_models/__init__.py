@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["LSTM", "Cell", "trace"]
+__all__ = ["LSTM", "Cell", "backend", "trace"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +16,10 @@ def __getattr__(name: str) -> Any:
             from lstm_models.cells import Cell
 
             return Cell
+        case "backend":
+            from lstm_models.native import backend
+
+            return backend
         case "trace":
             from lstm_models.tracing import trace
 

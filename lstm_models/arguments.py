@@ -88,7 +88,7 @@ def check_lengths(lengths: Tensor, input: Tensor, x_TBD: Tensor) -> None:
 
 def state_before(
     hx: tuple[Tensor, Tensor] | None,
-    x_TBD: Tensor,
+    x: Tensor,
     form: Form,
     shapes: tuple[tuple[int, int, int], tuple[int, int, int]],
 ) -> LSTMState:
@@ -99,7 +99,8 @@ def state_before(
         TypeError, IndexError: as nn.LSTM, if hx is no pair of tensors, or a packed batch's state has no dimension K.
     """
     if hx is None:
-        return LSTMState(*(x_TBD.new_zeros(shape) for shape in shapes))
+        hidden = x.new_zeros(shapes[0])
+        return LSTMState(hidden, hidden if shapes[0] == shapes[1] else x.new_zeros(shapes[1]))
     if not isinstance(hx, tuple | list):
         raise TypeError(f"hx must be a pair of tensors (h_0, c_0), got {type(hx).__name__}")
     if len(hx) != 2:
@@ -113,8 +114,8 @@ def state_before(
         if part.shape != expected:
             error = IndexError if form == "a packed batch" and part.dim() < 3 else RuntimeError
             raise error(f"{name} must be {expected} for {form}, got {tuple(part.shape)}")
-        if part.device != x_TBD.device or (part.dtype != x_TBD.dtype and not torch._C._is_any_autocast_enabled()):
+        if part.device != x.device or (part.dtype != x.dtype and not torch._C._is_any_autocast_enabled()):
             raise RuntimeError(
-                f"{name} must be {x_TBD.dtype} on {x_TBD.device} as the input, got {part.dtype} on {part.device}"
+                f"{name} must be {x.dtype} on {x.device} as the input, got {part.dtype} on {part.device}"
             )
     return LSTMState(*(part.unsqueeze(1) if form == "one sequence" else part for part in hx))

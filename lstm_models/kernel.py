@@ -1,34 +1,31 @@
-"""The loop over time. Shapes as in cells.py: B batch, T time, D input_size, H hidden_size, P the size of h_t.
+"""The seam between the LSTM and whatever runs its loop over time. Shapes as in cells.py, P the size of h_t.
 
-`unroll` is the seam between the module and whatever runs the loop. What runs it is chosen there and nowhere else:
-    plain_loop          a cell's `step` after another, differentiable by autograd in any way and as often as one likes:
-                        the reference for the rest
-    ThroughTime         the same numbers for the LSTM's own cell, with back-propagation through time derived by hand:
-                        what training uses
-    scanned_loop        one torch operator for any number of time steps: what torch.export stores
+What runs is chosen here and nowhere else:
+    loops.plain_loop            a cell's `step` after another: any cell, and whatever differentiates in its own way
+    loops.scanned_loop          what torch.export stores
+    native.unroll               compiled, for the LSTM's own cell in float32 on the CPU
+    through_time.ThroughTime    the same numbers in PyTorch's operations, wherever else the LSTM's own cell runs
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch._higher_order_ops.scan import scan_op
-from torch.autograd import forward_ad
 
-from lstm_models.cells import Cell, LSTMState, Step, Weights
-
-BASE = Cell()
-BASE_WEIGHTS = ("weight_ih", "weight_hh", "bias", "weight_hr")  # all that the LSTM's own cell can have
-
-# y' * grad for y = sigmoid(z) and y = tanh(z), given y; written into grad_input
-sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-tanh_backward = torch.ops.aten.tanh_backward.grad_input
+from lstm_models import native
+from lstm_models.cells import Cell, LSTMState, Weights
+from lstm_models.loops import BASE, BASE_WEIGHTS, Loop, either_way, plain_loop, scanned_loop
+from lstm_models.through_time import ThroughTime, is_transformed
 
 
 def unroll(
-    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, *, training: bool = False
+    x: Tensor,
+    state: LSTMState,
+    weights: Weights,
+    cell: Cell = BASE,
+    *,
+    training: bool = False,
+    backwards: bool = False,
+    batch_sizes: Tensor | None = None,
+    loop: Loop | None = None,
 ) -> LSTMState:
     """Run the cell over all time steps of one layer, in one direction.
 
@@ -36,259 +33,45 @@ def unroll(
     floating-point type, and gradients of both results go to every argument. T is 1 or more; B may be 0.
 
     Args:
-        x_TBD: the layer's input, time first, of any strides.
+        x: the layer's input, time first, (T, B, D), of any strides; with batch_sizes, the rows of a PackedSequence.
         state: the state before the first step, hidden (B, P) and cell (B, H).
         weights: weight_ih (4H, D) and weight_hh (4H, P), rows in the order i, f, g, o; if there are biases, bias, their
             sum (4H); if o_t * tanh(c_t) is projected to h_t, weight_hr (P, H), and else P = H. Another cell may have
             other gates, and weights of its own.
         cell: the equations of a step.
         training: whether the cell's dropout and zoneout draw at random.
+        backwards: whether the sequences are read from their ends to their beginnings.
+        batch_sizes: a PackedSequence's own, how many sequences have each step, (T), on the CPU.
+        loop: what is to run, rather than what is chosen here.
 
     Returns:
-        The states after every step: hidden (T, B, P) and cell (T, B, H).
+        The states after every step, each where the input that it read lies: hidden (T, B, P) and cell (T, B, H), or
+        rows of P and H numbers.
+
+    Raises:
+        RuntimeError: for batch_sizes that no PackedSequence can have.
     """
-    if torch.compiler.is_exporting():
-        return scanned_loop(x_TBD, state, weights, cell, training)
-    if not _is_base(cell, training) or torch.compiler.is_compiling() or _is_transformed() or x_TBD.is_complex():
-        return plain_loop(x_TBD, state, weights, cell, training)
-    given = (weights.get(name) for name in BASE_WEIGHTS)
-    return LSTMState(*ThroughTime.apply(x_TBD, *state, *given))  # type: ignore[no-untyped-call]
+    if loop is None:
+        if not _is_dull(x, cell, training):
+            loop = scanned_loop if torch.compiler.is_exporting() else plain_loop
+        elif native.takes(x, state, weights):
+            return native.unroll(x, state, weights, backwards, batch_sizes)
+        else:
+            loop = in_operations
+    return either_way(loop, x, state, weights, cell, training, backwards, batch_sizes)
 
 
-def _is_base(cell: Cell, training: bool) -> bool:
-    """Whether the LSTM's own equations are all that the cell does."""
-    return type(cell) is Cell and cell.zoneout == 0 and not (training and cell.recurrent_dropout > 0)
-
-
-def _is_transformed(*gradients: Tensor | None) -> bool:
-    """Whether one of torch.func's transforms or forward mode is at work, or one of these holds a batch of gradients."""
+def _is_dull(x: Tensor, cell: Cell, training: bool) -> bool:
+    """Whether the LSTM's own equations are all that the cell does, on real numbers, and nobody looks on."""
     return (
-        torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-        or any(each is not None and torch._C._functorch.is_legacy_batchedtensor(each) for each in gradients)
+        type(cell) is Cell
+        and cell.zoneout == 0
+        and not (training and cell.recurrent_dropout > 0)
+        and not (torch.compiler.is_compiling() or is_transformed() or x.is_complex())
     )
 
 
-def plain_loop(
-    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
-) -> LSTMState:
-    """The loop as one would write it down; see `unroll`."""
-    hidden, cells = zip(*((step.h, step.c) for step in steps(x_TBD, state, weights, cell, training)), strict=True)
-    return LSTMState(torch.stack(hidden), torch.stack(cells))
-
-
-def steps(
-    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
-) -> Iterator[Step]:
-    """One step after another, with all that it computes.
-
-    The input's part of the gates does not depend on the state, so it is one matrix product for all steps; what remains
-    in the loop is the recurrent product and the cell.
-    """
-    step = _before_the_first(state)
-    draws = training and cell.recurrent_dropout > 0
-    mask_BP = F.dropout(torch.ones_like(state.hidden), cell.recurrent_dropout) if draws else None
-    for z_BG in cell.from_input(x_TBD, weights).unbind(0):
-        step = _one_step(z_BG, step, weights, cell, training, mask_BP)
-        yield step
-
-
-def _before_the_first(state: LSTMState) -> Step:
-    nothing = torch.zeros_like(state.cell)
-    return Step(nothing, nothing, nothing, nothing, state.cell, state.hidden)
-
-
-def _one_step(z_BG: Tensor, before: Step, weights: Weights, cell: Cell, training: bool, mask_BP: Tensor | None) -> Step:
-    """A cell's step, with what every cell may have: recurrent dropout, a projection, zoneout."""
-    dropped = before if mask_BP is None else before._replace(h=before.h * mask_BP)
-    step = cell.step(z_BG, dropped, weights)
-    if "weight_hr" in weights:
-        step = step._replace(h=F.linear(step.h, weights["weight_hr"]))
-    if cell.zoneout > 0:
-        c = _zoned_out(step.c, before.c, cell.zoneout, training)
-        step = step._replace(c=c, h=_zoned_out(step.h, before.h, cell.zoneout, training))
-    return step
-
-
-def _zoned_out(after: Tensor, before: Tensor, probability: float, training: bool) -> Tensor:
-    """Krueger et al. 2017: before, where a draw says so; in evaluation the mean of that."""
-    share = torch.bernoulli(torch.full_like(after, probability)) if training else probability
-    return share * before + (1 - share) * after
-
-
-def scanned_loop(
-    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
-) -> LSTMState:
-    """The loop as one operator, so that an exported program does not depend on the number of steps; see `unroll`.
-
-    Raises:
-        RuntimeError: while training, if the cell has dropout or zoneout: what is exported draws nothing.
-    """
-    if training and (cell.recurrent_dropout > 0 or cell.zoneout > 0):
-        raise RuntimeError("call eval() before the export: recurrent dropout and zoneout draw at random in training")
-
-    def one_step(*tensors: Tensor) -> list[Tensor]:
-        before, z_BG, given = Step(*tensors[:6]), tensors[6], tensors[7:]
-        step = _one_step(z_BG, before, dict(zip(weights, given, strict=True)), cell, False, None)
-        carried_on = (part.contiguous() for part in step)  # g may be a view of the gates' sums; scan wants one layout
-        return [*carried_on, step.h.clone(), step.c.clone()]  # the states once more: scan wants other tensors to keep
-
-    first = [part.clone() for part in _before_the_first(state)]
-    *_, hidden_TBP, cell_TBH = scan_op(one_step, first, [cell.from_input(x_TBD, weights)], tuple(weights.values()))
-    return LSTMState(hidden_TBP, cell_TBH)
-
-
-class ThroughTime(torch.autograd.Function):
-    """The loop with its gradient by back-propagation through time, derived by hand.
-
-    Forward, with the letters of cells.py, the gates' sums before their activation called z_t = (zi, zf, zg, zo), and
-    q_t = tanh(c_t), m_t = o_t * q_t:
-
-        z_t = W_ih x_t + b + W_hh h_{t-1}
-        c_t = f_t * c_{t-1} + i_t * g_t
-        h_t = m_t, or W_hr m_t where there is a projection
-
-    Backward: write dv for the derivative of the loss with respect to v along all paths, and out_t, state_t for what
-    comes from outside, that is, for the gradients of the two results. h_t goes into the result, and into z_{t+1}; c_t
-    goes into the result, into m_t through q_t, and into c_{t+1}. From the last step back to the first:
-
-        dh_t = out_t + W_hh^T dz_{t+1}
-        dm_t = dh_t, or W_hr^T dh_t
-        dc_t = state_t + f_{t+1} * dc_{t+1} + dm_t * o_t (1 - q_t^2)
-        dzi_t = dc_t * g_t     i_t (1 - i_t)
-        dzf_t = dc_t * c_{t-1} f_t (1 - f_t)
-        dzg_t = dc_t * i_t     (1 - g_t^2)
-        dzo_t = dm_t * q_t     o_t (1 - o_t)
-
-    What stands to the right of dc_t and dm_t does not depend on the recursion: it is computed for all steps at once,
-    before the loop. What dz leads to does not feed back: it follows after the loop, in one product over all steps each:
-
-        dx_t = W_ih^T dz_t          dh_0 = W_hh^T dz_1      dc_0 = f_1 * dc_1
-        dW_ih = sum_t dz_t x_t^T    dW_hh = sum_t dz_t h_{t-1}^T    db = sum_t dz_t    dW_hr = sum_t dh_t m_t^T
-
-    Inside, the gates stand in the order o, i, f, g: so the three sigmoids lie side by side, and so do the three gates
-    that dc_t reaches; each is one operation.
-
-    Saved between the two: the arguments, h and c of all steps, and the activated gates, (T, B, 4H). The derivative of
-    this gradient (create_graph=True), and many gradients at once, are those of `plain_loop`.
-
-    Source: Werbos 1990 for the method; Greff et al. 2016, section II B, for the cell's gradient.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x_TBD: Tensor,
-        hidden_BP: Tensor,
-        cell_BH: Tensor,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias_4H: Tensor | None,
-        weight_hr: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """h and c of all steps."""
-        arguments = (x_TBD, hidden_BP, cell_BH, weight_ih, weight_hh, bias_4H, weight_hr)
-        T, B, _ = x_TBD.shape
-        H, P = cell_BH.size(-1), hidden_BP.size(-1)
-        weight_hh_P4H = _o_first(weight_hh).t().contiguous()
-        gates_TB4H = F.linear(x_TBD, _o_first(weight_ih), None if bias_4H is None else _o_first(bias_4H))
-        hidden_TBP, cell_TBH = x_TBD.new_empty(T, B, P), x_TBD.new_empty(T, B, H)
-        q, m = torch.empty_like(cell_BH), torch.empty_like(cell_BH)
-        per_step = (gates_TB4H, gates_TB4H[..., : 3 * H], *gates_TB4H.chunk(4, dim=-1), cell_TBH, hidden_TBP)
-        for z_t, oif_t, o_t, i_t, f_t, g_t, c_t, h_t in zip(*(each.unbind(0) for each in per_step), strict=True):
-            z_t.addmm_(hidden_BP, weight_hh_P4H)
-            oif_t.sigmoid_()
-            g_t.tanh_()
-            torch.mul(f_t, cell_BH, out=c_t).addcmul_(i_t, g_t)
-            torch.tanh(c_t, out=q)
-            if weight_hr is None:
-                torch.mul(o_t, q, out=h_t)
-            else:
-                torch.mm(torch.mul(o_t, q, out=m), weight_hr.t(), out=h_t)
-            hidden_BP, cell_BH = h_t, c_t
-        ctx.save_for_backward(*arguments, hidden_TBP, cell_TBH, gates_TB4H)
-        ctx.set_materialize_grads(False)
-        return hidden_TBP, cell_TBH
-
-    @staticmethod
-    def backward(ctx: Any, out_TBP: Tensor | None, state_TBH: Tensor | None) -> tuple[Tensor | None, ...]:
-        """dx, dh_0, dc_0, dW_ih, dW_hh, db and dW_hr."""
-        *arguments, hidden_TBP, cell_TBH, gates_TB4H = ctx.saved_tensors
-        if torch.is_grad_enabled() or _is_transformed(out_TBP, state_TBH):  # somebody wants its derivative, or many
-            return _gradient_of_the_plain_loop(arguments, out_TBP, state_TBH)
-        x_TBD, hidden_BP, cell_BH, weight_ih, weight_hh, bias_4H, weight_hr = arguments
-        T, B, H = cell_TBH.shape
-        weight_hh_4HP = _o_first(weight_hh)
-
-        # what does not depend on the recursion, in the place where dz will be
-        o, i, f, g = gates_TB4H.chunk(4, dim=-1)
-        dz_TB4H = torch.empty_like(gates_TB4H)
-        dzo, dzi, dzf, dzg = dz_TB4H.chunk(4, dim=-1)
-        q_TBH = cell_TBH.tanh()
-        m_TBH = None if weight_hr is None else o * q_TBH
-        sigmoid_backward(q_TBH, o, grad_input=dzo)
-        sigmoid_backward(g, i, grad_input=dzi)
-        sigmoid_backward(cell_BH, f[0], grad_input=dzf[0])
-        sigmoid_backward(cell_TBH[:-1], f[1:], grad_input=dzf[1:])
-        tanh_backward(i, g, grad_input=dzg)
-        into_c = tanh_backward(o, q_TBH, grad_input=q_TBH)
-
-        # the recursion, from the last step back to the first
-        dh_TBP = (
-            torch.zeros_like(hidden_TBP) if out_TBP is None else out_TBP.clone(memory_format=torch.contiguous_format)
-        )
-        dc_BH = torch.zeros_like(cell_BH)
-        dc_B1H = dc_BH.unsqueeze(1)
-        state = [None] * T if state_TBH is None else state_TBH.unbind(0)
-        per_step = (dh_TBP, into_c, dz_TB4H, dz_TB4H[..., H:].view(T, B, 3, H), dzo, f)
-        dz_after = None
-        for dh_t, into_c_t, dz_t, dz_ifg_t, dzo_t, f_t, state_t in zip(
-            *(reversed(each.unbind(0)) for each in per_step), reversed(state), strict=True
-        ):
-            if dz_after is not None:
-                dh_t.addmm_(dz_after, weight_hh_4HP)
-            dm_t = dh_t if weight_hr is None else dh_t @ weight_hr
-            if state_t is not None:
-                dc_BH.add_(state_t)
-            dc_BH.addcmul_(dm_t, into_c_t)
-            dz_ifg_t.mul_(dc_B1H)
-            dzo_t.mul_(dm_t)
-            dc_BH.mul_(f_t)
-            dz_after = dz_t
-
-        # what follows from dz
-        dz_N4H = dz_TB4H.flatten(0, 1)
-        dx = (dz_N4H @ _o_first(weight_ih)).view(x_TBD.shape) if ctx.needs_input_grad[0] else None
-        d_weight_ih = dz_N4H.t() @ x_TBD.flatten(0, 1)
-        d_weight_hh = dz_TB4H[0].t() @ hidden_BP
-        d_weight_hh.addmm_(dz_TB4H[1:].flatten(0, 1).t(), hidden_TBP[:-1].flatten(0, 1))
-        d_bias = None if bias_4H is None else _o_last(dz_N4H.sum(0))
-        d_weight_hr = None if m_TBH is None else dh_TBP.flatten(0, 1).t() @ m_TBH.flatten(0, 1)
-        dh_0 = dz_TB4H[0] @ weight_hh_4HP
-        return dx, dh_0, dc_BH, _o_last(d_weight_ih), _o_last(d_weight_hh), d_bias, d_weight_hr
-
-
-def _gradient_of_the_plain_loop(
-    arguments: Sequence[Tensor | None], out_TBP: Tensor | None, state_TBH: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    """The same gradient as a differentiable function of the arguments and of what comes from outside."""
-    names = ("x", "hidden", "cell", *BASE_WEIGHTS)
-    given = {name: value for name, value in zip(names, arguments, strict=True) if value is not None}
-
-    def loop(given: dict[str, Tensor]) -> LSTMState:
-        return plain_loop(given["x"], LSTMState(given["hidden"], given["cell"]), given)
-
-    results, gradient_of = torch.func.vjp(loop, given)  # type: ignore[misc]
-    outside = zip(results, (out_TBP, state_TBH), strict=True)
-    (gradients,) = gradient_of(LSTMState(*(torch.zeros_like(to) if by is None else by for to, by in outside)))
-    return tuple(gradients.get(name) for name in names)
-
-
-def _o_first(gates: Tensor) -> Tensor:
-    """Rows in the order i, f, g, o to o, i, f, g."""
-    return gates.roll(gates.size(0) // 4, 0)
-
-
-def _o_last(gates: Tensor) -> Tensor:
-    """And back."""
-    return gates.roll(-(gates.size(0) // 4), 0)
+def in_operations(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, training: bool) -> LSTMState:
+    """The LSTM's own cell by through_time.ThroughTime: the loop where there is no native code."""
+    given = (weights.get(name) for name in BASE_WEIGHTS)
+    return LSTMState(*ThroughTime.apply(x_TBD, *state, *given))  # type: ignore[no-untyped-call]

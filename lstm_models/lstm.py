@@ -1,7 +1,6 @@
 """The LSTM written by hand: nn.LSTM's interface, parameters and results, from the equations in cells.py."""
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal, Self, TypeVar, cast, get_args, overload
 
@@ -12,12 +11,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_models import arguments, padding
 from lstm_models.cells import Cell, Elman, LSTMState
-from lstm_models.kernel import BASE, unroll
+from lstm_models.kernel import unroll
+from lstm_models.loops import BASE, Loop
 
 Biases = Literal["one", "two"]
 Init = Literal["default", "normal"]
 AnyLSTM = TypeVar("AnyLSTM", bound=nn.Module)
-Loop = Callable[..., LSTMState]  # over time, with `unroll`'s arguments and result
 
 
 class LSTM(nn.Module):
@@ -185,60 +184,62 @@ class LSTM(nn.Module):
             RuntimeError: if the input does not have a time step or input_size features, or the state another shape.
             AttributeError, TypeError, IndexError: as nn.LSTM, for what is no tensor, or no pair of states.
         """
-        return self.run(input, hx, lengths, unroll)
+        return self.run(input, hx, lengths)
 
     def run(
         self,
         input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None,
         lengths: Tensor | None,
-        loop: Loop,
+        loop: Loop | None = None,
     ) -> tuple[Tensor | PackedSequence, LSTMState]:
-        """`forward`, with a function of one's own in the place of `kernel.unroll`.
+        """`forward`, with a loop over time of one's own.
 
         It is called once for each layer and, within it, each direction; for the backward one with the sequence turned
-        round.
+        round, and always with a padded batch, (T, B, D).
         """
         arguments.check_input(input, self.input_size, self.batch_first, cast(Tensor, self.weight_ih_l0).dtype)
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("lengths are for a batch; got a PackedSequence, which has its own")
-            x_TBD, lengths, rows = padding.pad(input)
-            state = self._state_before(hx, x_TBD, "a packed batch")
-            if input.sorted_indices is not None:
-                state = LSTMState(*(part.index_select(1, input.sorted_indices) for part in state))
-            out_TBP, state = self._stack(x_TBD, state, lengths, loop)
-            if input.unsorted_indices is not None:
-                state = LSTMState(*(part.index_select(1, input.unsorted_indices) for part in state))
-            return padding.pack(out_TBP, rows, input), state
+            data, batch_sizes, order, back = input
+            state = self._state_before(hx, data, int(batch_sizes[0]), "a packed batch")
+            if order is not None:
+                state = LSTMState(*(part.index_select(1, order) for part in state))
+            out, state = self._stack(data, state, None, batch_sizes, loop)
+            if back is not None:
+                state = LSTMState(*(part.index_select(1, back) for part in state))
+            return PackedSequence(out, batch_sizes, order, back), state
 
         one = input.dim() == 2
         x_TBD = input.unsqueeze(1) if one else input.transpose(0, 1) if self.batch_first else input
-        state = self._state_before(hx, x_TBD, "one sequence" if one else "a batch")
+        state = self._state_before(hx, x_TBD, x_TBD.size(1), "one sequence" if one else "a batch")
         if lengths is not None:
             arguments.check_lengths(lengths, input, x_TBD)
             padding_TB1 = ~padding.is_real(lengths, x_TBD.size(0)).unsqueeze(-1)
             x_TBD = x_TBD.masked_fill(padding_TB1, 0)  # whatever stands there, NaN even
-        out_TBP, state = self._stack(x_TBD, state, lengths, loop)
+        out_TBP, state = self._stack(x_TBD, state, lengths, None, loop)
         if lengths is not None:
             out_TBP = out_TBP.masked_fill(padding_TB1, 0)
         if one:
             return out_TBP.squeeze(1), LSTMState(*(part.squeeze(1) for part in state))
         return out_TBP.transpose(0, 1) if self.batch_first else out_TBP, state
 
-    def _state_before(self, hx: tuple[Tensor, Tensor] | None, x_TBD: Tensor, form: arguments.Form) -> LSTMState:
-        K, B = len(self._names), x_TBD.size(1)
+    def _state_before(self, hx: tuple[Tensor, Tensor] | None, x: Tensor, B: int, form: arguments.Form) -> LSTMState:
+        K = len(self._names)
         shapes = (K, B, self.proj_size or self.hidden_size), (K, B, self.hidden_size)
-        return arguments.state_before(hx, x_TBD, form, shapes)
+        return arguments.state_before(hx, x, form, shapes)
 
-    def _stack(self, x_TBD: Tensor, state: LSTMState, lengths_B: Tensor | None, loop: Loop) -> tuple[Tensor, LSTMState]:
+    def _stack(
+        self, x: Tensor, state: LSTMState, lengths_B: Tensor | None, batch_sizes: Tensor | None, loop: Loop | None
+    ) -> tuple[Tensor, LSTMState]:
         """All layers and directions; the state (K, B, ...)."""
         parameters = self._parameters_by_direction()
-        device = x_TBD.device.type
+        device = x.device.type
         autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         if autocast:  # once for the whole loop, as nn.LSTM's own kernels do, rather than in each product
             dtype = torch.get_autocast_dtype(device)
-            x_TBD, state = _cast(x_TBD, dtype), LSTMState(*(_cast(part, dtype) for part in state))
+            x, state = _cast(x, dtype), LSTMState(*(_cast(part, dtype) for part in state))
             parameters = [{kind: _cast(value, dtype) for kind, value in each.items()} for each in parameters]
 
         directions = 2 if self.bidirectional else 1
@@ -246,35 +247,47 @@ class LSTM(nn.Module):
         with torch.autocast(device, enabled=False) if autocast else nullcontext():
             for layer in range(self.num_layers):
                 if layer > 0 and self.dropout > 0:
-                    x_TBD = F.dropout(x_TBD, self.dropout, self.training)
+                    x = F.dropout(x, self.dropout, self.training)
                 results = []
                 for direction in range(directions):
                     k = layer * directions + direction
                     before = LSTMState(state.hidden[k], state.cell[k])
-                    result_TBP, after = self._run_one(loop, x_TBD, before, lengths_B, parameters[k], direction == 1)
-                    results.append(result_TBP)
+                    result, after = self._run_one(
+                        x, before, lengths_B, batch_sizes, parameters[k], direction == 1, loop
+                    )
+                    results.append(result)
                     last.append(after)
-                x_TBD = torch.cat(results, -1) if self.bidirectional else results[0]
-        return x_TBD, LSTMState(*(torch.stack(parts) for parts in zip(*last, strict=True)))
+                x = torch.cat(results, -1) if self.bidirectional else results[0]
+        return x, last[0] if len(last) == 1 else LSTMState(*(torch.cat(parts) for parts in zip(*last, strict=True)))
 
     def _run_one(
         self,
-        loop: Loop,
-        x_TBD: Tensor,
+        x: Tensor,
         state: LSTMState,
         lengths_B: Tensor | None,
+        batch_sizes: Tensor | None,
         parameters: dict[str, Tensor],
         backwards: bool,
+        loop: Loop | None,
     ) -> tuple[Tensor, LSTMState]:
-        """One layer in one direction: the hidden state after every step, and the state after the last."""
+        """One layer in one direction: the hidden state after every step, and the state after the last, (1, B, ...)."""
         weights = dict(parameters)
         biases = [weights.pop(name) for name in ("bias_ih", "bias_hh") if name in weights]
         if biases:  # only their sum matters to what the cell computes
             weights["bias"] = biases[0] + biases[1] if len(biases) == 2 else biases[0]
-        x_TBD = padding.reverse(x_TBD, lengths_B) if backwards else x_TBD
-        states = loop(x_TBD, state, weights, self.cell, training=self.training)
-        after = LSTMState(*(padding.last_step(part, lengths_B) for part in states))
-        return padding.reverse(states.hidden, lengths_B) if backwards else states.hidden, after
+        turned = backwards and lengths_B is not None  # each within its own length, which the loop does not know
+        states = unroll(
+            padding.reverse(x, lengths_B) if turned else x, state, weights, self.cell, training=self.training,
+            backwards=backwards and not turned, batch_sizes=batch_sizes, loop=loop,
+        )  # fmt: skip
+        if batch_sizes is not None:
+            rows = slice(state.cell.size(0)) if backwards else padding.last_rows(batch_sizes).to(x.device)
+            after = LSTMState(*(part[rows].unsqueeze(0) for part in states))
+        elif lengths_B is not None:
+            after = LSTMState(*(padding.last_step(part, lengths_B).unsqueeze(0) for part in states))
+        else:
+            after = LSTMState(*(part[:1] if backwards else part[-1:] for part in states))
+        return padding.reverse(states.hidden, lengths_B) if turned else states.hidden, after
 
     @classmethod
     def from_builtin(cls, builtin: nn.LSTM | nn.RNN) -> Self:

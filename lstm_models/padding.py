@@ -7,7 +7,6 @@ round within its own length.
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 
 def is_real(lengths_B: Tensor, steps: int) -> Tensor:
@@ -23,6 +22,23 @@ def last_step(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
     return x_TBH.gather(0, step_1BH).squeeze(0)
 
 
+def last_rows(batch_sizes: Tensor) -> Tensor:
+    """Which row of a packed batch is each sequence's last, (B); its first are the first B rows."""
+    lengths_B = lengths_of(batch_sizes)
+    first_T = batch_sizes.cumsum(0) - batch_sizes
+    return first_T[lengths_B - 1] + torch.arange(lengths_B.numel())
+
+
+def lengths_of(batch_sizes: Tensor) -> Tensor:
+    """Of a packed batch's sequences, the longest first, (B)."""
+    return _real(batch_sizes).sum(0)
+
+
+def _real(batch_sizes: Tensor) -> Tensor:
+    """Which steps of a packed batch's sequences are real once they are padded, (T, B)."""
+    return torch.arange(int(batch_sizes[0])) < batch_sizes.unsqueeze(1)
+
+
 def reverse(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
     """Each sequence from its end to its beginning; the padding stays where it is."""
     if lengths_B is None:
@@ -32,22 +48,18 @@ def reverse(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
     return x_TBH.gather(0, step_TB.unsqueeze(-1).expand_as(x_TBH))
 
 
-def pad(packed: PackedSequence) -> tuple[Tensor, Tensor, Tensor]:
+def pad(data: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A packed batch padded with zeros, its sequences in their packed order, the longest first.
 
     Returns:
         (T, B, D), the lengths (B), and where the packed rows lie among the T * B padded ones.
     """
-    data, batch_sizes = packed.data, packed.batch_sizes
-    T, B = batch_sizes.numel(), int(batch_sizes[0])
-    real_TB = torch.arange(B) < batch_sizes.unsqueeze(1)
+    real_TB = _real(batch_sizes)
     rows = real_TB.flatten().nonzero().squeeze(1).to(data.device)
-    padded = data.new_zeros(T * B, data.size(1)).index_copy(0, rows, data)
-    return padded.view(T, B, -1), real_TB.sum(0).to(data.device), rows
+    padded = data.new_zeros(real_TB.numel(), data.size(1)).index_copy(0, rows, data)
+    return padded.view(*real_TB.shape, -1), real_TB.sum(0).to(data.device), rows
 
 
-def pack(x_TBH: Tensor, rows: Tensor, like: PackedSequence) -> PackedSequence:
-    """The real steps of a padded batch in the order of another packed one, which `pad` made into it."""
-    return PackedSequence(
-        x_TBH.flatten(0, 1).index_select(0, rows), like.batch_sizes, like.sorted_indices, like.unsorted_indices
-    )
+def pack(x_TBH: Tensor, rows: Tensor) -> Tensor:
+    """The real steps of a padded batch as the rows of a packed one, as `pad` found them."""
+    return x_TBH.flatten(0, 1).index_select(0, rows)

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from lstm_models import padding
 from lstm_models.cells import Cell, LSTMState, Step, Weights
 from lstm_models.data.examples import Batch
-from lstm_models.kernel import steps
+from lstm_models.loops import steps
 from lstm_models.lstm import LSTM
 from lstm_models.network import Network
 
@@ -45,12 +45,12 @@ def trace(
         lstm = LSTM.from_builtin(lstm)
     recorded: list[Step] = []
 
-    def loop(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, *, training: bool) -> LSTMState:
+    def loop(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, training: bool) -> LSTMState:
         recorded.append(Step(*map(torch.stack, zip(*steps(x_TBD, state, weights, cell, training), strict=True))))
         return LSTMState(recorded[-1].h, recorded[-1].c)
 
     lstm.run(input, hx, lengths, loop)
-    lengths_B = padding.pad(input)[1] if isinstance(input, PackedSequence) else lengths
+    lengths_B = padding.lengths_of(input.batch_sizes) if isinstance(input, PackedSequence) else lengths
     for k in range(1, len(recorded), 2) if lstm.bidirectional else ():
         recorded[k] = Step(*(padding.reverse(part, lengths_B) for part in recorded[k]))
     opened = Step(*(torch.stack(parts) for parts in zip(*recorded, strict=True)))  # (K, T, B, ...)
@@ -94,7 +94,7 @@ def gradients_through_time(network: Network, batch: Batch) -> StateGradients:
     assert isinstance(core, LSTM)
     layers: list[list[Step]] = []
 
-    def loop(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, *, training: bool) -> LSTMState:
+    def loop(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, training: bool) -> LSTMState:
         layers.append(list(steps(x_TBD, state, weights, cell, training)))
         return LSTMState(
             *(torch.stack(parts) for parts in zip(*((step.h, step.c) for step in layers[-1]), strict=True))

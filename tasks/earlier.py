@@ -135,7 +135,7 @@ def _taken_up(run: Run) -> Interrupted | None:
     except ConfigError as error:
         raise ResumeError(f"run {run_id}: {error}; another version of the program made it: start anew") from None
     if run.data.tags.get(f"{tracking.TAG}code") != provenance.code_digest():
-        logger.warning("run %s began with another version of the program: it may end elsewhere", run_id)
+        logger.warning("run %s began with another version or backend of the program: it may end elsewhere", run_id)
     champion = run.data.params.get(CHAMPION, "none")
     return Interrupted(
         parent=parent_run(run_id, experiment_id, experiment, further),

@@ -15,6 +15,7 @@ from typing import cast
 import psutil
 
 from lstm_models.config import CELLS, AnyModel, CompareConfig, FineTuneConfig, HandBuilt
+from lstm_models.native import backend
 from lstm_models.network import build_cell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,10 +30,11 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """A name for the program's code as it is now: this package's source files, and the packages that do arithmetic."""
-    content = hashlib.sha256(repr(versions(NUMERIC_PACKAGES)).encode())
+    """A name for the program's code as it is now: this package's source files, the packages that do arithmetic, and
+    which code runs the LSTM here."""
+    content = hashlib.sha256(repr((versions(NUMERIC_PACKAGES), backend())).encode())
     for package in OUR_PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sorted([*(ROOT / package).rglob("*.py"), *(ROOT / package).rglob("*.cpp")]):
             content.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return content.hexdigest()
 

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from lstm_models.config import UserError
+from lstm_models.native import backend
 from tasks import provenance
 from tasks.retries import is_passing
 
@@ -109,8 +110,9 @@ def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Ma
 
 
 def process_tags() -> dict[str, str]:
-    """What a run tells of the process that works on it, so that a later one can see whether that is gone."""
-    return {TAG + key: value for key, value in provenance.this_process().items()}
+    """What a run tells of the process that works on it, so that a later one can see whether that is gone; and which
+    code runs the LSTM there."""
+    return {TAG + key: value for key, value in {**provenance.this_process(), "backend": backend()}.items()}
 
 
 def reopen_run(run_id: str) -> None:

@@ -207,7 +207,7 @@ def test_by_the_command_under_prefect_even_if_other_code_began_it(
             code, out, _ = lstm_flows("compare", "--resume", parent.info.run_id, "-q")
     assert (code, out.splitlines()[0].split()[:2]) == (0, ["contender", "phase"])
     assert [record.message for record in caplog.records if record.name == "lstm_flows"] == [
-        f"run {parent.info.run_id} began with another version of the program: it may end elsewhere"
+        f"run {parent.info.run_id} began with another version or backend of the program: it may end elsewhere"
     ]
     left = left_behind("tutorial")
     assert left["<compare tutorial>"]["tags"].pop("code") == "other"

@@ -24,7 +24,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from lstm_models import LSTM, trace
 from lstm_models.cells import CELLS, LABELS, Cell, CoupledGates, Elman, LSTMState, NoForgetGate, Peephole, Step, Weights
-from lstm_models.kernel import plain_loop
+from lstm_models.loops import plain_loop
 
 T, B, D, H = 5, 3, 2, 4
 # whose weights and biases there are, as Greff et al. have them; in nn.LSTM's order

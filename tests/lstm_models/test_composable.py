@@ -5,6 +5,7 @@ differentiates by itself, and nn.LSTM where that can do it too: in float64 on th
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -28,7 +29,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lstm_models import LSTM, lstm
 from lstm_models.cells import LSTMState
-from lstm_models.kernel import plain_loop
+from lstm_models.kernel import unroll
+from lstm_models.loops import plain_loop
 
 # PyTorch says so of its own forward mode when that is first used
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -76,7 +78,7 @@ def plainly() -> Callable[[Callable[[], Any]], Any]:
 
     def call(function: Callable[[], Any]) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lstm, "unroll", plain_loop)
+            patch.setattr(lstm, "unroll", partial(unroll, loop=plain_loop))
             return function()
 
     return call

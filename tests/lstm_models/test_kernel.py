@@ -12,7 +12,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from lstm_models import kernel
 from lstm_models.cells import LSTMState
-from lstm_models.kernel import plain_loop, scanned_loop, unroll
+from lstm_models.kernel import unroll
+from lstm_models.loops import plain_loop, scanned_loop
 
 # PyTorch says so of its own forward mode when that is first used
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

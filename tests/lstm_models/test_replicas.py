@@ -37,9 +37,9 @@ MODELS: dict[str, AnyModel] = {
     "built_in": BuiltIn(kind="built_in", hidden_size=3, head="linear"),
     "rnn": RNN(kind="rnn", hidden_size=3, head="linear"),
 }
-# float32 over 200 steps of Adam, the copies' products summed in another order than one network's: 3e-7 was seen, where
-# the largest weight is of order 1
-CLOSE = {"rtol": 0, "atol": 1e-6}
+# float32 over 200 steps of Adam, the copies' products summed in another order than one network's: 3e-7 was seen, and
+# 1.3e-6 where the one network runs natively and the copies do not; the largest weight is of order 1
+CLOSE = {"rtol": 0, "atol": 5e-6}
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 

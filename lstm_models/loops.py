@@ -1,0 +1,139 @@
+"""The loop over time, in what PyTorch can differentiate and store. Shapes as in cells.py; P is the size of h_t.
+
+    plain_loop          a cell's `step` after another, differentiable by autograd in any way and as often as one likes:
+                        the reference for the rest
+    scanned_loop        one torch operator for any number of time steps: what torch.export stores
+
+They read a dense batch from its beginning; `either_way` has them read a packed one, and from the end.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._higher_order_ops.scan import scan_op
+
+from lstm_models import padding
+from lstm_models.cells import Cell, LSTMState, Step, Weights
+
+BASE = Cell()
+BASE_WEIGHTS = ("weight_ih", "weight_hh", "bias", "weight_hr")  # all that the LSTM's own cell can have
+
+# x (T, B, D), the state before, the weights, the cell, and whether it is in training: the states after every step
+Loop = Callable[[Tensor, LSTMState, Weights, Cell, bool], LSTMState]
+
+
+def plain_loop(
+    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
+) -> LSTMState:
+    """The loop as one would write it down; see `unroll`."""
+    hidden, cells = zip(*((step.h, step.c) for step in steps(x_TBD, state, weights, cell, training)), strict=True)
+    return LSTMState(torch.stack(hidden), torch.stack(cells))
+
+
+def steps(
+    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
+) -> Iterator[Step]:
+    """One step after another, with all that it computes.
+
+    The input's part of the gates does not depend on the state, so it is one matrix product for all steps; what remains
+    in the loop is the recurrent product and the cell.
+    """
+    step = _before_the_first(state)
+    draws = training and cell.recurrent_dropout > 0
+    mask_BP = F.dropout(torch.ones_like(state.hidden), cell.recurrent_dropout) if draws else None
+    for z_BG in cell.from_input(x_TBD, weights).unbind(0):
+        step = _one_step(z_BG, step, weights, cell, training, mask_BP)
+        yield step
+
+
+def _before_the_first(state: LSTMState) -> Step:
+    nothing = torch.zeros_like(state.cell)
+    return Step(nothing, nothing, nothing, nothing, state.cell, state.hidden)
+
+
+def _one_step(z_BG: Tensor, before: Step, weights: Weights, cell: Cell, training: bool, mask_BP: Tensor | None) -> Step:
+    """A cell's step, with what every cell may have: recurrent dropout, a projection, zoneout."""
+    dropped = before if mask_BP is None else before._replace(h=before.h * mask_BP)
+    step = cell.step(z_BG, dropped, weights)
+    if "weight_hr" in weights:
+        step = step._replace(h=F.linear(step.h, weights["weight_hr"]))
+    if cell.zoneout > 0:
+        c = _zoned_out(step.c, before.c, cell.zoneout, training)
+        step = step._replace(c=c, h=_zoned_out(step.h, before.h, cell.zoneout, training))
+    return step
+
+
+def _zoned_out(after: Tensor, before: Tensor, probability: float, training: bool) -> Tensor:
+    """Krueger et al. 2017: before, where a draw says so; in evaluation the mean of that."""
+    share = torch.bernoulli(torch.full_like(after, probability)) if training else probability
+    return share * before + (1 - share) * after
+
+
+def scanned_loop(
+    x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell = BASE, training: bool = False
+) -> LSTMState:
+    """The loop as one operator, so that an exported program does not depend on the number of steps; see `unroll`.
+
+    Raises:
+        RuntimeError: while training, if the cell has dropout or zoneout: what is exported draws nothing.
+    """
+    if training and (cell.recurrent_dropout > 0 or cell.zoneout > 0):
+        raise RuntimeError("call eval() before the export: recurrent dropout and zoneout draw at random in training")
+
+    def one_step(*tensors: Tensor) -> list[Tensor]:
+        before, z_BG, given = Step(*tensors[:6]), tensors[6], tensors[7:]
+        step = _one_step(z_BG, before, dict(zip(weights, given, strict=True)), cell, False, None)
+        carried_on = (part.contiguous() for part in step)  # g may be a view of the gates' sums; scan wants one layout
+        return [*carried_on, step.h.clone(), step.c.clone()]  # the states once more: scan wants other tensors to keep
+
+    first = [part.clone() for part in _before_the_first(state)]
+    *_, hidden_TBP, cell_TBH = scan_op(one_step, first, [cell.from_input(x_TBD, weights)], tuple(weights.values()))
+    return LSTMState(hidden_TBP, cell_TBH)
+
+
+def either_way(
+    loop: Loop,
+    x: Tensor,
+    state: LSTMState,
+    weights: Weights,
+    cell: Cell,
+    training: bool,
+    backwards: bool,
+    batch_sizes: Tensor | None,
+) -> LSTMState:
+    """A loop over a batch that may be packed and may be read from its end; see `kernel.unroll`."""
+    lengths_B = None
+    if batch_sizes is not None:
+        x, lengths_B, rows = padding.pad(x, batch_sizes)
+    states = loop(padding.reverse(x, lengths_B) if backwards else x, state, weights, cell, training)
+    if backwards:
+        states = LSTMState(*(padding.reverse(part, lengths_B) for part in states))
+    if batch_sizes is not None:
+        states = LSTMState(*(padding.pack(part, rows) for part in states))
+    return states
+
+
+def gradient(
+    loop: Callable[[Tensor, LSTMState, Weights], LSTMState],
+    arguments: Sequence[Tensor | None],
+    outside: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """The gradient of a loop as a differentiable function of its arguments and of what comes from outside.
+
+    Args:
+        loop: what is to be differentiated; of x, the state and the weights.
+        arguments: x, hidden, cell and the weights, as BASE_WEIGHTS names them; None: there is none.
+        outside: the gradients of the two results; None: zeros.
+    """
+    names = ("x", "hidden", "cell", *BASE_WEIGHTS)
+    given = {name: value for name, value in zip(names, arguments, strict=False) if value is not None}
+
+    def results_of(given: Mapping[str, Tensor]) -> LSTMState:
+        return loop(given["x"], LSTMState(given["hidden"], given["cell"]), given)
+
+    results, gradient_of = torch.func.vjp(results_of, given)  # type: ignore[misc]
+    pairs = zip(results, outside, strict=True)
+    (gradients,) = gradient_of(LSTMState(*(torch.zeros_like(to) if by is None else by for to, by in pairs)))
+    return tuple(gradients.get(name) for name, _ in zip(names, arguments, strict=False))

@@ -1,0 +1,483 @@
+// One LSTM layer in one direction, over all time steps: forward, and backward through time. float32, on the CPU.
+//
+// The equations are those of cells.py, the gradient that of through_time.py, where it is derived; this file only does
+// them in an order that a CPU likes. It needs no header of PyTorch's and allocates nothing: native.py brings all memory,
+// and calls the two functions at the end through ctypes. It is compiled once for each instruction set (pyproject.toml),
+// and `V`, a vector of W floats, is what one of its registers holds: 16 of them with AVX-512, 8 with AVX2.
+//
+// What makes it fast is one idea, applied three times: a TILE of results is kept in registers while one runs along the
+// sum that makes it. A tile has up to R rows (sequences of the batch) and up to C vectors (units). For each number k
+// along the sum, C vectors of weights are loaded, R numbers of the input are each spread over a vector, and R * C
+// products are added up, without a result being written to memory on the way:
+//
+//     forward_tile    the four gates of W units: what comes from x and from h_{t-1}, and the activations in the same go
+//     product_tile    dh_{t-1} and dx_t = dz_t [W_hh, W_ih]
+//     outer_tile      [dW_ih, dW_hh] = sum over all steps and sequences of dz^T [x, h_{t-1}]
+//
+// So that the weights of a tile lie side by side in the order in which they are read, they are copied (`pack...`) once
+// a call. Rows of H numbers are padded with zeros to Hp, a multiple of 16, in all memory that nobody else sees.
+//
+// Threads share the work by the batch's sequences (the recursion) or by the rows of dW (the sum): no number depends on
+// how many there are, for each is computed by one thread, in one order.
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+constexpr int W = 16, R = 6, C = 4;  // 24 of 32 registers hold the tile
+#elif defined(__AVX2__)
+constexpr int W = 8, R = 3, C = 4;  // 12 of 16
+#else
+#error "compile with -mavx512f or -mavx2 -mfma"
+#endif
+
+typedef int64_t I;
+typedef float V __attribute__((vector_size(4 * W)));
+typedef int32_t VI __attribute__((vector_size(4 * W)));
+typedef float Unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE V load(const float* from) { return *(const Unaligned*)from; }
+INLINE void store(float* to, V value) { *(Unaligned*)to = value; }
+INLINE V spread(float value) { return value - V{}; }  // to each of its numbers
+INLINE constexpr I smaller(I a, I b) { return a < b ? a : b; }
+INLINE I parts(I whole, I most) { return (whole + most - 1) / most; }  // how many of at most so many
+INLINE I padded(I size) { return parts(size, W) * W; }
+
+// The same at the end of somebody else's row, where fewer than W numbers may be left.
+INLINE V load(const float* from, I left) {
+  if (left >= W) return load(from);
+  float full[W] = {};
+  for (I k = 0; k < left; k++) full[k] = from[k];
+  return load(full);
+}
+INLINE void store(float* to, V value, I left) {
+  if (left >= W) return store(to, value);
+  float full[W];
+  store(full, value);
+  for (I k = 0; k < left; k++) to[k] = full[k];
+}
+
+// ---- the activations
+// exp(y) = 2^n (1 + p), with n the whole number nearest to y / ln 2, and p = exp(r) - 1 by its Taylor series for what
+// remains, |r| <= ln(2) / 2: its eighth term, the first left out, is at most 2^-26 of p. Then
+//     sigmoid(z) = 1 / (1 + exp(-z))
+//     tanh(z)    = e / (e + 2), e = exp(2z) - 1 = 2^n p + (2^n - 1), which is exact where z is small, for there n = 0.
+// Whatever is compared with NaN is not larger and not smaller: NaN passes the limits, and comes out as NaN.
+struct Power {
+  V two_n, p;
+};
+
+INLINE Power power(V y) {
+  const float magic = 12582912.0f;  // 1.5 * 2^23: added to a small number, it leaves the whole part in the lowest bits
+  V shifted = y * 1.44269504f + magic;
+  V n = shifted - magic;
+  V r = y - n * 0.693359375f;  // ln 2 in two parts, the first of few bits, so that nothing is lost here
+  r = r + n * 2.12194440e-4f;
+  V q = r * (1.0f / 5040) + 1.0f / 720;
+  q = q * r + 1.0f / 120;
+  q = q * r + 1.0f / 24;
+  q = q * r + 1.0f / 6;
+  q = q * r + 0.5f;
+  VI exponent = ((VI)shifted << 23) + (127 << 23);
+  return {(V)exponent, r + r * r * q};
+}
+
+INLINE V limited(V y, float low, float high) {
+  y = y > high ? spread(high) : y;
+  return y < low ? spread(low) : y;
+}
+
+INLINE V sigmoid(V z) {
+  Power e = power(limited(-z, -87.0f, 89.0f));  // from 88.4, 2^n is infinite, and the sigmoid 0
+  return 1.0f / (1.0f + e.two_n * (1.0f + e.p));
+}
+
+INLINE V tanh_(V z) {
+  Power e = power(limited(z + z, -40.0f, 40.0f));  // beyond, it is 1 to the last bit
+  V less_one = e.two_n * e.p + (e.two_n - 1.0f);
+  return less_one / (less_one + 2.0f);
+}
+
+// ---- what native.py gives
+// A tensor with one row for each sequence at each step: a row's numbers lie side by side, the rows where they like.
+struct Rows {
+  float* first;  // null: there is none
+  I step, row;   // from one step to the next, and from one sequence to the next
+};
+
+// All in numbers, not bytes. Steps are counted in the order in which the layer reads them.
+struct Layer {
+  I T, B, D, H, Hp;
+  I backwards;           // whether it reads from the end to the beginning
+  const I* batch_sizes;  // of a PackedSequence: how many sequences have step t, and
+  const I* offsets;      // which row is the first of it; null for a dense batch, in which all have all
+  I threads;
+  void (*parallel)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_parallel, or null
+  Rows x, y, c, gates, dy, dc, dx;  // c (Hp); gates i, f, g, o (4 Hp): dz takes their place, once they are used
+  const float *h0, *c0;           // (B, H)
+  const float *w_ih, *w_hh;       // (4H, D), (4H, H)
+  const float *b_ih, *b_hh;       // (4H); null: there is none
+  float *d_w_ih, *d_w_hh, *d_b;   // (4H, D), (4H, H), (4H); the first two or the last may be null
+  float *d_state, *d_c0;          // (B, padded D + H), where dh_{t-1} and dx_t arrive, and (B, Hp); at the end the first
+                                  // H numbers of their rows are dh_0 and dc_0
+  float *packed, *sums, *inputs;  // room for the packed weights; for [dW_ih, dW_hh]; for a block of [x, h], each thread
+
+  // of step s of those that are done
+  I time(I s) const { return backwards ? T - 1 - s : s; }
+  I live(I s) const { return batch_sizes ? batch_sizes[time(s)] : B; }
+  float* at(const Rows& rows, I s, I b) const {
+    I t = time(s);
+    return rows.first + (offsets ? offsets[t] : t) * rows.step + b * rows.row;
+  }
+  // the state before step s: a sequence that was not there at the step before begins
+  const float* before(const Rows& rows, const float* first, I s, I b) const {
+    return s > 0 && b < live(s - 1) ? at(rows, s - 1, b) : first + b * H;
+  }
+};
+
+// ---- threads
+// The pool may have fewer threads than were asked for, so each takes the next item until there is none.
+struct Work {
+  const Layer* layer;
+  void (*item)(const Layer&, I);
+  I items, next;
+};
+
+static void take_items(void* argument) {
+  Work& work = *(Work*)argument;
+  for (I n; (n = __atomic_fetch_add(&work.next, 1, __ATOMIC_RELAXED)) < work.items;) work.item(*work.layer, n);
+}
+
+static void run(const Layer& layer, void (*item)(const Layer&, I), I items) {
+  Work work = {&layer, item, items, 0};
+  I threads = smaller(items, layer.threads);
+  if (threads > 1 && layer.parallel)
+    layer.parallel(take_items, &work, (unsigned)threads, 0);
+  else
+    take_items(&work);
+}
+
+// The first sequence of the nth of all shares: dense batches are cut evenly; of packed ones, whose sequences become
+// shorter and shorter, each share has about as many steps.
+static I first_of_share(const Layer& layer, I n, I shares) {
+  if (!layer.batch_sizes) return layer.B * n / shares;
+  I all = 0, b = 0, t = layer.T;
+  for (I s = 0; s < layer.T; s++) all += layer.batch_sizes[s];
+  for (I seen = 0; b < layer.B && seen * shares < all * n; b++) {  // the sequence b has t steps
+    while (layer.batch_sizes[t - 1] <= b) t--;
+    seen += t;
+  }
+  return b;
+}
+
+static I shares(const Layer& layer) { return smaller(layer.threads, layer.B); }
+
+// Calls `tile` with a tile's size as constants, at most R and at most C, of what only run time knows.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
+template <class Tile>
+INLINE void with_rows(I rows, Tile tile) {
+  switch (rows) {
+    case 1: tile(Constant<1>()); break;
+    case 2: tile(Constant<2>()); break;
+    case 3: tile(Constant<3>()); break;
+    case 4: tile(Constant<smaller(4, R)>()); break;
+    case 5: tile(Constant<smaller(5, R)>()); break;
+    case 6: tile(Constant<smaller(6, R)>()); break;
+  }
+}
+
+template <class Tile>
+INLINE void with_rows_and_vectors(I rows, I vectors, Tile tile) {
+  with_rows(rows, [&](auto rows) {
+    switch (vectors) {
+      case 1: tile(rows, Constant<1>()); break;
+      case 2: tile(rows, Constant<2>()); break;
+      case 3: tile(rows, Constant<3>()); break;
+      default: tile(rows, Constant<C>()); break;
+    }
+  });
+}
+
+// Adds the products of each row's numbers and packed weights to a tile: sums[r][v] += sum over k of rows[r][k] * w[k][v].
+// A long sum is made of sums of at most BLOCK numbers, for many short ones added up are more exact.
+constexpr I BLOCK = 64;
+
+template <int ROWS, int VECTORS>
+INLINE void add_products(V (&sums)[ROWS][VECTORS], const float* const* rows, I count, const float* weights) {
+  for (I begin = 0; begin < count; begin += BLOCK) {
+    V before[ROWS][VECTORS] = {};
+    for (int r = 0; begin > 0 && r < ROWS; r++)
+      for (int v = 0; v < VECTORS; v++) {
+        before[r][v] = sums[r][v];
+        sums[r][v] = V{};
+      }
+    for (I k = begin; k < smaller(begin + BLOCK, count); k++, weights += VECTORS * W) {
+      V a[ROWS];
+      for (int r = 0; r < ROWS; r++) a[r] = spread(rows[r][k]);
+      for (int v = 0; v < VECTORS; v++) {
+        V w = load(weights + v * W);
+        for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
+      }
+    }
+    for (int r = 0; begin > 0 && r < ROWS; r++)
+      for (int v = 0; v < VECTORS; v++) sums[r][v] += before[r][v];
+  }
+}
+
+// ---- forward
+// For each W units the biases' sum, and for each number that enters their gates (D of x, H of h) its weights: to i, f, g
+// and o, W each.
+static I panel_size(const Layer& layer) { return (1 + layer.D + layer.H) * 4 * W; }
+
+static void pack_forward(const Layer& layer) {
+  I D = layer.D, H = layer.H;
+  for (I u0 = 0; u0 < H; u0 += W) {
+    float* to = layer.packed + u0 / W * panel_size(layer);
+    for (int gate = 0; gate < 4; gate++)
+      for (I u = 0; u < W; u++) {
+        I z = gate * H + u0 + u, at = gate * W + u;
+        bool is_one = u0 + u < H;
+        to[at] = is_one && layer.b_ih ? layer.b_ih[z] + (layer.b_hh ? layer.b_hh[z] : 0.0f) : 0.0f;
+        for (I k = 0; k < D; k++) to[(1 + k) * 4 * W + at] = is_one ? layer.w_ih[z * D + k] : 0.0f;
+        for (I k = 0; k < H; k++) to[(1 + D + k) * 4 * W + at] = is_one ? layer.w_hh[z * H + k] : 0.0f;
+      }
+  }
+}
+
+template <int ROWS>
+static void forward_tile(const Layer& layer, I s, I b0, I u0) {
+  const float* panel = layer.packed + u0 / W * panel_size(layer);
+  const float *x[ROWS], *h[ROWS];
+  for (int r = 0; r < ROWS; r++) {
+    x[r] = layer.at(layer.x, s, b0 + r);
+    h[r] = layer.before(layer.y, layer.h0, s, b0 + r);
+  }
+  V sums[ROWS][4] = {};
+  add_products<ROWS, 4>(sums, h, layer.H, panel + (1 + layer.D) * 4 * W);
+  add_products<ROWS, 4>(sums, x, layer.D, panel + 4 * W);
+  for (int gate = 0; gate < 4; gate++)
+    for (int r = 0; r < ROWS; r++) sums[r][gate] += load(panel + gate * W);
+  I left = layer.H - u0;
+  V c[ROWS];
+  for (int r = 0; r < ROWS; r++) {
+    V i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]), g = tanh_(sums[r][2]);
+    sums[r][3] = sigmoid(sums[r][3]);
+    c[r] = f * load(layer.before(layer.c, layer.c0, s, b0 + r) + u0, left) + i * g;
+    store(layer.at(layer.c, s, b0 + r) + u0, c[r]);
+    if (layer.gates.first) {
+      float* to = layer.at(layer.gates, s, b0 + r) + u0;
+      store(to, i);
+      store(to + layer.Hp, f);
+      store(to + 2 * layer.Hp, g);
+      store(to + 3 * layer.Hp, sums[r][3]);
+    }
+  }
+  for (int r = 0; r < ROWS; r++)  // by itself, for it has to wait for c
+    store(layer.at(layer.y, s, b0 + r) + u0, sums[r][3] * tanh_(c[r]), left);
+}
+
+static void forward_share(const Layer& layer, I n) {
+  I begin = first_of_share(layer, n, shares(layer)), end = first_of_share(layer, n + 1, shares(layer));
+  for (I s = 0; s < layer.T; s++) {
+    I rows = smaller(layer.live(s), end) - begin, tiles = parts(rows, R);
+    if (rows <= 0) continue;
+    for (I u0 = 0; u0 < layer.H; u0 += W)  // outside, so that a panel of weights stays in the cache for all rows
+      for (I tile = 0; tile < tiles; tile++) {
+        I b0 = rows * tile / tiles;  // tiles as even as can be: one of a single row is slow
+        with_rows(rows * (tile + 1) / tiles - b0,
+                  [&](auto rows) { forward_tile<rows.value>(layer, s, begin + b0, u0); });
+      }
+  }
+}
+
+// ---- backward
+// What one step gives back: dh_{t-1}, and dx_t if it is wanted.
+static I given_back(const Layer& layer) { return layer.H + (layer.dx.first ? layer.D : 0); }
+
+// [W_hh, W_ih]: for each C vectors of their columns, row by row.
+static void pack_backward(const Layer& layer) {
+  I H = layer.H, D = layer.D, columns = given_back(layer);
+  float* to = layer.packed;
+  for (I n0 = 0; n0 < columns; n0 += C * W) {
+    I width = smaller(C * W, padded(columns - n0));
+    for (I z = 0; z < 4 * H; z++)
+      for (I n = n0; n < n0 + width; n++)
+        *to++ = n < H ? layer.w_hh[z * H + n] : n < columns ? layer.w_ih[z * D + n - H] : 0.0f;
+  }
+}
+
+// What does not go through the weights: dz_t and f_t dc_t, from dh_t and dc_t.
+static void backward_cell(const Layer& layer, I s, I b) {
+  I H = layer.H, Hp = layer.Hp;
+  const float *c_row = layer.at(layer.c, s, b), *before = layer.before(layer.c, layer.c0, s, b);
+  const float* dy = layer.dy.first ? layer.at(layer.dy, s, b) : nullptr;
+  const float* dc_row = layer.dc.first ? layer.at(layer.dc, s, b) : nullptr;
+  const float* dh_row = layer.d_state + b * padded(H + layer.D);
+  float *i_row = layer.at(layer.gates, s, b), *f_row = i_row + Hp, *g_row = f_row + Hp, *o_row = g_row + Hp;
+  float* carried = layer.d_c0 + b * Hp;
+  for (I u = 0; u < H; u += W) {
+    I left = H - u;
+    V i = load(i_row + u), f = load(f_row + u), g = load(g_row + u), o = load(o_row + u);
+    V q = tanh_(load(c_row + u)), dh = load(dh_row + u, left), dc = load(carried + u);
+    if (dy) dh += load(dy + u, left);
+    if (dc_row) dc += load(dc_row + u, left);
+    dc += dh * (o * (1.0f - q * q));
+    store(i_row + u, dc * (g * (i * (1.0f - i))));
+    store(f_row + u, dc * (load(before + u, left) * (f * (1.0f - f))));
+    store(g_row + u, dc * (i * (1.0f - g * g)));
+    store(o_row + u, dh * (q * (o * (1.0f - o))));
+    store(carried + u, dc * f);
+  }
+}
+
+template <int ROWS, int VECTORS>
+static void product_tile(const Layer& layer, I s, I b0, I n0) {
+  V sums[ROWS][VECTORS] = {};
+  for (int gate = 0; gate < 4; gate++) {
+    const float* dz[ROWS];
+    for (int r = 0; r < ROWS; r++) dz[r] = layer.at(layer.gates, s, b0 + r) + gate * layer.Hp;
+    V part[ROWS][VECTORS] = {};
+    add_products<ROWS, VECTORS>(part, dz, layer.H, layer.packed + 4 * layer.H * n0 + gate * layer.H * VECTORS * W);
+    for (int r = 0; r < ROWS; r++)
+      for (int v = 0; v < VECTORS; v++) sums[r][v] += part[r][v];
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < VECTORS; v++)
+      store(layer.d_state + (b0 + r) * padded(layer.H + layer.D) + n0 + v * W, sums[r][v]);
+}
+
+static void backward_share(const Layer& layer, I n) {
+  I begin = first_of_share(layer, n, shares(layer)), end = first_of_share(layer, n + 1, shares(layer));
+  I columns = given_back(layer);
+  for (I s = layer.T - 1; s >= 0; s--) {
+    I rows = smaller(layer.live(s), end) - begin, tiles = parts(rows, R);
+    for (I b = begin; b < begin + rows; b++) backward_cell(layer, s, b);
+    for (I n0 = 0; n0 < columns; n0 += C * W)  // outside, as in the forward pass
+      for (I tile = 0; tile < tiles; tile++) {
+        I b0 = begin + rows * tile / tiles, b1 = begin + rows * (tile + 1) / tiles;
+        with_rows_and_vectors(b1 - b0, parts(columns - n0, W), [&](auto rows, auto vectors) {
+          product_tile<rows.value, vectors.value>(layer, s, b0, n0);
+        });
+      }
+    for (I b = begin; layer.dx.first && b < begin + rows; b++)
+      memcpy(layer.at(layer.dx, s, b), layer.d_state + b * padded(layer.H + layer.D) + layer.H, layer.D * sizeof(float));
+  }
+}
+
+// ---- the weights' gradients: sums over all steps and sequences, by blocks of them
+struct Block {
+  I count;
+  const float *dz[BLOCK], *inputs;  // inputs: [x, h_{t-1}], side by side, padded
+};
+
+template <int ROWS, int VECTORS>
+static void outer_tile(const Layer& layer, const Block& block, int gate, I u, I n0) {
+  I columns = layer.D + layer.H, z = gate * layer.Hp + u;
+  const float* inputs = block.inputs + n0;
+  V sums[ROWS][VECTORS] = {};
+  for (I k = 0; k < block.count; k++, inputs += padded(columns)) {
+    V a[ROWS];
+    for (int r = 0; r < ROWS; r++) a[r] = spread(block.dz[k][z + r]);
+    for (int v = 0; v < VECTORS; v++) {
+      V w = load(inputs + v * W);
+      for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
+    }
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < VECTORS; v++) {
+      I n = n0 + v * W;
+      float* to = layer.sums + (gate * layer.H + u + r) * columns + n;
+      store(to, load(to, columns - n) + sums[r][v], columns - n);
+    }
+}
+
+// What a block adds to the weights' gradients of some units, in all four gates.
+static void add_block(const Layer& layer, const Block& block, I begin, I end) {
+  I columns = layer.D + layer.H, tiles = parts(end - begin, R);
+  for (int gate = 0; gate < 4; gate++) {
+    for (I tile = 0; layer.d_w_ih && tile < tiles; tile++) {
+      I u = begin + (end - begin) * tile / tiles, rows = begin + (end - begin) * (tile + 1) / tiles - u;
+      for (I n0 = 0; n0 < columns; n0 += C * W)
+        with_rows_and_vectors(rows, parts(columns - n0, W), [&](auto rows, auto vectors) {
+          outer_tile<rows.value, vectors.value>(layer, block, gate, u, n0);
+        });
+    }
+    for (I u = begin; layer.d_b && u < end; u += W) {
+      V sum = {};
+      for (I k = 0; k < block.count; k++) sum += load(block.dz[k] + gate * layer.Hp + u, end - u);
+      float* to = layer.d_b + gate * layer.H + u;
+      store(to, load(to, end - u) + sum, end - u);
+    }
+  }
+}
+
+static I sum_shares(const Layer& layer) { return smaller(layer.threads, parts(layer.H, R)); }
+
+static void sum_share(const Layer& layer, I n) {
+  I D = layer.D, H = layer.H, width = padded(D + H), begin = H * n / sum_shares(layer);
+  I end = H * (n + 1) / sum_shares(layer);
+  for (int gate = 0; gate < 4; gate++) {
+    if (layer.d_w_ih) memset(layer.sums + (gate * H + begin) * (D + H), 0, (end - begin) * (D + H) * sizeof(float));
+    if (layer.d_b) memset(layer.d_b + gate * H + begin, 0, (end - begin) * sizeof(float));
+  }
+  float *inputs = layer.inputs + n * BLOCK * width, *to = inputs;
+  Block block = {0, {}, inputs};
+  for (I s = layer.T - 1; s >= 0; s--)
+    for (I b = 0; b < layer.live(s); b++) {
+      block.dz[block.count++] = layer.at(layer.gates, s, b);
+      memcpy(to, layer.at(layer.x, s, b), D * sizeof(float));
+      memcpy(to + D, layer.before(layer.y, layer.h0, s, b), H * sizeof(float));
+      for (I k = D + H; k < width; k++) to[k] = 0.0f;
+      to += width;
+      if (block.count == BLOCK) {
+        add_block(layer, block, begin, end);
+        block.count = 0;
+        to = inputs;
+      }
+    }
+  add_block(layer, block, begin, end);
+  for (int gate = 0; layer.d_w_ih && gate < 4; gate++)
+    for (I z = gate * H + begin; z < gate * H + end; z++) {
+      memcpy(layer.d_w_ih + z * D, layer.sums + z * (D + H), D * sizeof(float));
+      memcpy(layer.d_w_hh + z * H, layer.sums + z * (D + H) + D, H * sizeof(float));
+    }
+}
+
+// ---- what native.py calls
+// Whether a PackedSequence is what it says: not longer than its rows, and its sequences none longer than one before.
+static bool is_sound(const Layer& layer, I rows) {
+  I all = 0, before = layer.B;
+  for (I t = 0; layer.batch_sizes && t < layer.T; t++) {
+    I now = layer.batch_sizes[t];
+    if (now < 1 || now > before || all > rows - now || layer.offsets[t] != all) return false;
+    all += now;
+    before = now;
+  }
+  return !layer.batch_sizes || all == rows;
+}
+
+extern "C" {
+
+// y, c and, where there is room for them, the gates: 1; or 0 for a PackedSequence that is none.
+int forward(const Layer* layer, I rows) {
+  if (!is_sound(*layer, rows)) return 0;
+  pack_forward(*layer);
+  run(*layer, forward_share, shares(*layer));
+  return 1;
+}
+
+// All gradients that there is room for.
+void backward(const Layer* layer) {
+  pack_backward(*layer);
+  memset(layer->d_state, 0, layer->B * padded(layer->D + layer->H) * sizeof(float));
+  memset(layer->d_c0, 0, layer->B * layer->Hp * sizeof(float));
+  run(*layer, backward_share, shares(*layer));
+  if (layer->d_w_ih || layer->d_b) run(*layer, sum_share, sum_shares(*layer));
+}
+}

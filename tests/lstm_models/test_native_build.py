@@ -1,0 +1,93 @@
+"""How native.cpp is built: into a wheel, or left out of it; and by a compiler that watches every access to memory."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from lstm_models import native
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILER = shutil.which("g++")
+LIBRARIES = {f"lstm_models/_native_{name}" for name in native.SETS.values()}
+
+pytestmark = pytest.mark.server
+
+
+def wheel(directory: Path, **settings: str) -> set[str]:
+    """The libraries in a wheel that pip has built from a copy of the sources, without their suffixes."""
+    source = directory / "source"
+    ignored = shutil.ignore_patterns(".*", "*.so", "build", "dist", "mlruns", "*.egg-info", "__pycache__", "tests")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory), str(source)]
+    subprocess.run(command, env={**os.environ, **settings}, check=True, capture_output=True, text=True)
+    (built,) = directory.glob("*.whl")
+    with ZipFile(built) as archive:
+        names = archive.namelist()
+    assert "lstm_models/native.py" in names
+    return {name.partition(".")[0] for name in names if name.endswith(".so")}
+
+
+@pytest.mark.skipif(not COMPILER or not native.library().code, reason=native.backend())
+def test_the_libraries_are_in_the_wheel(tmp_path: Path) -> None:
+    assert wheel(tmp_path) == LIBRARIES
+
+
+def test_without_a_compiler_there_is_a_wheel_without_them(tmp_path: Path) -> None:
+    assert wheel(tmp_path, CC="/nowhere/cc", CXX="/nowhere/c++") == set()
+
+
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+
+# a hundred layers of all kinds, of sizes on both sides of what a vector and a tile hold, and one with NaN
+WATCHED = """
+import random, sys
+from pathlib import Path
+from lstm_models import LSTM, native
+native.FOLDER = Path(sys.argv[1])
+from test_native import Case, new, results
+import torch
+draw = random.Random(0)
+for seed in range(100):
+    case = Case(
+        draw.randint(1, 9), draw.randint(1, 20), draw.randint(1, 70), draw.randint(1, 70), draw.randint(1, 2),
+        *(draw.random() < 0.5 for _ in range(5)), scale=draw.choice([1.0, 1e30, float("nan")]), seed=seed,
+    )
+    torch.set_num_threads(draw.randint(1, 3))
+    results(case, LSTM.from_builtin(new(case)))
+print(native.backend())
+"""
+
+
+def library_of(name: str) -> str:
+    """Where the compiler's own library is, or only its name, where there is none."""
+    command = [str(COMPILER), f"-print-file-name={name}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.skipif(not COMPILER or not native.library().code, reason=native.backend())
+@pytest.mark.timeout(600)
+def test_nothing_is_read_or_written_outside_of_what_is_given(tmp_path: Path) -> None:
+    name = native.backend().removeprefix("native ")
+    runtimes = [library_of(f"lib{each}.so") for each in ("asan", "ubsan")]
+    if not all(Path(runtime).is_absolute() for runtime in runtimes):
+        pytest.skip("the compiler has no sanitizers")
+    modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    (flags,) = (each["extra-compile-args"] for each in modules if each["name"].endswith(name))
+    built = tmp_path / f"_native_{name}.so"
+    command = [str(COMPILER), *flags, "-O1", "-g", *SANITIZERS, "-fPIC", "-shared", "-o", str(built)]
+    subprocess.run([*command, str(ROOT / "lstm_models/native.cpp")], check=True)
+    environment = os.environ | {
+        "LD_PRELOAD": ":".join(runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"native {name}\n"), done.stderr[-3000:]
