@@ -41,4 +41,4 @@ ui: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv mlflow.db* mlruns mlartifacts tensorboard unfinished build dist *.egg-info
+	rm -rf .venv mlflow.db* mlruns mlartifacts tensorboard unfinished build dist *.egg-info lstm_models/_native_*.so

@@ -49,7 +49,8 @@ def unroll(
         rows of P and H numbers.
 
     Raises:
-        RuntimeError: for batch_sizes that no PackedSequence can have.
+        RuntimeError: in native code, for batch_sizes that no PackedSequence of so many rows can have; elsewhere what
+            PyTorch makes of them.
     """
     if loop is None:
         if not _is_dull(x, cell, training):

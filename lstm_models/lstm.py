@@ -36,8 +36,8 @@ class LSTM(nn.Module):
         num_layers: each layer reads the hidden states of the one below.
         bias: whether the gates have biases.
         batch_first: whether sequences are (B, T, D) instead of (T, B, D). States are (layers, B, ...) either way.
-        dropout: probability of zeroing a hidden state on its way from one layer to the next, while training. For
-            dense input the draws are nn.LSTM's; for packed input they are this class's own, of the same distribution.
+        dropout: probability of zeroing a hidden state on its way from one layer to the next, while training. The draws
+            are nn.LSTM's.
         bidirectional: whether each layer also reads from the end to the beginning; its result is both side by side.
         proj_size: P, the size to which hidden states are projected; 0 for none (Sak, Senior and Beaufays 2014).
         device: where the parameters are.
@@ -138,7 +138,11 @@ class LSTM(nn.Module):
 
     def _parameters_by_direction(self) -> list[dict[str, Tensor]]:
         """By layer and direction: weight_ih, weight_hh and, where there are any, bias_ih, bias_hh and weight_hr."""
-        return [{kind: getattr(self, name) for kind, name in names.items()} for names in self._names]
+        own = self._parameters  # quicker than getattr; what a parametrization computes is not among them
+        return [
+            {kind: getattr(self, name) if (value := own.get(name)) is None else value for kind, name in names.items()}
+            for names in self._names
+        ]
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -223,7 +227,7 @@ class LSTM(nn.Module):
             out_TBP = out_TBP.masked_fill(padding_TB1, 0)
         if one:
             return out_TBP.squeeze(1), LSTMState(*(part.squeeze(1) for part in state))
-        return out_TBP.transpose(0, 1) if self.batch_first else out_TBP, state
+        return out_TBP.transpose(0, 1) if self.batch_first else out_TBP.contiguous(), state
 
     def _state_before(self, hx: tuple[Tensor, Tensor] | None, x: Tensor, B: int, form: arguments.Form) -> LSTMState:
         K = len(self._names)
@@ -286,7 +290,8 @@ class LSTM(nn.Module):
         elif lengths_B is not None:
             after = LSTMState(*(padding.last_step(part, lengths_B).unsqueeze(0) for part in states))
         else:
-            after = LSTMState(*(part[:1] if backwards else part[-1:] for part in states))
+            last = slice(1) if backwards else slice(-1, None)  # copied: the rest need not be kept for it
+            after = LSTMState(*(part[last].clone(memory_format=torch.contiguous_format) for part in states))
         return padding.reverse(states.hidden, lengths_B) if turned else states.hidden, after
 
     @classmethod

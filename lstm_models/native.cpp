@@ -15,7 +15,8 @@
 //     outer_tile      [dW_ih, dW_hh] = sum over all steps and sequences of dz^T [x, h_{t-1}]
 //
 // So that the weights of a tile lie side by side in the order in which they are read, they are copied (`pack...`) once
-// a call. Rows of H numbers are padded with zeros to Hp, a multiple of 16, in all memory that nobody else sees.
+// a call. In memory that nobody else sees a row of H numbers has room for Hp, a multiple of 16; nobody asks what lies
+// behind the H-th.
 //
 // Threads share the work by the batch's sequences (the recursion) or by the rows of dW (the sum): no number depends on
 // how many there are, for each is computed by one thread, in one order.
@@ -42,7 +43,7 @@ INLINE V load(const float* from) { return *(const Unaligned*)from; }
 INLINE void store(float* to, V value) { *(Unaligned*)to = value; }
 INLINE V spread(float value) { return value - V{}; }  // to each of its numbers
 INLINE constexpr I smaller(I a, I b) { return a < b ? a : b; }
-INLINE I parts(I whole, I most) { return (whole + most - 1) / most; }  // how many of at most so many
+INLINE I parts(I whole, I most) { return (whole + most - 1) / most; }  // into how many parts of at most so many it is cut
 INLINE I padded(I size) { return parts(size, W) * W; }
 
 // The same at the end of somebody else's row, where fewer than W numbers may be left.
@@ -61,7 +62,7 @@ INLINE void store(float* to, V value, I left) {
 
 // ---- the activations
 // exp(y) = 2^n (1 + p), with n the whole number nearest to y / ln 2, and p = exp(r) - 1 by its Taylor series for what
-// remains, |r| <= ln(2) / 2: its eighth term, the first left out, is at most 2^-26 of p. Then
+// remains, |r| <= ln(2) / 2: its eighth term, the first left out, is about 2^-26 of p at most. Then
 //     sigmoid(z) = 1 / (1 + exp(-z))
 //     tanh(z)    = e / (e + 2), e = exp(2z) - 1 = 2^n p + (2^n - 1), which is exact where z is small, for there n = 0.
 // Whatever is compared with NaN is not larger and not smaller: NaN passes the limits, and comes out as NaN.
@@ -109,7 +110,7 @@ struct Rows {
 
 // All in numbers, not bytes. Steps are counted in the order in which the layer reads them.
 struct Layer {
-  I T, B, D, H, Hp;
+  I T, B, D, H, Hp, width;  // width: D + H, likewise rounded up to a multiple of 16
   I backwards;           // whether it reads from the end to the beginning
   const I* batch_sizes;  // of a PackedSequence: how many sequences have step t, and
   const I* offsets;      // which row is the first of it; null for a dense batch, in which all have all
@@ -118,10 +119,10 @@ struct Layer {
   Rows x, y, c, gates, dy, dc, dx;  // c (Hp); gates i, f, g, o (4 Hp): dz takes their place, once they are used
   const float *h0, *c0;           // (B, H)
   const float *w_ih, *w_hh;       // (4H, D), (4H, H)
-  const float *b_ih, *b_hh;       // (4H); null: there is none
+  const float* b;                 // the biases' sum (4H); null: there are none
   float *d_w_ih, *d_w_hh, *d_b;   // (4H, D), (4H, H), (4H); the first two or the last may be null
-  float *d_state, *d_c0;          // (B, padded D + H), where dh_{t-1} and dx_t arrive, and (B, Hp); at the end the first
-                                  // H numbers of their rows are dh_0 and dc_0
+  float *d_state, *d_c0;          // (B, width), where dh_{t-1} and dx_t arrive, and (B, Hp); at the end the first H numbers
+                                  // of their rows are dh_0 and dc_0
   float *packed, *sums, *inputs;  // room for the packed weights; for [dW_ih, dW_hh]; for a block of [x, h], each thread
 
   // of step s of those that are done
@@ -243,7 +244,7 @@ static void pack_forward(const Layer& layer) {
       for (I u = 0; u < W; u++) {
         I z = gate * H + u0 + u, at = gate * W + u;
         bool is_one = u0 + u < H;
-        to[at] = is_one && layer.b_ih ? layer.b_ih[z] + (layer.b_hh ? layer.b_hh[z] : 0.0f) : 0.0f;
+        to[at] = is_one && layer.b ? layer.b[z] : 0.0f;
         for (I k = 0; k < D; k++) to[(1 + k) * 4 * W + at] = is_one ? layer.w_ih[z * D + k] : 0.0f;
         for (I k = 0; k < H; k++) to[(1 + D + k) * 4 * W + at] = is_one ? layer.w_hh[z * H + k] : 0.0f;
       }
@@ -318,7 +319,7 @@ static void backward_cell(const Layer& layer, I s, I b) {
   const float *c_row = layer.at(layer.c, s, b), *before = layer.before(layer.c, layer.c0, s, b);
   const float* dy = layer.dy.first ? layer.at(layer.dy, s, b) : nullptr;
   const float* dc_row = layer.dc.first ? layer.at(layer.dc, s, b) : nullptr;
-  const float* dh_row = layer.d_state + b * padded(H + layer.D);
+  const float* dh_row = layer.d_state + b * layer.width;
   float *i_row = layer.at(layer.gates, s, b), *f_row = i_row + Hp, *g_row = f_row + Hp, *o_row = g_row + Hp;
   float* carried = layer.d_c0 + b * Hp;
   for (I u = 0; u < H; u += W) {
@@ -349,7 +350,7 @@ static void product_tile(const Layer& layer, I s, I b0, I n0) {
   }
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < VECTORS; v++)
-      store(layer.d_state + (b0 + r) * padded(layer.H + layer.D) + n0 + v * W, sums[r][v]);
+      store(layer.d_state + (b0 + r) * layer.width + n0 + v * W, sums[r][v]);
 }
 
 static void backward_share(const Layer& layer, I n) {
@@ -366,7 +367,7 @@ static void backward_share(const Layer& layer, I n) {
         });
       }
     for (I b = begin; layer.dx.first && b < begin + rows; b++)
-      memcpy(layer.at(layer.dx, s, b), layer.d_state + b * padded(layer.H + layer.D) + layer.H, layer.D * sizeof(float));
+      memcpy(layer.at(layer.dx, s, b), layer.d_state + b * layer.width + layer.H, layer.D * sizeof(float));
   }
 }
 
@@ -381,7 +382,7 @@ static void outer_tile(const Layer& layer, const Block& block, int gate, I u, I 
   I columns = layer.D + layer.H, z = gate * layer.Hp + u;
   const float* inputs = block.inputs + n0;
   V sums[ROWS][VECTORS] = {};
-  for (I k = 0; k < block.count; k++, inputs += padded(columns)) {
+  for (I k = 0; k < block.count; k++, inputs += layer.width) {
     V a[ROWS];
     for (int r = 0; r < ROWS; r++) a[r] = spread(block.dz[k][z + r]);
     for (int v = 0; v < VECTORS; v++) {
@@ -420,7 +421,7 @@ static void add_block(const Layer& layer, const Block& block, I begin, I end) {
 static I sum_shares(const Layer& layer) { return smaller(layer.threads, parts(layer.H, R)); }
 
 static void sum_share(const Layer& layer, I n) {
-  I D = layer.D, H = layer.H, width = padded(D + H), begin = H * n / sum_shares(layer);
+  I D = layer.D, H = layer.H, width = layer.width, begin = H * n / sum_shares(layer);
   I end = H * (n + 1) / sum_shares(layer);
   for (int gate = 0; gate < 4; gate++) {
     if (layer.d_w_ih) memset(layer.sums + (gate * H + begin) * (D + H), 0, (end - begin) * (D + H) * sizeof(float));
@@ -464,7 +465,11 @@ static bool is_sound(const Layer& layer, I rows) {
 
 extern "C" {
 
-// y, c and, where there is room for them, the gates: 1; or 0 for a PackedSequence that is none.
+// What native.py asks before it calls anything else: whether this was compiled from the file that it knows.
+I version() { return 1; }
+I layer_size() { return sizeof(Layer); }
+
+// y, c and, where there is room for them, the gates: 1; or 0 if no PackedSequence of so many rows has these batch_sizes.
 int forward(const Layer* layer, I rows) {
   if (!is_sound(*layer, rows)) return 0;
   pack_forward(*layer);
@@ -475,7 +480,7 @@ int forward(const Layer* layer, I rows) {
 // All gradients that there is room for.
 void backward(const Layer* layer) {
   pack_backward(*layer);
-  memset(layer->d_state, 0, layer->B * padded(layer->D + layer->H) * sizeof(float));
+  memset(layer->d_state, 0, layer->B * layer->width * sizeof(float));
   memset(layer->d_c0, 0, layer->B * layer->Hp * sizeof(float));
   run(*layer, backward_share, shares(*layer));
   if (layer->d_w_ih || layer->d_b) run(*layer, sum_share, sum_shares(*layer));

@@ -260,7 +260,7 @@ def test_an_empty_batch(settings: dict[str, Any], batch_first: bool) -> None:
         reference.zero_grad()
 
 
-# ---- dropout, where its draws are not nn.LSTM's
+# ---- dropout
 @pytest.mark.filterwarnings("ignore:dropout=1.0 has no effect:UserWarning")
 def test_dropout_is_never_on_what_leaves_the_last_layer() -> None:
     module = LSTM(1, 4, dropout=1.0)
@@ -282,11 +282,11 @@ def test_dropout_of_everything_between_packed_layers(bidirectional: bool) -> Non
     assert not torch.allclose(dropped, packed_out(ours.eval(), [2, 5, 3], seed=0))
 
 
-def test_packed_sequences_of_one_length_drop_what_nn_lstm_drops() -> None:
-    """Then there is no padding; and so the draws, which else are our own, are of the same distribution."""
-    ours, reference = pair(2, 3, num_layers=3, dropout=0.5, dtype=torch.float64)
-    dropped = packed_out(ours, [5, 5, 5], seed=0)
-    torch.testing.assert_close(dropped, packed_out(reference, [5, 5, 5], seed=0), rtol=0, atol=1e-12)  # as CLOSE
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_packed_sequences_drop_what_nn_lstm_drops(bidirectional: bool) -> None:
+    ours, reference = pair(2, 3, num_layers=3, dropout=0.5, bidirectional=bidirectional, dtype=torch.float64)
+    dropped = packed_out(ours, [2, 5, 3], seed=0)
+    torch.testing.assert_close(dropped, packed_out(reference, [2, 5, 3], seed=0), rtol=0, atol=1e-12)  # as CLOSE
 
 
 def test_the_seed_decides_what_packed_sequences_drop() -> None:

@@ -251,15 +251,16 @@ def test_an_empty_batch_has_empty_results_and_gradients_of_zero() -> None:
     assert all(not value.any() for value in found.values())
 
 
+@pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("changed", ["hidden", "cell", "weight_hh"])
-def test_what_backward_needs_cannot_be_changed_unnoticed(changed: str) -> None:
-    arguments = draw_arguments(Case())
+def test_what_backward_needs_cannot_be_changed_unnoticed(changed: str, dtype: torch.dtype) -> None:
+    arguments = draw_arguments(Case(dtype=dtype))
     results = run(arguments)
     victim = arguments[NAMES.index(changed)] if changed.startswith("weight") else getattr(results, changed)
     with torch.no_grad():
         victim.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        gradients(Case(), arguments, results)
+        gradients(Case(dtype=dtype), arguments, results)
 
 
 @pytest.mark.parametrize(("projected", "bias"), [(None, True), (2, False)])

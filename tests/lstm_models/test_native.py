@@ -13,13 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 import lstm_models
 from lstm_models import LSTM, native
 from lstm_models.cells import LSTMState
 from lstm_models.kernel import unroll
+from lstm_models.loops import plain_loop
 
 is_native = pytest.mark.skipif(native.library().code is None, reason=native.backend())
 
@@ -29,7 +30,7 @@ def test_where_there_is_a_compiler_the_native_code_runs() -> None:
         assert lstm_models.backend() == f"python: {native.SWITCH}={os.environ[native.SWITCH]}"
     elif shutil.which("g++") and (capability := torch.backends.cpu.get_cpu_capability()) in native.SETS:
         assert lstm_models.backend() == f"native {native.SETS[capability]}"
-    else:
+    elif not list(native.FOLDER.glob("_native_*.so")):
         assert lstm_models.backend().startswith("python: ")
 
 
@@ -57,6 +58,26 @@ def test_without_the_library_the_reason_is_told(tmp_path: Path, monkeypatch: pyt
     )
 
 
+@is_native
+def test_a_library_that_is_not_ours_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = native.backend().removeprefix("native ")
+    path = tmp_path / f"_native_{name}.so"
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    path.write_bytes(b"")
+    assert native.library.__wrapped__() == native.Library(f"python: {path}: file too short")
+    (ours,) = Path(native.__file__).parent.glob(f"_native_{name}.*so")
+    shutil.copy(ours, path)
+    assert native.library.__wrapped__().name == f"native {name}"
+    monkeypatch.setattr(native, "VERSION", 0)
+    refused = native.library.__wrapped__()
+    assert refused == native.Library(f"python: {path.name} is of another version; install lstm-flows again")
+
+
+@is_native
+def test_it_has_pytorchs_threads() -> None:
+    assert native.library().parallel is not None
+
+
 # ---- as exact as nn.LSTM
 class Case(NamedTuple):
     T: int = 5
@@ -69,6 +90,7 @@ class Case(NamedTuple):
     bias: bool = True
     packed: bool = False
     state: bool = True
+    frozen: bool = False  # whether the input wants no gradient
     scale: float = 1.0  # of the input: at 30 most gates are shut or open
     seed: int = 0
 
@@ -85,6 +107,7 @@ CASES = st.builds(
     bias=st.booleans(),
     packed=st.booleans(),
     state=st.booleans(),
+    frozen=st.booleans(),
     scale=st.sampled_from([1e-3, 1.0, 30.0]),
     seed=st.integers(0, 2**31),
 )
@@ -104,7 +127,7 @@ def results(case: Case, module: nn.Module) -> dict[str, Tensor]:
     x = (torch.randn(case.T, case.B, case.D) * case.scale).to(dtype)
     if case.batch_first:
         x = x.transpose(0, 1).contiguous()
-    x.requires_grad_()
+    x.requires_grad_(not case.frozen)
     given: Any = x
     if case.packed:
         lengths = torch.randint(1, case.T + 1, (case.B,))
@@ -115,7 +138,7 @@ def results(case: Case, module: nn.Module) -> dict[str, Tensor]:
     out = out.data if case.packed else out
     torch.manual_seed(case.seed + 2)
     loss = sum((part * torch.randn(part.shape).to(dtype)).sum() for part in (out, hidden, cell))
-    leaves = {"x": x, **dict(module.named_parameters())}
+    leaves = {**({} if case.frozen else {"x": x}), **dict(module.named_parameters())}
     leaves |= dict(zip(("h_0", "c_0"), state, strict=True)) if state else {}
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     return {"out": out, "hidden": hidden, "cell": cell, **dict(zip(leaves, gradients, strict=True))}
@@ -235,9 +258,18 @@ def test_however_the_input_lies_in_memory(layout: str) -> None:
     assert all(map(torch.equal, found, wanted))
 
 
-@is_native
-def test_batch_first_results_lie_batch_first() -> None:
-    out, _ = LSTM(5, 20, batch_first=True)(torch.randn(4, 7, 5))
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_comes_back_is_ones_own(batch_first: bool) -> None:
+    """Contiguous, changed in place at will, and with no more behind it than it shows."""
+    module = LSTM(5, 20, batch_first=batch_first)
+    for x in (torch.randn(4, 7, 5), torch.randn(7, 4, 5).transpose(0, 1)):
+        out, state = module(x)
+        for part in state:
+            assert part.is_contiguous()
+            assert part.untyped_storage().nbytes() == 4 * part.numel()
+            part.detach().mul_(2)
+        out.mul_(2)
+    out, _ = LSTM(5, 20)(torch.randn(4, 7, 5).transpose(0, 1))
     assert out.is_contiguous()
 
 
@@ -298,8 +330,65 @@ def test_what_it_takes() -> None:
     assert not takes(x=torch.randn(3, 2, 1).as_subclass(Sub))
     assert not takes(weight_ih=torch.randn(16, 1).to_sparse())
     assert not takes(x=torch.complex(torch.ones(3, 2, 1), torch.ones(3, 2, 1)).conj().imag)
+    assert not takes(weight_ih=torch.randn(16, 2))
+    assert not takes(weight_hh=torch.randn(16, 5))
+    assert not takes(bias=torch.zeros(4))
+    assert not takes(hidden=torch.zeros(1, 4))
+    assert not takes(x=torch.randn(3, 3, 1))
     with FlopCounterMode(display=False):
         assert not takes()
+
+
+@pytest.mark.parametrize("shape", [(16, 1), (16, 3), (15, 2)])
+def test_a_weight_that_does_not_fit_is_refused(shape: tuple[int, int]) -> None:
+    module, x = LSTM(2, 4), torch.randn(3, 5, 2)
+    with pytest.raises(RuntimeError):
+        torch.func.functional_call(module, {"weight_ih_l0": torch.randn(shape)}, (x,))
+
+
+def test_a_gradient_with_the_negative_bit_is_taken_at_its_value() -> None:
+    for hidden_size in (1, 4):
+        module = LSTM(2, hidden_size)
+        out, _ = module(torch.randn(3, 5, 2))
+        minus = torch.complex(torch.ones_like(out), torch.ones_like(out)).conj().imag
+        assert minus.is_neg()
+        found = torch.autograd.grad(out, module.weight_ih_l0, minus, retain_graph=True)
+        assert torch.equal(*found, *torch.autograd.grad(out, module.weight_ih_l0, -torch.ones_like(out)))
+
+
+def test_batch_sizes_may_be_of_any_integer_type() -> None:
+    module, data = LSTM(2, 4), torch.randn(3, 2)
+    found, expected = (
+        module(PackedSequence(data, torch.tensor([2, 1], dtype=dtype)))[0].data for dtype in (torch.int32, torch.int64)
+    )
+    assert torch.equal(found, expected)
+
+
+@is_native
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("sizes", [None, [4, 4, 2, 1, 1]])
+def test_derivatives_of_derivatives_and_many_at_once_are_the_plain_loops(
+    sizes: list[int] | None, backwards: bool
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(*((5, 4) if sizes is None else (12,)), 3, requires_grad=True)
+    state = LSTMState(*(torch.randn(4, 6, requires_grad=True) for _ in range(2)))
+    weights = {"weight_ih": torch.randn(24, 3), "weight_hh": torch.randn(24, 6) / 3, "bias": torch.randn(24)}
+    given = [x, *state, *(value.requires_grad_() for value in weights.values())]
+    found: list[list[Tensor]] = []
+    for loop in (None, plain_loop):
+        assert native.takes(x, state, weights)
+        batch_sizes = None if sizes is None else torch.tensor(sizes)
+        y, c = unroll(x, state, weights, backwards=backwards, batch_sizes=batch_sizes, loop=loop)
+        loss = y.square().sum() + c.cos().sum()
+        torch.autograd.grad(loss, given, retain_graph=True)  # whatever that leaves
+        first = torch.autograd.grad(loss, given, create_graph=True)
+        second = torch.autograd.grad(sum(each.square().sum() for each in first), given, retain_graph=True)
+        directions = torch.stack([torch.ones_like(y), y.detach()])
+        many = torch.autograd.grad(y, given, directions, is_grads_batched=True, allow_unused=True)
+        found.append([*first, *second, *many])
+    for own, plain in zip(*found, strict=True):  # float32, and products summed in another order
+        torch.testing.assert_close(own, plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
 
 
 @is_native

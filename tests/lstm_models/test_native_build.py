@@ -44,7 +44,7 @@ def test_without_a_compiler_there_is_a_wheel_without_them(tmp_path: Path) -> Non
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
-# a hundred layers of all kinds, of sizes on both sides of what a vector and a tile hold, and one with NaN
+# a hundred layers of all kinds, of sizes on both sides of what a vector and a tile hold, some with NaN
 WATCHED = """
 import random, sys
 from pathlib import Path
