@@ -206,13 +206,17 @@ def test_every_way_gives_the_same_table(rows: list[tuple[int, float | None]]) ->
         )
 
 
+# For as long as the process: Arrow's threads may give memory back to it after the test, and died of it when it was gone.
+WATCHED = pa.proxy_memory_pool(pa.system_memory_pool())
+
+
 def test_a_parquet_file_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=1_000_000)
     file = parquet(tmp_path / "t.parquet", 50_000, a=values)
-    usual, watched = pa.default_memory_pool(), pa.proxy_memory_pool(pa.system_memory_pool())
-    monkeypatch.setattr(pa, "system_memory_pool", lambda: watched)
+    usual = pa.default_memory_pool()
+    monkeypatch.setattr(pa, "system_memory_pool", lambda: WATCHED)
     assert len(read(data(file))) == 1_000_000
-    assert values.nbytes < watched.max_memory() < 1.3 * values.nbytes
+    assert values.nbytes < WATCHED.max_memory() < 1.3 * values.nbytes
     assert pa.default_memory_pool().backend_name == usual.backend_name  # as it was
 
 
