@@ -24,7 +24,8 @@ and a third, of memory: what the process adds to what it holds at the peak of a 
 
 On a machine with a CUDA GPU all this is timed on the GPU instead, against cuDNN, with TF32 off; there are no targets
 then, and --threads is ignored. CUDA_VISIBLE_DEVICES= (to nothing) brings the CPU back.
-ATEN_CPU_CAPABILITY=avx2 has PyTorch and the native backend do with AVX2.
+ATEN_CPU_CAPABILITY=avx2 has PyTorch's own code and the native backend do with AVX2; so that the matrix products of
+nn.LSTM do too, as on a processor that has no more, ONEDNN_MAX_CPU_ISA=AVX2 and MKL_ENABLE_INSTRUCTIONS=AVX2.
 """
 
 import argparse

@@ -15,19 +15,24 @@
 //     outer_tile      [dW_ih, dW_hh] = sum over all steps and sequences of dz^T [x, h_{t-1}]
 //
 // So that the weights of a tile lie side by side in the order in which they are read, they are copied (`pack...`) once
-// a call. In memory that nobody else sees a row of H numbers has room for Hp, a multiple of 16; nobody asks what lies
-// behind the H-th.
+// a call. In memory that nobody else sees a row of H numbers has room for Hp, a multiple of 16; behind the H-th lies
+// whatever came out, but of dz zeros.
 //
 // Threads share the work by the batch's sequences (the recursion) or by the rows of dW (the sum): no number depends on
 // how many there are, for each is computed by one thread, in one order.
 
+#include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__AVX512F__)
 constexpr int W = 16, R = 6, C = 4;  // 24 of 32 registers hold the tile
+#define MIN _mm512_min_ps
+#define MAX _mm512_max_ps
 #elif defined(__AVX2__)
 constexpr int W = 8, R = 3, C = 4;  // 12 of 16
+#define MIN _mm256_min_ps
+#define MAX _mm256_max_ps
 #else
 #error "compile with -mavx512f or -mavx2 -mfma"
 #endif
@@ -45,6 +50,9 @@ INLINE V spread(float value) { return value - V{}; }  // to each of its numbers
 INLINE constexpr I smaller(I a, I b) { return a < b ? a : b; }
 INLINE I parts(I whole, I most) { return (whole + most - 1) / most; }  // into how many parts of at most so many it is cut
 INLINE I padded(I size) { return parts(size, W) * W; }
+
+// Where the nth of these parts begins: they are as even as can be, for a tile of a single row or vector is slow.
+INLINE I cut(I whole, I most, I n) { return whole * n / parts(whole, most); }
 
 // The same at the end of somebody else's row, where fewer than W numbers may be left.
 INLINE V load(const float* from, I left) {
@@ -65,7 +73,6 @@ INLINE void store(float* to, V value, I left) {
 // remains, |r| <= ln(2) / 2: its eighth term, the first left out, is about 2^-26 of p at most. Then
 //     sigmoid(z) = 1 / (1 + exp(-z))
 //     tanh(z)    = e / (e + 2), e = exp(2z) - 1 = 2^n p + (2^n - 1), which is exact where z is small, for there n = 0.
-// Whatever is compared with NaN is not larger and not smaller: NaN passes the limits, and comes out as NaN.
 struct Power {
   V two_n, p;
 };
@@ -85,10 +92,8 @@ INLINE Power power(V y) {
   return {(V)exponent, r + r * r * q};
 }
 
-INLINE V limited(V y, float low, float high) {
-  y = y > high ? spread(high) : y;
-  return y < low ? spread(low) : y;
-}
+// Of two numbers of which one is NaN, MIN and MAX give the second: NaN stays NaN.
+INLINE V limited(V y, float low, float high) { return MAX(spread(low), MIN(spread(high), y)); }
 
 INLINE V sigmoid(V z) {
   Power e = power(limited(-z, -87.0f, 89.0f));  // from 88.4, 2^n is infinite, and the sigmoid 0
@@ -205,29 +210,39 @@ INLINE void with_rows_and_vectors(I rows, I vectors, Tile tile) {
   });
 }
 
+// Not by `= {}`, which GCC makes in memory rather than in registers.
+template <int ROWS, int VECTORS>
+INLINE void clear(V (&sums)[ROWS][VECTORS]) {
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < VECTORS; v++) sums[r][v] = V{};
+}
+
 // Adds the products of each row's numbers and packed weights to a tile: sums[r][v] += sum over k of rows[r][k] * w[k][v].
-// A long sum is made of sums of at most BLOCK numbers, for many short ones added up are more exact.
+template <int ROWS, int VECTORS>
+INLINE void add_few(V (&sums)[ROWS][VECTORS], const float* const* rows, I begin, I end, const float* weights) {
+  weights += begin * VECTORS * W;
+  for (I k = begin; k < end; k++, weights += VECTORS * W) {
+    V a[ROWS];
+    for (int r = 0; r < ROWS; r++) a[r] = spread(rows[r][k]);
+    for (int v = 0; v < VECTORS; v++) {
+      V w = load(weights + v * W);
+      for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
+    }
+  }
+}
+
+// The same for any number of them: as sums of at most BLOCK, for many short ones added up are more exact than a long one.
 constexpr I BLOCK = 64;
 
 template <int ROWS, int VECTORS>
 INLINE void add_products(V (&sums)[ROWS][VECTORS], const float* const* rows, I count, const float* weights) {
-  for (I begin = 0; begin < count; begin += BLOCK) {
-    V before[ROWS][VECTORS] = {};
-    for (int r = 0; begin > 0 && r < ROWS; r++)
-      for (int v = 0; v < VECTORS; v++) {
-        before[r][v] = sums[r][v];
-        sums[r][v] = V{};
-      }
-    for (I k = begin; k < smaller(begin + BLOCK, count); k++, weights += VECTORS * W) {
-      V a[ROWS];
-      for (int r = 0; r < ROWS; r++) a[r] = spread(rows[r][k]);
-      for (int v = 0; v < VECTORS; v++) {
-        V w = load(weights + v * W);
-        for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
-      }
-    }
-    for (int r = 0; begin > 0 && r < ROWS; r++)
-      for (int v = 0; v < VECTORS; v++) sums[r][v] += before[r][v];
+  add_few(sums, rows, 0, smaller(BLOCK, count), weights);
+  for (I begin = BLOCK; begin < count; begin += BLOCK) {
+    V few[ROWS][VECTORS];
+    clear(few);
+    add_few(few, rows, begin, smaller(begin + BLOCK, count), weights);
+    for (int r = 0; r < ROWS; r++)
+      for (int v = 0; v < VECTORS; v++) sums[r][v] += few[r][v];
   }
 }
 
@@ -254,45 +269,48 @@ static void pack_forward(const Layer& layer) {
 template <int ROWS>
 static void forward_tile(const Layer& layer, I s, I b0, I u0) {
   const float* panel = layer.packed + u0 / W * panel_size(layer);
-  const float *x[ROWS], *h[ROWS];
+  const float *x[ROWS], *h[ROWS], *c_before[ROWS];
+  float *y[ROWS], *c[ROWS], *gates[ROWS];
   for (int r = 0; r < ROWS; r++) {
     x[r] = layer.at(layer.x, s, b0 + r);
     h[r] = layer.before(layer.y, layer.h0, s, b0 + r);
+    c_before[r] = layer.before(layer.c, layer.c0, s, b0 + r) + u0;
+    y[r] = layer.at(layer.y, s, b0 + r) + u0;
+    c[r] = layer.at(layer.c, s, b0 + r) + u0;
+    gates[r] = layer.gates.first ? layer.at(layer.gates, s, b0 + r) + u0 : nullptr;
   }
-  V sums[ROWS][4] = {};
+  V sums[ROWS][4];
+  clear(sums);
   add_products<ROWS, 4>(sums, h, layer.H, panel + (1 + layer.D) * 4 * W);
   add_products<ROWS, 4>(sums, x, layer.D, panel + 4 * W);
+  V z[ROWS][4];  // another one, so that the sums can stay in registers
   for (int gate = 0; gate < 4; gate++)
-    for (int r = 0; r < ROWS; r++) sums[r][gate] += load(panel + gate * W);
-  I left = layer.H - u0;
-  V c[ROWS];
+    for (int r = 0; r < ROWS; r++) z[r][gate] = sums[r][gate] + load(panel + gate * W);
+  I left = layer.H - u0, Hp = layer.Hp;
   for (int r = 0; r < ROWS; r++) {
-    V i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]), g = tanh_(sums[r][2]);
-    sums[r][3] = sigmoid(sums[r][3]);
-    c[r] = f * load(layer.before(layer.c, layer.c0, s, b0 + r) + u0, left) + i * g;
-    store(layer.at(layer.c, s, b0 + r) + u0, c[r]);
-    if (layer.gates.first) {
-      float* to = layer.at(layer.gates, s, b0 + r) + u0;
-      store(to, i);
-      store(to + layer.Hp, f);
-      store(to + 2 * layer.Hp, g);
-      store(to + 3 * layer.Hp, sums[r][3]);
+    V i = sigmoid(z[r][0]), f = sigmoid(z[r][1]), g = tanh_(z[r][2]), o = sigmoid(z[r][3]);
+    V c_now = f * load(c_before[r], left) + i * g;
+    store(c[r], c_now);
+    z[r][2] = c_now;
+    z[r][3] = o;
+    if (gates[r]) {
+      store(gates[r], i);
+      store(gates[r] + Hp, f);
+      store(gates[r] + 2 * Hp, g);
+      store(gates[r] + 3 * Hp, o);
     }
   }
-  for (int r = 0; r < ROWS; r++)  // by itself, for it has to wait for c
-    store(layer.at(layer.y, s, b0 + r) + u0, sums[r][3] * tanh_(c[r]), left);
+  for (int r = 0; r < ROWS; r++) store(y[r], z[r][3] * tanh_(z[r][2]), left);  // apart, for it has to wait for c
 }
 
 static void forward_share(const Layer& layer, I n) {
   I begin = first_of_share(layer, n, shares(layer)), end = first_of_share(layer, n + 1, shares(layer));
   for (I s = 0; s < layer.T; s++) {
-    I rows = smaller(layer.live(s), end) - begin, tiles = parts(rows, R);
-    if (rows <= 0) continue;
-    for (I u0 = 0; u0 < layer.H; u0 += W)  // outside, so that a panel of weights stays in the cache for all rows
-      for (I tile = 0; tile < tiles; tile++) {
-        I b0 = rows * tile / tiles;  // tiles as even as can be: one of a single row is slow
-        with_rows(rows * (tile + 1) / tiles - b0,
-                  [&](auto rows) { forward_tile<rows.value>(layer, s, begin + b0, u0); });
+    I rows = smaller(layer.live(s), end) - begin;
+    for (I u0 = 0; rows > 0 && u0 < layer.H; u0 += W)  // outside, so that these weights stay in the cache for all rows
+      for (I n = 0; n < parts(rows, R); n++) {
+        I b0 = cut(rows, R, n);
+        with_rows(cut(rows, R, n + 1) - b0, [&](auto rows) { forward_tile<rows.value>(layer, s, begin + b0, u0); });
       }
   }
 }
@@ -301,16 +319,16 @@ static void forward_share(const Layer& layer, I n) {
 // What one step gives back: dh_{t-1}, and dx_t if it is wanted.
 static I given_back(const Layer& layer) { return layer.H + (layer.dx.first ? layer.D : 0); }
 
-// [W_hh, W_ih]: for each C vectors of their columns, row by row.
+// [W_hh, W_ih], whose rows are those of dz with its padding: for each few vectors of their columns, row by row.
 static void pack_backward(const Layer& layer) {
-  I H = layer.H, D = layer.D, columns = given_back(layer);
+  I H = layer.H, D = layer.D, vectors = parts(given_back(layer), W);
   float* to = layer.packed;
-  for (I n0 = 0; n0 < columns; n0 += C * W) {
-    I width = smaller(C * W, padded(columns - n0));
-    for (I z = 0; z < 4 * H; z++)
-      for (I n = n0; n < n0 + width; n++)
-        *to++ = n < H ? layer.w_hh[z * H + n] : n < columns ? layer.w_ih[z * D + n - H] : 0.0f;
-  }
+  for (I n = 0; n < parts(vectors, C); n++)
+    for (I row = 0; row < 4 * layer.Hp; row++) {
+      I u = row % layer.Hp, z = row / layer.Hp * H + u;
+      for (I m = cut(vectors, C, n) * W; m < cut(vectors, C, n + 1) * W; m++)
+        *to++ = u >= H || m >= given_back(layer) ? 0.0f : m < H ? layer.w_hh[z * H + m] : layer.w_ih[z * D + m - H];
+    }
 }
 
 // What does not go through the weights: dz_t and f_t dc_t, from dh_t and dc_t.
@@ -335,35 +353,32 @@ static void backward_cell(const Layer& layer, I s, I b) {
     store(o_row + u, dh * (q * (o * (1.0f - o))));
     store(carried + u, dc * f);
   }
+  for (I gate = 0; gate < 4; gate++)  // for the product runs over it
+    for (I u = H; u < Hp; u++) i_row[gate * Hp + u] = 0.0f;
 }
 
 template <int ROWS, int VECTORS>
 static void product_tile(const Layer& layer, I s, I b0, I n0) {
-  V sums[ROWS][VECTORS] = {};
-  for (int gate = 0; gate < 4; gate++) {
-    const float* dz[ROWS];
-    for (int r = 0; r < ROWS; r++) dz[r] = layer.at(layer.gates, s, b0 + r) + gate * layer.Hp;
-    V part[ROWS][VECTORS] = {};
-    add_products<ROWS, VECTORS>(part, dz, layer.H, layer.packed + 4 * layer.H * n0 + gate * layer.H * VECTORS * W);
-    for (int r = 0; r < ROWS; r++)
-      for (int v = 0; v < VECTORS; v++) sums[r][v] += part[r][v];
-  }
+  const float* dz[ROWS];
+  for (int r = 0; r < ROWS; r++) dz[r] = layer.at(layer.gates, s, b0 + r);
+  V sums[ROWS][VECTORS];
+  clear(sums);
+  add_products<ROWS, VECTORS>(sums, dz, 4 * layer.Hp, layer.packed + 4 * layer.Hp * n0);
   for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < VECTORS; v++)
-      store(layer.d_state + (b0 + r) * layer.width + n0 + v * W, sums[r][v]);
+    for (int v = 0; v < VECTORS; v++) store(layer.d_state + (b0 + r) * layer.width + n0 + v * W, sums[r][v]);
 }
 
 static void backward_share(const Layer& layer, I n) {
   I begin = first_of_share(layer, n, shares(layer)), end = first_of_share(layer, n + 1, shares(layer));
-  I columns = given_back(layer);
+  I vectors = parts(given_back(layer), W);
   for (I s = layer.T - 1; s >= 0; s--) {
-    I rows = smaller(layer.live(s), end) - begin, tiles = parts(rows, R);
+    I rows = smaller(layer.live(s), end) - begin;
     for (I b = begin; b < begin + rows; b++) backward_cell(layer, s, b);
-    for (I n0 = 0; n0 < columns; n0 += C * W)  // outside, as in the forward pass
-      for (I tile = 0; tile < tiles; tile++) {
-        I b0 = begin + rows * tile / tiles, b1 = begin + rows * (tile + 1) / tiles;
-        with_rows_and_vectors(b1 - b0, parts(columns - n0, W), [&](auto rows, auto vectors) {
-          product_tile<rows.value, vectors.value>(layer, s, b0, n0);
+    for (I m = 0; rows > 0 && m < parts(vectors, C); m++)  // outside, as in the forward pass
+      for (I n = 0; n < parts(rows, R); n++) {
+        I b0 = cut(rows, R, n), v0 = cut(vectors, C, m);
+        with_rows_and_vectors(cut(rows, R, n + 1) - b0, cut(vectors, C, m + 1) - v0, [&](auto rows, auto vectors) {
+          product_tile<rows.value, vectors.value>(layer, s, begin + b0, v0 * W);
         });
       }
     for (I b = begin; layer.dx.first && b < begin + rows; b++)
@@ -379,10 +394,11 @@ struct Block {
 
 template <int ROWS, int VECTORS>
 static void outer_tile(const Layer& layer, const Block& block, int gate, I u, I n0) {
-  I columns = layer.D + layer.H, z = gate * layer.Hp + u;
   const float* inputs = block.inputs + n0;
-  V sums[ROWS][VECTORS] = {};
-  for (I k = 0; k < block.count; k++, inputs += layer.width) {
+  I z = gate * layer.Hp + u, width = layer.width;
+  V sums[ROWS][VECTORS];
+  clear(sums);
+  for (I k = 0; k < block.count; k++, inputs += width) {
     V a[ROWS];
     for (int r = 0; r < ROWS; r++) a[r] = spread(block.dz[k][z + r]);
     for (int v = 0; v < VECTORS; v++) {
@@ -390,30 +406,29 @@ static void outer_tile(const Layer& layer, const Block& block, int gate, I u, I 
       for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
     }
   }
+  float* to = layer.sums + (gate * layer.H + u) * width + n0;
   for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < VECTORS; v++) {
-      I n = n0 + v * W;
-      float* to = layer.sums + (gate * layer.H + u + r) * columns + n;
-      store(to, load(to, columns - n) + sums[r][v], columns - n);
-    }
+    for (int v = 0; v < VECTORS; v++) store(to + r * width + v * W, load(to + r * width + v * W) + sums[r][v]);
 }
 
-// What a block adds to the weights' gradients of some units, in all four gates.
+// What a block adds to the gradients of some units' weights, in all four gates.
 static void add_block(const Layer& layer, const Block& block, I begin, I end) {
-  I columns = layer.D + layer.H, tiles = parts(end - begin, R);
-  for (int gate = 0; gate < 4; gate++) {
-    for (I tile = 0; layer.d_w_ih && tile < tiles; tile++) {
-      I u = begin + (end - begin) * tile / tiles, rows = begin + (end - begin) * (tile + 1) / tiles - u;
-      for (I n0 = 0; n0 < columns; n0 += C * W)
-        with_rows_and_vectors(rows, parts(columns - n0, W), [&](auto rows, auto vectors) {
-          outer_tile<rows.value, vectors.value>(layer, block, gate, u, n0);
+  I units = end - begin, vectors = parts(layer.D + layer.H, W);
+  for (int gate = 0; layer.d_w_ih && gate < 4; gate++)
+    for (I n = 0; n < parts(units, R); n++)
+      for (I m = 0; m < parts(vectors, C); m++) {
+        I u0 = cut(units, R, n), v0 = cut(vectors, C, m);
+        with_rows_and_vectors(cut(units, R, n + 1) - u0, cut(vectors, C, m + 1) - v0, [&](auto rows, auto vectors) {
+          outer_tile<rows.value, vectors.value>(layer, block, gate, begin + u0, v0 * W);
         });
-    }
-    for (I u = begin; layer.d_b && u < end; u += W) {
-      V sum = {};
-      for (I k = 0; k < block.count; k++) sum += load(block.dz[k] + gate * layer.Hp + u, end - u);
+      }
+  for (I u = begin; layer.d_b && u < end; u += W) {
+    V sums[4] = {};
+    for (I k = 0; k < block.count; k++)  // the last of them may read on behind a row's gates, where there is room
+      for (int gate = 0; gate < 4; gate++) sums[gate] += load(block.dz[k] + gate * layer.Hp + u);
+    for (int gate = 0; gate < 4; gate++) {
       float* to = layer.d_b + gate * layer.H + u;
-      store(to, load(to, end - u) + sum, end - u);
+      store(to, load(to, end - u) + sums[gate], end - u);
     }
   }
 }
@@ -424,7 +439,7 @@ static void sum_share(const Layer& layer, I n) {
   I D = layer.D, H = layer.H, width = layer.width, begin = H * n / sum_shares(layer);
   I end = H * (n + 1) / sum_shares(layer);
   for (int gate = 0; gate < 4; gate++) {
-    if (layer.d_w_ih) memset(layer.sums + (gate * H + begin) * (D + H), 0, (end - begin) * (D + H) * sizeof(float));
+    if (layer.d_w_ih) memset(layer.sums + (gate * H + begin) * width, 0, (end - begin) * width * sizeof(float));
     if (layer.d_b) memset(layer.d_b + gate * H + begin, 0, (end - begin) * sizeof(float));
   }
   float *inputs = layer.inputs + n * BLOCK * width, *to = inputs;
@@ -445,8 +460,8 @@ static void sum_share(const Layer& layer, I n) {
   add_block(layer, block, begin, end);
   for (int gate = 0; layer.d_w_ih && gate < 4; gate++)
     for (I z = gate * H + begin; z < gate * H + end; z++) {
-      memcpy(layer.d_w_ih + z * D, layer.sums + z * (D + H), D * sizeof(float));
-      memcpy(layer.d_w_hh + z * H, layer.sums + z * (D + H) + D, H * sizeof(float));
+      memcpy(layer.d_w_ih + z * D, layer.sums + z * width, D * sizeof(float));
+      memcpy(layer.d_w_hh + z * H, layer.sums + z * width + D, H * sizeof(float));
     }
 }
 

@@ -270,7 +270,7 @@ def _backward(
         d_b = x.new_empty(4 * H)
         layer.d_b = d_b.data_ptr()
     sizes = {
-        "d_state": B * width, "d_c0": B * Hp, "packed": 4 * H * width, "sums": 4 * H * (D + H),
+        "d_state": B * width, "d_c0": B * Hp, "packed": 4 * Hp * width, "sums": 4 * H * width,
         "inputs": layer.threads * BLOCK * width,
     }  # fmt: skip
     room = x.new_empty(sum(sizes.values()))
