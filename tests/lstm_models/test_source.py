@@ -206,7 +206,7 @@ def test_every_way_gives_the_same_table(rows: list[tuple[int, float | None]]) ->
         )
 
 
-# For as long as the process: Arrow's threads may give memory back to it after the test, and died of it when it was gone.
+# For as long as the process: Arrow's threads give memory back to it after the test, and died of it when it was gone.
 WATCHED = pa.proxy_memory_pool(pa.system_memory_pool())
 
 
