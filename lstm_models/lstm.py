@@ -250,8 +250,8 @@ class LSTM(nn.Module):
         last: list[LSTMState] = []
         with torch.autocast(device, enabled=False) if autocast else nullcontext():
             for layer in range(self.num_layers):
-                if layer > 0 and self.dropout > 0:
-                    x = F.dropout(x, self.dropout, self.training)
+                if layer > 0 and self.dropout > 0 and self.training:
+                    x = F.dropout(x.contiguous(), self.dropout)  # it draws in the order in which x lies in memory
                 results = []
                 for direction in range(directions):
                     k = layer * directions + direction

@@ -273,6 +273,31 @@ def test_what_comes_back_is_ones_own(batch_first: bool) -> None:
     assert out.is_contiguous()
 
 
+@is_native
+def test_nothing_is_read_that_was_not_written() -> None:
+    """PyTorch fills new memory with NaN where algorithms are to be deterministic: none of it comes out."""
+    torch.manual_seed(0)
+    x = torch.randn(7, 5, 3)
+    packed = pack_padded_sequence(x, torch.tensor([7, 6, 6, 2, 1]))
+    for size in (1, 15, 16, 20):
+        module = LSTM(3, size, num_layers=2, bidirectional=True)
+        for batch in (x, packed):
+            before = _all_of(module, batch)
+            torch.use_deterministic_algorithms(True)
+            try:
+                after = _all_of(module, batch)
+            finally:
+                torch.use_deterministic_algorithms(False)
+            assert all(map(torch.equal, after, before))
+            assert all(value.isfinite().all() for value in after)
+
+
+def _all_of(module: LSTM, batch: Tensor | PackedSequence) -> list[Tensor]:
+    out, state = module(batch)
+    out = out.data if isinstance(out, PackedSequence) else out
+    return [out, *state, *torch.autograd.grad(out.square().sum() + state[1].sum(), list(module.parameters()))]
+
+
 # ---- what numbers can be
 @is_native
 def test_saturated_gates_are_saturated() -> None:

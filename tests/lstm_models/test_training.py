@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from flows import recipes
+from lstm_models import native
 from lstm_models.checkpoint import load_network
 from lstm_models.config import BuiltIn, Contender, FineTuning, HandBuilt, Training
 from lstm_models.data import tutorial
@@ -92,6 +93,29 @@ def test_n_epochs_and_n_more_are_bit_identical_to_2n(tmp_path: Path, settings: A
     assert (in_two.epochs, in_two.steps, in_two.loss) == (in_one.epochs, in_one.steps, in_one.loss)
     weights = [torch.load(path, weights_only=True)["state_dict"] for path in (half, resumed)]
     assert not any(torch.equal(before, weights[1][name]) for name, before in weights[0].items())  # it did go on
+
+
+@pytest.mark.skipif(native.library().code is None, reason=native.backend())
+@pytest.mark.parametrize("order", [("native", "python"), ("python", "native")], ids="-".join)
+def test_a_checkpoint_of_one_backend_goes_on_on_the_other(
+    order: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = contender(HandBuilt(kind="hand_built", **BIG), 3, 6, **SHUFFLED)
+    backends = {"native": native.library(), "python": native.Library("python: as the test wants it")}
+    used = []
+    for name, resume_from in zip(order, (None, tmp_path / "0.ckpt"), strict=True):
+        monkeypatch.setattr(native, "library", lambda found=backends[name]: found)
+        used.append(native.backend())
+        fit(settings, in_sample(WAVES), seed=11, save_to=tmp_path / f"{len(used) - 1}.ckpt", resume_from=resume_from)
+    assert used == [backends[name].name for name in order]
+
+    monkeypatch.setattr(native, "library", lambda: backends["native"])
+    fit(settings, in_sample(WAVES), seed=11, save_to=tmp_path / "half.ckpt")
+    fit(settings, in_sample(WAVES), seed=11, save_to=tmp_path / "all.ckpt", resume_from=tmp_path / "half.ckpt")
+    mixed, alone = (torch.load(tmp_path / name, weights_only=True) for name in ("1.ckpt", "all.ckpt"))
+    assert (mixed["epoch"], mixed["global_step"]) == (alone["epoch"], alone["global_step"])
+    for name, value in alone["state_dict"].items():  # Adam divides by small gradients, and makes rounding larger
+        torch.testing.assert_close(mixed["state_dict"][name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_resuming_does_not_depend_on_the_seed_that_it_is_given(tmp_path: Path) -> None:
