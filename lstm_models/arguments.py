@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_models.cells import LSTMState
-
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Form = Literal["one sequence", "a batch", "a packed batch"]
 
@@ -86,21 +84,15 @@ def check_lengths(lengths: Tensor, input: Tensor, x_TBD: Tensor) -> None:
         raise ValueError(f"lengths must be from 1 to {T}, the time steps, got {lengths.tolist()}")
 
 
-def state_before(
-    hx: tuple[Tensor, Tensor] | None,
-    x: Tensor,
-    form: Form,
-    shapes: tuple[tuple[int, int, int], tuple[int, int, int]],
-) -> LSTMState:
-    """The state before the first step: what is given, or zeros of these shapes, (K, B, P) and (K, B, H).
+def check_state(
+    hx: tuple[Tensor, Tensor], x: Tensor, form: Form, shapes: tuple[tuple[int, int, int], tuple[int, int, int]]
+) -> None:
+    """The state before the first step: it must have these shapes, (K, B, P) and (K, B, H); of one sequence without B.
 
     Raises:
         RuntimeError: if a part has another shape, type or device.
         TypeError, IndexError: as nn.LSTM, if hx is no pair of tensors, or a packed batch's state has no dimension K.
     """
-    if hx is None:
-        hidden = x.new_zeros(shapes[0])
-        return LSTMState(hidden, hidden if shapes[0] == shapes[1] else x.new_zeros(shapes[1]))
     if not isinstance(hx, tuple | list):
         raise TypeError(f"hx must be a pair of tensors (h_0, c_0), got {type(hx).__name__}")
     if len(hx) != 2:
@@ -118,4 +110,3 @@ def state_before(
             raise RuntimeError(
                 f"{name} must be {x.dtype} on {x.device} as the input, got {part.dtype} on {part.device}"
             )
-    return LSTMState(*(part.unsqueeze(1) if form == "one sequence" else part for part in hx))

@@ -3,7 +3,7 @@
 What runs is chosen here and nowhere else:
     loops.plain_loop            a cell's `step` after another: any cell, and whatever differentiates in its own way
     loops.scanned_loop          what torch.export stores
-    native.unroll               compiled, for the LSTM's own cell in float32 on the CPU
+    native.every_state          compiled, for the LSTM's own cell in float32 on the CPU
     through_time.ThroughTime    the same numbers in PyTorch's operations, wherever else the LSTM's own cell runs
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lstm_models import native
 from lstm_models.cells import Cell, LSTMState, Weights
-from lstm_models.loops import BASE, BASE_WEIGHTS, Loop, either_way, plain_loop, scanned_loop
+from lstm_models.loops import BASE, BASE_WEIGHTS, Loop, either_way, plain_loop, scanned_loop, summed
 from lstm_models.through_time import ThroughTime, is_transformed
 
 
@@ -25,41 +25,48 @@ def unroll(
     training: bool = False,
     backwards: bool = False,
     batch_sizes: Tensor | None = None,
+    lengths_B: Tensor | None = None,
     loop: Loop | None = None,
-) -> LSTMState:
+) -> tuple[Tensor, LSTMState]:
     """Run the cell over all time steps of one layer, in one direction.
 
     Whatever stands behind this function keeps to it: nothing given is changed, all tensors share one device and one
-    floating-point type, and gradients of both results go to every argument. T is 1 or more; B may be 0.
+    floating-point type, and gradients of all results go to every argument. T is 1 or more; B may be 0.
 
     Args:
         x: the layer's input, time first, (T, B, D), of any strides; with batch_sizes, the rows of a PackedSequence.
         state: the state before the first step, hidden (B, P) and cell (B, H).
-        weights: weight_ih (4H, D) and weight_hh (4H, P), rows in the order i, f, g, o; if there are biases, bias, their
-            sum (4H); if o_t * tanh(c_t) is projected to h_t, weight_hr (P, H), and else P = H. Another cell may have
-            other gates, and weights of its own.
+        weights: weight_ih (4H, D) and weight_hh (4H, P), rows in the order i, f, g, o; bias_ih, or bias_ih and bias_hh,
+            (4H) each, if there are biases; if o_t * tanh(c_t) is projected to h_t, weight_hr (P, H), and else P = H.
+            Another cell may have other gates, and weights of its own.
         cell: the equations of a step.
         training: whether the cell's dropout and zoneout draw at random.
         backwards: whether the sequences are read from their ends to their beginnings.
         batch_sizes: a PackedSequence's own, how many sequences have each step, (T), on the CPU.
-        loop: what is to run, rather than what is chosen here.
+        lengths_B: of a padded batch, how many steps each sequence has, 1 to T.
+        loop: what is to run, rather than what is chosen here; it is given the sum of the biases, as `bias`.
 
     Returns:
-        The states after every step, each where the input that it read lies: hidden (T, B, P) and cell (T, B, H), or
-        rows of P and H numbers.
+        The hidden state after every step, each where the input that it read lies: (T, B, P), or rows of P numbers; past
+        a sequence's length something. And the state after each sequence's last step, hidden (1, B, P), cell (1, B, H).
 
     Raises:
         RuntimeError: in native code, for batch_sizes that no PackedSequence of so many rows can have; elsewhere what
             PyTorch makes of them.
     """
     if loop is None:
-        if not _is_dull(x, cell, training):
-            loop = scanned_loop if torch.compiler.is_exporting() else plain_loop
-        elif native.takes(x, state, weights):
+        loop = loop_for(x, state, weights, cell, training)
+        if loop is native.every_state and lengths_B is None:  # no need to pad, to pack or to turn anything round
             return native.unroll(x, state, weights, backwards, batch_sizes)
-        else:
-            loop = in_operations
-    return either_way(loop, x, state, weights, cell, training, backwards, batch_sizes)
+    states, after = either_way(loop, x, state, summed(weights), cell, training, backwards, batch_sizes, lengths_B)
+    return states.hidden, after
+
+
+def loop_for(x: Tensor, state: LSTMState, weights: Weights, cell: Cell, training: bool) -> Loop:
+    """What runs on the arguments of `unroll`."""
+    if not _is_dull(x, cell, training):
+        return scanned_loop if torch.compiler.is_exporting() else plain_loop
+    return native.every_state if native.takes(x, state, weights) else in_operations
 
 
 def _is_dull(x: Tensor, cell: Cell, training: bool) -> bool:

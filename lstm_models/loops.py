@@ -102,38 +102,48 @@ def either_way(
     training: bool,
     backwards: bool,
     batch_sizes: Tensor | None,
-) -> LSTMState:
-    """A loop over a batch that may be packed and may be read from its end; see `kernel.unroll`."""
-    lengths_B = None
+    lengths_B: Tensor | None,
+) -> tuple[LSTMState, LSTMState]:
+    """A loop over a batch that may be packed, or padded, and may be read from its end; see `kernel.unroll`.
+
+    Returns:
+        The states after every step, each where the input that it read lies; and after each sequence's last (1, B, ...).
+    """
     if batch_sizes is not None:
         x, lengths_B, rows = padding.pad(x, batch_sizes)
     states = loop(padding.reverse(x, lengths_B) if backwards else x, state, weights, cell, training)
+    after = LSTMState(*(padding.last_step(part, lengths_B) for part in states))
     if backwards:
         states = LSTMState(*(padding.reverse(part, lengths_B) for part in states))
     if batch_sizes is not None:
         states = LSTMState(*(padding.pack(part, rows) for part in states))
-    return states
+    return states, after
+
+
+def summed(weights: Weights) -> Weights:
+    """Of two biases their sum, which is all that a cell computes with."""
+    others = dict(weights)
+    biases = [others.pop(name) for name in ("bias_ih", "bias_hh") if name in others]
+    return {**others, "bias": biases[0] + biases[1] if len(biases) == 2 else biases[0]} if biases else others
 
 
 def gradient(
-    loop: Callable[[Tensor, LSTMState, Weights], LSTMState],
-    arguments: Sequence[Tensor | None],
-    outside: Sequence[Tensor | None],
+    function: Callable[..., Sequence[Tensor]], arguments: Sequence[Tensor | None], outside: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """The gradient of a loop as a differentiable function of its arguments and of what comes from outside.
+    """The gradient of a function, as a differentiable function of its arguments and of what comes from outside.
 
     Args:
-        loop: what is to be differentiated; of x, the state and the weights.
-        arguments: x, hidden, cell and the weights, as BASE_WEIGHTS names them; None: there is none.
-        outside: the gradients of the two results; None: zeros.
+        function: what is to be differentiated.
+        arguments: what it is called with; None: there is none.
+        outside: the gradients of its results; None: zeros.
     """
-    names = ("x", "hidden", "cell", *BASE_WEIGHTS)
-    given = {name: value for name, value in zip(names, arguments, strict=False) if value is not None}
+    places = range(len(arguments))
 
-    def results_of(given: Mapping[str, Tensor]) -> LSTMState:
-        return loop(given["x"], LSTMState(given["hidden"], given["cell"]), given)
+    def results_of(given: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
+        return tuple(function(*map(given.get, places)))
 
+    given = {place: value for place, value in enumerate(arguments) if value is not None}
     results, gradient_of = torch.func.vjp(results_of, given)  # type: ignore[misc]
     pairs = zip(results, outside, strict=True)
-    (gradients,) = gradient_of(LSTMState(*(torch.zeros_like(to) if by is None else by for to, by in pairs)))
-    return tuple(gradients.get(name) for name, _ in zip(names, arguments, strict=False))
+    (gradients,) = gradient_of(tuple(torch.zeros_like(to) if by is None else by for to, by in pairs))
+    return tuple(map(gradients.get, places))

@@ -207,43 +207,57 @@ class LSTM(nn.Module):
             if lengths is not None:
                 raise ValueError("lengths are for a batch; got a PackedSequence, which has its own")
             data, batch_sizes, order, back = input
-            state = self._state_before(hx, data, int(batch_sizes[0]), "a packed batch")
+            before = self._before(hx, data, int(batch_sizes[0]), "a packed batch")
             if order is not None:
-                state = LSTMState(*(part.index_select(1, order) for part in state))
-            out, state = self._stack(data, state, None, batch_sizes, loop)
+                before = [LSTMState(*(part.index_select(0, order) for part in state)) for state in before]
+            out, state = self._stack(data, before, None, batch_sizes, loop)
             if back is not None:
                 state = LSTMState(*(part.index_select(1, back) for part in state))
             return PackedSequence(out, batch_sizes, order, back), state
 
         one = input.dim() == 2
         x_TBD = input.unsqueeze(1) if one else input.transpose(0, 1) if self.batch_first else input
-        state = self._state_before(hx, x_TBD, x_TBD.size(1), "one sequence" if one else "a batch")
+        before = self._before(hx, x_TBD, x_TBD.size(1), "one sequence" if one else "a batch")
         if lengths is not None:
             arguments.check_lengths(lengths, input, x_TBD)
             padding_TB1 = ~padding.is_real(lengths, x_TBD.size(0)).unsqueeze(-1)
             x_TBD = x_TBD.masked_fill(padding_TB1, 0)  # whatever stands there, NaN even
-        out_TBP, state = self._stack(x_TBD, state, lengths, None, loop)
+        out_TBP, state = self._stack(x_TBD, before, lengths, None, loop)
         if lengths is not None:
             out_TBP = out_TBP.masked_fill(padding_TB1, 0)
         if one:
             return out_TBP.squeeze(1), LSTMState(*(part.squeeze(1) for part in state))
         return out_TBP.transpose(0, 1) if self.batch_first else out_TBP.contiguous(), state
 
-    def _state_before(self, hx: tuple[Tensor, Tensor] | None, x: Tensor, B: int, form: arguments.Form) -> LSTMState:
-        K = len(self._names)
-        shapes = (K, B, self.proj_size or self.hidden_size), (K, B, self.hidden_size)
-        return arguments.state_before(hx, x, form, shapes)
+    def _before(self, hx: tuple[Tensor, Tensor] | None, x: Tensor, B: int, form: arguments.Form) -> list[LSTMState]:
+        """The state of each layer and direction before the first step: what is given, or zeros."""
+        K, P, H = len(self._names), self.proj_size or self.hidden_size, self.hidden_size
+        if hx is None:
+            hidden = x.new_zeros(B, P)
+            return [LSTMState(hidden, hidden if P == H else x.new_zeros(B, H))] * K
+        arguments.check_state(hx, x, form, ((K, B, P), (K, B, H)))
+        parts = (part.unsqueeze(1) if form == "one sequence" else part for part in hx)
+        return [LSTMState(*each) for each in zip(*(part.unbind(0) for part in parts), strict=True)]
 
     def _stack(
-        self, x: Tensor, state: LSTMState, lengths_B: Tensor | None, batch_sizes: Tensor | None, loop: Loop | None
+        self,
+        x: Tensor,
+        before: list[LSTMState],
+        lengths_B: Tensor | None,
+        batch_sizes: Tensor | None,
+        loop: Loop | None,
     ) -> tuple[Tensor, LSTMState]:
-        """All layers and directions; the state (K, B, ...)."""
+        """All layers and directions, each from its own state; and the state after the last step, (K, B, ...)."""
         parameters = self._parameters_by_direction()
         device = x.device.type
-        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        autocast = (
+            torch._C._is_any_autocast_enabled()
+            and torch.amp.is_autocast_available(device)
+            and torch.is_autocast_enabled(device)
+        )
         if autocast:  # once for the whole loop, as nn.LSTM's own kernels do, rather than in each product
             dtype = torch.get_autocast_dtype(device)
-            x, state = _cast(x, dtype), LSTMState(*(_cast(part, dtype) for part in state))
+            x, before = _cast(x, dtype), [LSTMState(*(_cast(part, dtype) for part in state)) for state in before]
             parameters = [{kind: _cast(value, dtype) for kind, value in each.items()} for each in parameters]
 
         directions = 2 if self.bidirectional else 1
@@ -255,44 +269,14 @@ class LSTM(nn.Module):
                 results = []
                 for direction in range(directions):
                     k = layer * directions + direction
-                    before = LSTMState(state.hidden[k], state.cell[k])
-                    result, after = self._run_one(
-                        x, before, lengths_B, batch_sizes, parameters[k], direction == 1, loop
-                    )
+                    result, after = unroll(
+                        x, before[k], parameters[k], self.cell, training=self.training, backwards=direction == 1,
+                        batch_sizes=batch_sizes, lengths_B=lengths_B, loop=loop,
+                    )  # fmt: skip
                     results.append(result)
                     last.append(after)
                 x = torch.cat(results, -1) if self.bidirectional else results[0]
         return x, last[0] if len(last) == 1 else LSTMState(*(torch.cat(parts) for parts in zip(*last, strict=True)))
-
-    def _run_one(
-        self,
-        x: Tensor,
-        state: LSTMState,
-        lengths_B: Tensor | None,
-        batch_sizes: Tensor | None,
-        parameters: dict[str, Tensor],
-        backwards: bool,
-        loop: Loop | None,
-    ) -> tuple[Tensor, LSTMState]:
-        """One layer in one direction: the hidden state after every step, and the state after the last, (1, B, ...)."""
-        weights = dict(parameters)
-        biases = [weights.pop(name) for name in ("bias_ih", "bias_hh") if name in weights]
-        if biases:  # only their sum matters to what the cell computes
-            weights["bias"] = biases[0] + biases[1] if len(biases) == 2 else biases[0]
-        turned = backwards and lengths_B is not None  # each within its own length, which the loop does not know
-        states = unroll(
-            padding.reverse(x, lengths_B) if turned else x, state, weights, self.cell, training=self.training,
-            backwards=backwards and not turned, batch_sizes=batch_sizes, loop=loop,
-        )  # fmt: skip
-        if batch_sizes is not None:
-            rows = slice(state.cell.size(0)) if backwards else padding.last_rows(batch_sizes).to(x.device)
-            after = LSTMState(*(part[rows].unsqueeze(0) for part in states))
-        elif lengths_B is not None:
-            after = LSTMState(*(padding.last_step(part, lengths_B).unsqueeze(0) for part in states))
-        else:
-            last = slice(1) if backwards else slice(-1, None)  # copied: the rest need not be kept for it
-            after = LSTMState(*(part[last].clone(memory_format=torch.contiguous_format) for part in states))
-        return padding.reverse(states.hidden, lengths_B) if turned else states.hidden, after
 
     @classmethod
     def from_builtin(cls, builtin: nn.LSTM | nn.RNN) -> Self:

@@ -116,19 +116,23 @@ struct Rows {
 // All in numbers, not bytes. Steps are counted in the order in which the layer reads them.
 struct Layer {
   I T, B, D, H, Hp, width;  // width: D + H, likewise rounded up to a multiple of 16
+  I record;              // how many numbers are kept of each step of each sequence
   I backwards;           // whether it reads from the end to the beginning
   const I* batch_sizes;  // of a PackedSequence: how many sequences have step t, and
   const I* offsets;      // which row is the first of it; null for a dense batch, in which all have all
   I threads;
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_parallel, or null
-  Rows x, y, c, gates, dy, dc, dx;  // c (Hp); gates i, f, g, o (4 Hp): dz takes their place, once they are used
-  const float *h0, *c0;           // (B, H)
+  Rows x, y, dx, dy, dc;          // of the gradients that come from outside, dy and dc, the first may be null, too: zeros
+  const float *h0, *c0;           // (B, H) each, as all up to dc_n
+  float *h_n, *c_n;               // the state after each sequence's last step
+  float *dh_0, *dc_0;             // null: not wanted
+  const float *dh_n, *dc_n;       // null: zeros
   const float *w_ih, *w_hh;       // (4H, D), (4H, H)
-  const float* b;                 // the biases' sum (4H); null: there are none
-  float *d_w_ih, *d_w_hh, *d_b;   // (4H, D), (4H, H), (4H); the first two or the last may be null
-  float *d_state, *d_c0;          // (B, width), where dh_{t-1} and dx_t arrive, and (B, Hp); at the end the first H numbers
-                                  // of their rows are dh_0 and dc_0
-  float *packed, *sums, *inputs;  // room for the packed weights; for [dW_ih, dW_hh]; for a block of [x, h], each thread
+  const float *b_ih, *b_hh;       // (4H) each; null: there is none
+  float *d_w_ih, *d_w_hh, *d_b;   // (4H, D), (4H, H), (4H), of either bias; null: not wanted
+  float *kept;                    // of each step of each sequence its c (Hp) and gates i, f, g, o (4 Hp), whose place dz
+                                  // takes once they are used; without gradients c alone
+  float *room;                    // for what is needed on the way
 
   // of step s of those that are done
   I time(I s) const { return backwards ? T - 1 - s : s; }
@@ -137,10 +141,22 @@ struct Layer {
     I t = time(s);
     return rows.first + (offsets ? offsets[t] : t) * rows.step + b * rows.row;
   }
-  // the state before step s: a sequence that was not there at the step before begins
-  const float* before(const Rows& rows, const float* first, I s, I b) const {
-    return s > 0 && b < live(s - 1) ? at(rows, s - 1, b) : first + b * H;
+  float* c(I s, I b) const {
+    I t = time(s);
+    return kept + ((offsets ? offsets[t] : t * B) + b) * record;
   }
+  float* gates(I s, I b) const { return record > Hp ? c(s, b) + Hp : nullptr; }
+  // the state before step s: a sequence that was not there at the step before begins
+  bool begins(I s, I b) const { return s == 0 || b >= live(s - 1); }
+  const float* h_before(I s, I b) const { return begins(s, b) ? h0 + b * H : at(y, s - 1, b); }
+  const float* c_before(I s, I b) const { return begins(s, b) ? c0 + b * H : c(s - 1, b); }
+
+  // the room of the backward pass
+  float* d_state() const { return room; }                       // (B, width): where dh_{t-1} and dx_t arrive
+  float* d_c() const { return d_state() + B * width; }          // (B, Hp): dc_{t-1}
+  float* packed() const { return d_c() + B * Hp; }              // the packed weights
+  float* sums() const { return packed() + 4 * Hp * width; }     // (4H, width): [dW_ih, dW_hh]
+  float* inputs() const { return sums() + 4 * H * width; }      // of each thread: a block of [x, h_{t-1}]
 };
 
 // ---- threads
@@ -247,19 +263,19 @@ INLINE void add_products(V (&sums)[ROWS][VECTORS], const float* const* rows, I c
 }
 
 // ---- forward
-// For each W units the biases' sum, and for each number that enters their gates (D of x, H of h) its weights: to i, f, g
+// For each W units the sum of their biases, and for each number that enters their gates (D of x, H of h) its weights: to i, f, g
 // and o, W each.
 static I panel_size(const Layer& layer) { return (1 + layer.D + layer.H) * 4 * W; }
 
 static void pack_forward(const Layer& layer) {
   I D = layer.D, H = layer.H;
   for (I u0 = 0; u0 < H; u0 += W) {
-    float* to = layer.packed + u0 / W * panel_size(layer);
+    float* to = layer.room + u0 / W * panel_size(layer);
     for (int gate = 0; gate < 4; gate++)
       for (I u = 0; u < W; u++) {
         I z = gate * H + u0 + u, at = gate * W + u;
         bool is_one = u0 + u < H;
-        to[at] = is_one && layer.b ? layer.b[z] : 0.0f;
+        to[at] = (is_one && layer.b_ih ? layer.b_ih[z] : 0.0f) + (is_one && layer.b_hh ? layer.b_hh[z] : 0.0f);
         for (I k = 0; k < D; k++) to[(1 + k) * 4 * W + at] = is_one ? layer.w_ih[z * D + k] : 0.0f;
         for (I k = 0; k < H; k++) to[(1 + D + k) * 4 * W + at] = is_one ? layer.w_hh[z * H + k] : 0.0f;
       }
@@ -268,16 +284,16 @@ static void pack_forward(const Layer& layer) {
 
 template <int ROWS>
 static void forward_tile(const Layer& layer, I s, I b0, I u0) {
-  const float* panel = layer.packed + u0 / W * panel_size(layer);
+  const float* panel = layer.room + u0 / W * panel_size(layer);
   const float *x[ROWS], *h[ROWS], *c_before[ROWS];
   float *y[ROWS], *c[ROWS], *gates[ROWS];
   for (int r = 0; r < ROWS; r++) {
     x[r] = layer.at(layer.x, s, b0 + r);
-    h[r] = layer.before(layer.y, layer.h0, s, b0 + r);
-    c_before[r] = layer.before(layer.c, layer.c0, s, b0 + r) + u0;
+    h[r] = layer.h_before(s, b0 + r);
+    c_before[r] = layer.c_before(s, b0 + r) + u0;
     y[r] = layer.at(layer.y, s, b0 + r) + u0;
-    c[r] = layer.at(layer.c, s, b0 + r) + u0;
-    gates[r] = layer.gates.first ? layer.at(layer.gates, s, b0 + r) + u0 : nullptr;
+    c[r] = layer.c(s, b0 + r) + u0;
+    gates[r] = layer.gates(s, b0 + r);
   }
   V sums[ROWS][4];
   clear(sums);
@@ -294,10 +310,10 @@ static void forward_tile(const Layer& layer, I s, I b0, I u0) {
     z[r][2] = c_now;
     z[r][3] = o;
     if (gates[r]) {
-      store(gates[r], i);
-      store(gates[r] + Hp, f);
-      store(gates[r] + 2 * Hp, g);
-      store(gates[r] + 3 * Hp, o);
+      store(gates[r] + u0, i);
+      store(gates[r] + u0 + Hp, f);
+      store(gates[r] + u0 + 2 * Hp, g);
+      store(gates[r] + u0 + 3 * Hp, o);
     }
   }
   for (int r = 0; r < ROWS; r++) store(y[r], z[r][3] * tanh_(z[r][2]), left);  // apart, for it has to wait for c
@@ -315,6 +331,15 @@ static void forward_share(const Layer& layer, I n) {
   }
 }
 
+static void last_states(const Layer& layer) {
+  I row = layer.H * sizeof(float);
+  for (I s = layer.T - 1, b = 0; b < layer.B; s--)
+    for (; b < layer.live(s); b++) {  // those that have no step after this one
+      memcpy(layer.h_n + b * layer.H, layer.at(layer.y, s, b), row);
+      memcpy(layer.c_n + b * layer.H, layer.c(s, b), row);
+    }
+}
+
 // ---- backward
 // What one step gives back: dh_{t-1}, and dx_t if it is wanted.
 static I given_back(const Layer& layer) { return layer.H + (layer.dx.first ? layer.D : 0); }
@@ -322,7 +347,7 @@ static I given_back(const Layer& layer) { return layer.H + (layer.dx.first ? lay
 // [W_hh, W_ih], whose rows are those of dz with its padding: for each few vectors of their columns, row by row.
 static void pack_backward(const Layer& layer) {
   I H = layer.H, D = layer.D, vectors = parts(given_back(layer), W);
-  float* to = layer.packed;
+  float* to = layer.packed();
   for (I n = 0; n < parts(vectors, C); n++)
     for (I row = 0; row < 4 * layer.Hp; row++) {
       I u = row % layer.Hp, z = row / layer.Hp * H + u;
@@ -334,12 +359,12 @@ static void pack_backward(const Layer& layer) {
 // What does not go through the weights: dz_t and f_t dc_t, from dh_t and dc_t.
 static void backward_cell(const Layer& layer, I s, I b) {
   I H = layer.H, Hp = layer.Hp;
-  const float *c_row = layer.at(layer.c, s, b), *before = layer.before(layer.c, layer.c0, s, b);
+  const float *c_row = layer.c(s, b), *before = layer.c_before(s, b);
   const float* dy = layer.dy.first ? layer.at(layer.dy, s, b) : nullptr;
   const float* dc_row = layer.dc.first ? layer.at(layer.dc, s, b) : nullptr;
-  const float* dh_row = layer.d_state + b * layer.width;
-  float *i_row = layer.at(layer.gates, s, b), *f_row = i_row + Hp, *g_row = f_row + Hp, *o_row = g_row + Hp;
-  float* carried = layer.d_c0 + b * Hp;
+  const float* dh_row = layer.d_state() + b * layer.width;
+  float *i_row = layer.gates(s, b), *f_row = i_row + Hp, *g_row = f_row + Hp, *o_row = g_row + Hp;
+  float* carried = layer.d_c() + b * Hp;
   for (I u = 0; u < H; u += W) {
     I left = H - u;
     V i = load(i_row + u), f = load(f_row + u), g = load(g_row + u), o = load(o_row + u);
@@ -360,12 +385,12 @@ static void backward_cell(const Layer& layer, I s, I b) {
 template <int ROWS, int VECTORS>
 static void product_tile(const Layer& layer, I s, I b0, I n0) {
   const float* dz[ROWS];
-  for (int r = 0; r < ROWS; r++) dz[r] = layer.at(layer.gates, s, b0 + r);
+  for (int r = 0; r < ROWS; r++) dz[r] = layer.gates(s, b0 + r);
   V sums[ROWS][VECTORS];
   clear(sums);
-  add_products<ROWS, VECTORS>(sums, dz, 4 * layer.Hp, layer.packed + 4 * layer.Hp * n0);
+  add_products<ROWS, VECTORS>(sums, dz, 4 * layer.Hp, layer.packed() + 4 * layer.Hp * n0);
   for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < VECTORS; v++) store(layer.d_state + (b0 + r) * layer.width + n0 + v * W, sums[r][v]);
+    for (int v = 0; v < VECTORS; v++) store(layer.d_state() + (b0 + r) * layer.width + n0 + v * W, sums[r][v]);
 }
 
 static void backward_share(const Layer& layer, I n) {
@@ -382,11 +407,13 @@ static void backward_share(const Layer& layer, I n) {
         });
       }
     for (I b = begin; layer.dx.first && b < begin + rows; b++)
-      memcpy(layer.at(layer.dx, s, b), layer.d_state + b * layer.width + layer.H, layer.D * sizeof(float));
+      memcpy(layer.at(layer.dx, s, b), layer.d_state() + b * layer.width + layer.H, layer.D * sizeof(float));
   }
 }
 
 // ---- the weights' gradients: sums over all steps and sequences, by blocks of them
+static bool sums_weights(const Layer& layer) { return layer.d_w_ih || layer.d_w_hh; }
+
 struct Block {
   I count;
   const float *dz[BLOCK], *inputs;  // inputs: [x, h_{t-1}], side by side, padded
@@ -406,7 +433,7 @@ static void outer_tile(const Layer& layer, const Block& block, int gate, I u, I 
       for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
     }
   }
-  float* to = layer.sums + (gate * layer.H + u) * width + n0;
+  float* to = layer.sums() + (gate * layer.H + u) * width + n0;
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < VECTORS; v++) store(to + r * width + v * W, load(to + r * width + v * W) + sums[r][v]);
 }
@@ -414,7 +441,7 @@ static void outer_tile(const Layer& layer, const Block& block, int gate, I u, I 
 // What a block adds to the gradients of some units' weights, in all four gates.
 static void add_block(const Layer& layer, const Block& block, I begin, I end) {
   I units = end - begin, vectors = parts(layer.D + layer.H, W);
-  for (int gate = 0; layer.d_w_ih && gate < 4; gate++)
+  for (int gate = 0; sums_weights(layer) && gate < 4; gate++)
     for (I n = 0; n < parts(units, R); n++)
       for (I m = 0; m < parts(vectors, C); m++) {
         I u0 = cut(units, R, n), v0 = cut(vectors, C, m);
@@ -439,16 +466,16 @@ static void sum_share(const Layer& layer, I n) {
   I D = layer.D, H = layer.H, width = layer.width, begin = H * n / sum_shares(layer);
   I end = H * (n + 1) / sum_shares(layer);
   for (int gate = 0; gate < 4; gate++) {
-    if (layer.d_w_ih) memset(layer.sums + (gate * H + begin) * width, 0, (end - begin) * width * sizeof(float));
+    if (sums_weights(layer)) memset(layer.sums() + (gate * H + begin) * width, 0, (end - begin) * width * sizeof(float));
     if (layer.d_b) memset(layer.d_b + gate * H + begin, 0, (end - begin) * sizeof(float));
   }
-  float *inputs = layer.inputs + n * BLOCK * width, *to = inputs;
+  float *inputs = layer.inputs() + n * BLOCK * width, *to = inputs;
   Block block = {0, {}, inputs};
   for (I s = layer.T - 1; s >= 0; s--)
     for (I b = 0; b < layer.live(s); b++) {
-      block.dz[block.count++] = layer.at(layer.gates, s, b);
+      block.dz[block.count++] = layer.gates(s, b);
       memcpy(to, layer.at(layer.x, s, b), D * sizeof(float));
-      memcpy(to + D, layer.before(layer.y, layer.h0, s, b), H * sizeof(float));
+      memcpy(to + D, layer.h_before(s, b), H * sizeof(float));
       for (I k = D + H; k < width; k++) to[k] = 0.0f;
       to += width;
       if (block.count == BLOCK) {
@@ -458,11 +485,16 @@ static void sum_share(const Layer& layer, I n) {
       }
     }
   add_block(layer, block, begin, end);
-  for (int gate = 0; layer.d_w_ih && gate < 4; gate++)
+  for (int gate = 0; gate < 4; gate++)
     for (I z = gate * H + begin; z < gate * H + end; z++) {
-      memcpy(layer.d_w_ih + z * D, layer.sums + z * width, D * sizeof(float));
-      memcpy(layer.d_w_hh + z * H, layer.sums + z * width + D, H * sizeof(float));
+      if (layer.d_w_ih) memcpy(layer.d_w_ih + z * D, layer.sums() + z * width, D * sizeof(float));
+      if (layer.d_w_hh) memcpy(layer.d_w_hh + z * H, layer.sums() + z * width + D, H * sizeof(float));
     }
+}
+
+// Copies the first H numbers of each sequence's row, where rows have other sizes.
+static void copy_rows(const Layer& layer, float* to, I to_size, const float* from, I from_size) {
+  for (I b = 0; b < layer.B; b++) memcpy(to + b * to_size, from + b * from_size, layer.H * sizeof(float));
 }
 
 // ---- what native.py calls
@@ -481,23 +513,28 @@ static bool is_sound(const Layer& layer, I rows) {
 extern "C" {
 
 // What native.py asks before it calls anything else: whether this was compiled from the file that it knows.
-I version() { return 1; }
+I version() { return 2; }
 I layer_size() { return sizeof(Layer); }
 
-// y, c and, where there is room for them, the gates: 1; or 0 if no PackedSequence of so many rows has these batch_sizes.
+// y, c, the state after each sequence and, where there is room for them, the gates: 1; or 0 if no PackedSequence of so many rows has these batch_sizes.
 int forward(const Layer* layer, I rows) {
   if (!is_sound(*layer, rows)) return 0;
   pack_forward(*layer);
   run(*layer, forward_share, shares(*layer));
+  last_states(*layer);
   return 1;
 }
 
 // All gradients that there is room for.
 void backward(const Layer* layer) {
   pack_backward(*layer);
-  memset(layer->d_state, 0, layer->B * layer->width * sizeof(float));
-  memset(layer->d_c0, 0, layer->B * layer->Hp * sizeof(float));
-  run(*layer, backward_share, shares(*layer));
-  if (layer->d_w_ih || layer->d_b) run(*layer, sum_share, sum_shares(*layer));
+  const Layer& l = *layer;
+  memset(l.room, 0, l.B * (l.width + l.Hp) * sizeof(float));  // dh and dc of the last step
+  if (l.dh_n) copy_rows(l, l.d_state(), l.width, l.dh_n, l.H);
+  if (l.dc_n) copy_rows(l, l.d_c(), l.Hp, l.dc_n, l.H);
+  run(l, backward_share, shares(l));
+  if (l.dh_0) copy_rows(l, l.dh_0, l.H, l.d_state(), l.width);
+  if (l.dc_0) copy_rows(l, l.dc_0, l.H, l.d_c(), l.Hp);
+  if (sums_weights(l) || l.d_b) run(l, sum_share, sum_shares(l));
 }
 }

@@ -9,19 +9,20 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from lstm_models.cells import LSTMState, Weights
-from lstm_models.loops import BASE, either_way, gradient, plain_loop
+from lstm_models.cells import Cell, LSTMState, Weights
+from lstm_models.loops import BASE, either_way, gradient, plain_loop, summed
 from lstm_models.through_time import is_transformed
 
 SWITCH = "LSTM_FLOWS_BACKEND"
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # all that the LSTM's own cell has without a projection
 SETS = {"AVX512": "avx512", "AVX2": "avx2"}  # PyTorch's names of the instruction sets, and ours
 PLAIN = (Tensor, nn.Parameter)
-PADDED_TO, BLOCK, VERSION = 16, 64, 1  # as in native.cpp
+PADDED_TO, BLOCK, VERSION = 16, 64, 2  # as in native.cpp
 FOLDER = Path(__file__).parent
 
 
@@ -35,17 +36,13 @@ class Layer(ctypes.Structure):
     """As in native.cpp."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("T", "B", "D", "H", "Hp", "width", "backwards")),
-        ("batch_sizes", ctypes.c_void_p),
-        ("offsets", ctypes.c_void_p),
-        ("threads", ctypes.c_int64),
-        ("parallel", ctypes.c_void_p),
-        *((name, Rows) for name in ("x", "y", "c", "gates", "dy", "dc", "dx")),
-        *((name, ctypes.c_void_p) for name in ("h0", "c0", "w_ih", "w_hh", "b")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("d_w_ih", "d_w_hh", "d_b", "d_state", "d_c0", "packed", "sums", "inputs")
-        ),
+        *((name, ctypes.c_int64) for name in ("T", "B", "D", "H", "Hp", "width", "record", "backwards")),
+        *((name, ctypes.c_void_p) for name in ("batch_sizes", "offsets")),
+        *(("threads", ctypes.c_int64), ("parallel", ctypes.c_void_p)),
+        *((name, Rows) for name in ("x", "y", "dx", "dy", "dc")),
+        *((name, ctypes.c_void_p) for name in ("h0", "c0", "h_n", "c_n", "dh_0", "dc_0", "dh_n", "dc_n")),
+        *((name, ctypes.c_void_p) for name in ("w_ih", "w_hh", "b_ih", "b_hh", "d_w_ih", "d_w_hh", "d_b")),
+        *((name, ctypes.c_void_p) for name in ("kept", "room")),
     )
 
 
@@ -108,72 +105,86 @@ def takes(x: Tensor, state: LSTMState, weights: Weights) -> bool:
     Dense tensors in float32 on the CPU that nobody watches: no subclass, no tracer, no mode that sees every operation.
     No projection, and not an empty batch. Shapes that do not fit are left to PyTorch, which says so.
     """
-    H, B = state.cell.size(-1), state.cell.size(0)
-    return (
-        library().code is not None
-        and "weight_hr" not in weights
-        and x.numel() > 0
-        and (x.dim() == 2 or x.size(1) == B)
-        and weights["weight_ih"].shape == (4 * H, x.size(-1))
-        and weights["weight_hh"].shape == (4 * H, H)
-        and ("bias" not in weights or weights["bias"].shape == (4 * H,))
-        and state.hidden.shape == (B, H)
-        and all(
+    if library().code is None or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None:
+        return False
+    for each in (x, *state, *weights.values()):
+        if not (
             type(each) in PLAIN
             and each.dtype is torch.float32
             and each.is_cpu
             and each.layout is torch.strided
             and not each.is_neg()
             and not each._is_zerotensor()
-            for each in (x, *state, *weights.values())
-        )
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._get_tracing_state() is None
-    )
+        ):
+            return False
+    (B, H), D = state.cell.shape, x.shape[-1]
+    fitting = {"weight_ih": (4 * H, D), "weight_hh": (4 * H, H), "bias_ih": (4 * H,), "bias_hh": (4 * H,)}
+    for name, weight in weights.items():
+        if weight.shape != fitting.get(name):
+            return False
+    return state.hidden.shape == (B, H) and x.shape in ((x.shape[0], B, D), (x.shape[0], D)) and x.numel() > 0
 
 
-def unroll(x: Tensor, state: LSTMState, weights: Weights, backwards: bool, batch_sizes: Tensor | None) -> LSTMState:
-    """The states after every step; see `kernel.unroll`."""
-    arguments = (x, *state, weights["weight_ih"], weights["weight_hh"], weights.get("bias"))
+def unroll(
+    x: Tensor, state: LSTMState, weights: Weights, backwards: bool, batch_sizes: Tensor | None
+) -> tuple[Tensor, LSTMState]:
+    """See `kernel.unroll`."""
+    y, h_n, c_n = _run((x, *state, *map(weights.get, WEIGHTS)), False, backwards, batch_sizes)
+    return y, LSTMState(h_n, c_n)
+
+
+def every_state(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, training: bool) -> LSTMState:
+    """The same as one of the loops of loops.py: c after every step, too."""
+    arguments = (x_TBD, *state, weights["weight_ih"], weights["weight_hh"], weights.get("bias"), None)
+    y, _, _, c = _run(arguments, True, False, None)
+    return LSTMState(y, c)
+
+
+def _run(
+    arguments: Sequence[Tensor | None], all_of_c: bool, backwards: bool, batch_sizes: Tensor | None
+) -> tuple[Tensor, ...]:
+    """y, h_n, c_n and, if asked for, c; of x, h_0, c_0 and WEIGHTS."""
     if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in arguments):
-        y, c = ThroughTime.apply(*arguments, backwards, batch_sizes)  # type: ignore[no-untyped-call]
-    else:
-        y, c, _ = _forward(arguments, backwards, batch_sizes, keep=False)
-    H = y.size(-1)
-    return LSTMState(y, c if c.size(-1) == H else c.narrow(-1, 0, H))
+        return ThroughTime.apply(*arguments, all_of_c, backwards, batch_sizes)  # type: ignore[no-any-return, no-untyped-call]
+    *results, kept = _forward(arguments, backwards, batch_sizes, keep_gates=False)
+    return *results, *([kept[..., : results[0].size(-1)]] if all_of_c else [])
 
 
 class ThroughTime(torch.autograd.Function):
-    """As through_time.ThroughTime, whose equations these are; c comes padded to Hp numbers.
+    """As through_time.ThroughTime, whose equations these are.
 
     Once a step's gradient is known its gates are not needed again, so it is written over them. A second backward
     through the same graph therefore runs the forward pass again.
     """
 
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor]:
-        *arguments, ctx.backwards, batch_sizes = given
-        y, c, gates = _forward(arguments, ctx.backwards, batch_sizes, keep=True)
-        ctx.save_for_backward(*arguments, batch_sizes, y, c, gates)
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, ...]:
+        *arguments, all_of_c, ctx.backwards, ctx.batch_sizes = given
+        y, h_n, c_n, kept = _forward(arguments, ctx.backwards, ctx.batch_sizes, keep_gates=True)
+        ctx.save_for_backward(*arguments, y, kept)
         ctx.set_materialize_grads(False)
         ctx.is_used = False
-        return y, c
+        return (y, h_n, c_n, kept[..., : y.size(-1)]) if all_of_c else (y, h_n, c_n)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, dc: Tensor | None) -> tuple[Tensor | None, ...]:
-        *arguments, batch_sizes, y, c, gates = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_transformed(dy, dc):  # somebody wants its derivative, or many
-            H = y.size(-1)
+    def backward(ctx: Any, *outside: Tensor | None) -> tuple[Tensor | None, ...]:
+        *arguments, y, kept = ctx.saved_tensors
+        if torch.is_grad_enabled() or is_transformed(*outside):  # somebody wants its derivative, or many
 
-            def loop(x: Tensor, state: LSTMState, weights: Weights) -> LSTMState:
-                return either_way(plain_loop, x, state, weights, BASE, False, ctx.backwards, batch_sizes)
+            def plainly(x: Tensor, hidden: Tensor, cell: Tensor, *weights: Tensor | None) -> tuple[Tensor, ...]:
+                given = {name: value for name, value in zip(WEIGHTS, weights, strict=True) if value is not None}
+                before = LSTMState(hidden, cell)
+                states, after = either_way(
+                    plain_loop, x, before, summed(given), BASE, False, ctx.backwards, ctx.batch_sizes, None
+                )
+                return (states.hidden, *after, states.cell)[: len(outside)]
 
-            return *gradient(loop, arguments, (dy, None if dc is None else dc[..., :H])), None, None
+            return *gradient(plainly, arguments, outside), None, None, None
         if ctx.is_used:
-            *_, gates = _forward(arguments, ctx.backwards, batch_sizes, keep=True)
+            *_, kept = _forward(arguments, ctx.backwards, ctx.batch_sizes, keep_gates=True)
         ctx.is_used = True
-        saved = (y, c, gates)
-        return *_backward(arguments, ctx.backwards, batch_sizes, saved, (dy, dc), ctx.needs_input_grad), None, None
+        found = _backward(arguments, ctx.backwards, ctx.batch_sizes, (y, kept), outside, ctx.needs_input_grad)
+        return *found, None, None, None
 
 
 def _padded(size: int) -> int:
@@ -182,106 +193,100 @@ def _padded(size: int) -> int:
 
 def _rows(x: Tensor) -> Tensor:
     """As it is if each row's numbers lie side by side, or a copy."""
-    x = x.resolve_neg()
-    return x if x.stride(-1) == 1 or x.size(-1) == 1 else x.contiguous()
+    return x if x.stride()[-1] == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 def _strided(x: Tensor) -> tuple[int, int, int]:
-    return x.data_ptr(), x.stride(0), x.stride(-2)
+    strides = x.stride()
+    return x.data_ptr(), strides[0], strides[-2]
 
 
 def _like(x: Tensor, size: int) -> Tensor:
     """Rows of another size, in the order of x: by time, or by sequence."""
-    if x.dim() == 2:
-        return x.new_empty(x.size(0), size)
-    T, B, _ = x.shape
-    by_time, by_sequence = (B * size, size, 1), (size, T * size, 1)
-    return x.new_empty_strided((T, B, size), by_sequence if x.stride(0) < x.stride(1) else by_time)
+    *places, _ = x.shape
+    strides = x.stride()
+    if strides[0] >= strides[-2]:
+        return x.new_empty(*places, size)
+    T, B = places
+    return x.new_empty_strided((T, B, size), (size, T * size, 1))
 
 
-def _layer(x: Tensor, arguments: Sequence[Tensor], backwards: bool, batch_sizes: Tensor | None) -> Layer:
-    """What both passes are given. `kept` holds the tensors that its pointers point into."""
-    kept = [each if each.is_contiguous() else each.contiguous() for each in arguments]
-    h0, c0, w_ih, w_hh, *b = kept
-    D, H = w_ih.size(1), w_hh.size(1)
+def _layer(x: Tensor, arguments: Sequence[Tensor | None], backwards: bool, batch_sizes: Tensor | None) -> Layer:
+    """What both passes are given. `alive` holds the tensors that its pointers point into."""
+    alive = [each if each is None or each.is_contiguous() else each.contiguous() for each in arguments]
+    h0, c0, w_ih, w_hh, b_ih, b_hh = (each if each is None else each.data_ptr() for each in alive)
+    (B, H), (T, *_, D) = cast(Tensor, arguments[1]).shape, x.shape
     layer = Layer(
-        T=x.size(0), B=h0.size(0), D=D, H=H, Hp=_padded(H), width=_padded(D + H), backwards=backwards, x=_strided(x),
+        T=T, B=B, D=D, H=H, Hp=_padded(H), width=_padded(D + H), backwards=backwards, x=_strided(x),
         threads=1 if _is_child else torch.get_num_threads(), parallel=library().parallel,
-        h0=h0.data_ptr(), c0=c0.data_ptr(), w_ih=w_ih.data_ptr(), w_hh=w_hh.data_ptr(),
-        b=b[0].data_ptr() if b else None,
+        h0=h0, c0=c0, w_ih=w_ih, w_hh=w_hh, b_ih=b_ih, b_hh=b_hh,
     )  # fmt: skip
     if batch_sizes is not None:
         sizes = batch_sizes.long().contiguous()
         offsets = sizes.cumsum(0) - sizes
         layer.T, layer.batch_sizes, layer.offsets = sizes.numel(), sizes.data_ptr(), offsets.data_ptr()
-        kept += [sizes, offsets]
-    layer.kept = kept
+        alive += [sizes, offsets]
+    layer.alive = alive
     return layer
 
 
 def _forward(
-    arguments: Sequence[Tensor | None], backwards: bool, batch_sizes: Tensor | None, keep: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """y; c, padded to Hp numbers; and, if they are to be kept, the activated gates."""
-    x, *others = (each for each in arguments if each is not None)
-    x = _rows(x)
-    layer = _layer(x, others, backwards, batch_sizes)
-    H, Hp = layer.H, layer.Hp
-    y, c, gates = _like(x, H), x.new_empty(*x.shape[:-1], Hp), None
-    layer.y, layer.c = _strided(y), _strided(c)
-    if keep:
-        # a little wider than need be: rows 4096 bytes apart would push one another out of the cache
-        gates = x.new_empty(*x.shape[:-1], 4 * Hp + PADDED_TO)
-        layer.gates = _strided(gates)
-    packed = x.new_empty((1 + layer.D + H) * 4 * Hp)
-    layer.packed = packed.data_ptr()
-    if not code().forward(layer, x.size(0)):
-        raise RuntimeError(f"no PackedSequence of {x.size(0)} rows has the batch_sizes {layer.kept[-2].tolist()}")
-    return y, c, gates
+    arguments: Sequence[Tensor | None], backwards: bool, batch_sizes: Tensor | None, keep_gates: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y, h_n, c_n; and what is kept for the gradient: of each step c and, if they are to be, the activated gates."""
+    x = _rows(cast(Tensor, arguments[0]))
+    layer = _layer(x, arguments[1:], backwards, batch_sizes)
+    B, H, Hp = layer.B, layer.H, layer.Hp
+    # a little wider than need be: rows 4096 bytes apart would push one another out of the cache
+    layer.record = 5 * Hp + PADDED_TO if keep_gates else Hp
+    y, h_n, c_n = _like(x, H), x.new_empty(1, B, H), x.new_empty(1, B, H)
+    kept, room = x.new_empty(*x.shape[:-1], layer.record), x.new_empty((1 + layer.D + H) * 4 * Hp)
+    layer.y, layer.h_n, layer.c_n = _strided(y), h_n.data_ptr(), c_n.data_ptr()
+    layer.kept, layer.room = kept.data_ptr(), room.data_ptr()
+    if not code().forward(layer, x.shape[0]):
+        raise RuntimeError(f"no PackedSequence of {x.shape[0]} rows has the batch_sizes {layer.alive[-2].tolist()}")
+    return y, h_n, c_n, kept
 
 
 def _backward(
     arguments: Sequence[Tensor | None],
     backwards: bool,
     batch_sizes: Tensor | None,
-    saved: tuple[Tensor, Tensor, Tensor],
-    outside: tuple[Tensor | None, Tensor | None],
+    saved: tuple[Tensor, Tensor],
+    outside: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """dx, dh_0, dc_0, dW_ih, dW_hh, db."""
-    x, *others = (each for each in arguments if each is not None)
-    x = _rows(x)
-    layer = _layer(x, others, backwards, batch_sizes)
+    """The gradients of `arguments`: from y and what was kept, and from those of what `_run` returned."""
+    x = _rows(cast(Tensor, arguments[0]))
+    layer = _layer(x, arguments[1:], backwards, batch_sizes)
     B, D, H, Hp, width = layer.B, layer.D, layer.H, layer.Hp, layer.width
-    layer.y, layer.c, layer.gates = map(_strided, saved)
-    dy, dc = (None if each is None else _rows(each) for each in outside)
-    if dy is not None:
-        layer.dy = _strided(dy)
-    if dc is not None:
-        layer.dc = _strided(dc)
-    dx = d_w_ih = d_w_hh = d_b = None
-    if needed[0]:
-        dx = _like(x, D)
+    y, kept = saved
+    layer.y, layer.kept, layer.record = _strided(y), kept.data_ptr(), kept.shape[-1]
+    given = []  # as long as the pointers to it are used
+    for name, value in zip(("dy", "dh_n", "dc_n", "dc"), outside, strict=False):
+        if value is not None:
+            is_of_steps = name in ("dy", "dc")
+            value = _rows(value.resolve_neg()) if is_of_steps else value.resolve_neg().contiguous()
+            setattr(layer, name, _strided(value) if is_of_steps else value.data_ptr())
+            given.append(value)
+
+    def new(name: str, is_needed: bool, *shape: int) -> Tensor | None:
+        if not is_needed:
+            return None
+        gradient = x.new_empty(shape)
+        setattr(layer, name, gradient.data_ptr())
+        return gradient
+
+    dx = _like(x, D) if needed[0] else None
+    if dx is not None:
         layer.dx = _strided(dx)
-    if needed[3] or needed[4]:
-        d_w_ih, d_w_hh = x.new_empty(4 * H, D), x.new_empty(4 * H, H)
-        layer.d_w_ih, layer.d_w_hh = d_w_ih.data_ptr(), d_w_hh.data_ptr()
-    if needed[5]:
-        d_b = x.new_empty(4 * H)
-        layer.d_b = d_b.data_ptr()
-    sizes = {
-        "d_state": B * width, "d_c0": B * Hp, "packed": 4 * Hp * width, "sums": 4 * H * width,
-        "inputs": layer.threads * BLOCK * width,
-    }  # fmt: skip
-    room = x.new_empty(sum(sizes.values()))
-    place = room.data_ptr()
-    for name, size in sizes.items():
-        setattr(layer, name, place)
-        place += 4 * size
+    dh_0, dc_0 = new("dh_0", needed[1], B, H), new("dc_0", needed[2], B, H)
+    d_w_ih, d_w_hh = new("d_w_ih", needed[3], 4 * H, D), new("d_w_hh", needed[4], 4 * H, H)
+    d_b = new("d_b", needed[5] or needed[6], 4 * H)
+    room = new("room", True, B * (width + Hp) + width * (4 * Hp + 4 * H + layer.threads * BLOCK))
     code().backward(layer)
-    dh_0 = room[: B * width].view(B, width)[:, :H] if needed[1] else None
-    dc_0 = room[B * width : B * (width + Hp)].view(B, Hp)[:, :H] if needed[2] else None
-    return dx, dh_0, dc_0, d_w_ih, d_w_hh, d_b
+    del room, given
+    return dx, dh_0, dc_0, d_w_ih, d_w_hh, *(d_b if each else None for each in needed[5:7])
 
 
 _is_child = False

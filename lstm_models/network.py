@@ -71,7 +71,7 @@ class Network(nn.Module):
             return z_BTD, None
         places = self.output.places
         level_BD = torch.zeros_like(z_BTD[:, 0])
-        level_BD[:, places] = padding.last_step(z_BTD.transpose(0, 1), lengths_B)[:, places]
+        level_BD[:, places] = padding.last_step(z_BTD.transpose(0, 1), lengths_B)[0][:, places]
         return z_BTD - level_BD.unsqueeze(1), level_BD[:, places]
 
     def told(self, hidden_BH: Tensor, level_BK: Tensor | None = None) -> Tensor:

@@ -15,18 +15,11 @@ def is_real(lengths_B: Tensor, steps: int) -> Tensor:
 
 
 def last_step(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """What stands at each sequence's last step, (B, H)."""
+    """A copy of what stands at each sequence's last step, (1, B, H): the rest need not be kept for it."""
     if lengths_B is None:
-        return x_TBH[-1]
+        return x_TBH[-1:].clone(memory_format=torch.contiguous_format)
     step_1BH = (lengths_B.long() - 1).view(1, -1, 1).expand(1, *x_TBH.shape[1:])
-    return x_TBH.gather(0, step_1BH).squeeze(0)
-
-
-def last_rows(batch_sizes: Tensor) -> Tensor:
-    """Which row of a packed batch is each sequence's last, (B); its first are the first B rows."""
-    lengths_B = lengths_of(batch_sizes)
-    first_T = batch_sizes.cumsum(0) - batch_sizes
-    return first_T[lengths_B - 1] + torch.arange(lengths_B.numel())
+    return x_TBH.gather(0, step_1BH)
 
 
 def lengths_of(batch_sizes: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from lstm_models.loops import gradient, plain_loop
+from lstm_models.cells import LSTMState
+from lstm_models.loops import BASE_WEIGHTS, gradient, plain_loop
 
 # y' * grad for y = sigmoid(z) and y = tanh(z), given y; written into grad_input
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -100,7 +101,7 @@ class ThroughTime(torch.autograd.Function):
         """dx, dh_0, dc_0, dW_ih, dW_hh, db and dW_hr."""
         *arguments, hidden_TBP, cell_TBH, gates_TB4H = ctx.saved_tensors
         if torch.is_grad_enabled() or is_transformed(out_TBP, state_TBH):  # somebody wants its derivative, or many
-            return gradient(plain_loop, arguments, (out_TBP, state_TBH))
+            return gradient(_plainly, arguments, (out_TBP, state_TBH))
         x_TBD, hidden_BP, cell_BH, weight_ih, weight_hh, bias_4H, weight_hr = arguments
         T, B, H = cell_TBH.shape
         weight_hh_4HP = _o_first(weight_hh)
@@ -151,6 +152,11 @@ class ThroughTime(torch.autograd.Function):
         d_weight_hr = None if m_TBH is None else dh_TBP.flatten(0, 1).t() @ m_TBH.flatten(0, 1)
         dh_0 = dz_TB4H[0] @ weight_hh_4HP
         return dx, dh_0, dc_BH, _o_last(d_weight_ih), _o_last(d_weight_hh), d_bias, d_weight_hr
+
+
+def _plainly(x: Tensor, hidden: Tensor, cell: Tensor, *weights: Tensor | None) -> LSTMState:
+    given = {name: value for name, value in zip(BASE_WEIGHTS, weights, strict=True) if value is not None}
+    return plain_loop(x, LSTMState(hidden, cell), given)
 
 
 def _o_first(gates: Tensor) -> Tensor:

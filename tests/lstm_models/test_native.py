@@ -306,11 +306,11 @@ def test_saturated_gates_are_saturated() -> None:
     x = torch.cat([x, -x]).unsqueeze(1)
     weights = {"weight_ih": torch.ones(4, 1), "weight_hh": torch.zeros(4, 1)}
     zeros = torch.zeros(len(x), 1)
-    hidden, cell = unroll(x.unsqueeze(0), LSTMState(zeros, zeros), weights)
+    _, after = unroll(x.unsqueeze(0), LSTMState(zeros, zeros), weights)
     exact = x.double()
     expected = exact.sigmoid() * exact.tanh()
-    torch.testing.assert_close(cell[0].double(), expected, rtol=4e-7, atol=1e-37)
-    torch.testing.assert_close(hidden[0].double(), exact.sigmoid() * expected.tanh(), rtol=6e-7, atol=1e-37)
+    torch.testing.assert_close(after.cell[0].double(), expected, rtol=4e-7, atol=1e-37)
+    torch.testing.assert_close(after.hidden[0].double(), exact.sigmoid() * expected.tanh(), rtol=6e-7, atol=1e-37)
 
 
 @is_native
@@ -338,7 +338,7 @@ class Sub(Tensor):
 def takes(**changes: Any) -> bool:
     given: dict[str, Any] = {
         "x": torch.randn(3, 2, 1), "hidden": torch.zeros(2, 4), "cell": torch.zeros(2, 4),
-        "weight_ih": nn.Parameter(torch.randn(16, 1)), "weight_hh": torch.randn(16, 4), "bias": torch.zeros(16),
+        "weight_ih": nn.Parameter(torch.randn(16, 1)), "weight_hh": torch.randn(16, 4), "bias_ih": torch.zeros(16),
     }  # fmt: skip
     given |= changes
     return native.takes(given.pop("x"), LSTMState(given.pop("hidden"), given.pop("cell")), given)
@@ -357,7 +357,8 @@ def test_what_it_takes() -> None:
     assert not takes(x=torch.complex(torch.ones(3, 2, 1), torch.ones(3, 2, 1)).conj().imag)
     assert not takes(weight_ih=torch.randn(16, 2))
     assert not takes(weight_hh=torch.randn(16, 5))
-    assert not takes(bias=torch.zeros(4))
+    assert takes(bias_hh=torch.zeros(16))
+    assert not takes(bias_hh=torch.zeros(4))
     assert not takes(hidden=torch.zeros(1, 4))
     assert not takes(x=torch.randn(3, 3, 1))
     with FlopCounterMode(display=False):
@@ -390,28 +391,34 @@ def test_batch_sizes_may_be_of_any_integer_type() -> None:
 
 
 @is_native
+@pytest.mark.parametrize("into", ["y", "h_n", "c_n", "all"])
 @pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("sizes", [None, [4, 4, 2, 1, 1]])
-def test_derivatives_of_derivatives_and_many_at_once_are_the_plain_loops(
-    sizes: list[int] | None, backwards: bool
+@pytest.mark.parametrize(
+    "shorter", [{}, {"batch_sizes": torch.tensor([4, 4, 2, 1, 1])}, {"lengths_B": torch.tensor([2, 5, 1, 3])}], ids=str
+)
+def test_results_gradients_and_theirs_and_many_at_once_are_the_plain_loops(
+    shorter: dict[str, Tensor], backwards: bool, into: str
 ) -> None:
     torch.manual_seed(0)
-    x = torch.randn(*((5, 4) if sizes is None else (12,)), 3, requires_grad=True)
+    x = torch.randn(*((12,) if "batch_sizes" in shorter else (5, 4)), 3, requires_grad=True)
     state = LSTMState(*(torch.randn(4, 6, requires_grad=True) for _ in range(2)))
-    weights = {"weight_ih": torch.randn(24, 3), "weight_hh": torch.randn(24, 6) / 3, "bias": torch.randn(24)}
+    weights = {"weight_ih": torch.randn(24, 3), "weight_hh": torch.randn(24, 6) / 3, "bias_ih": torch.randn(24)}
+    weights |= {"bias_hh": torch.randn(24)} if backwards else {}
     given = [x, *state, *(value.requires_grad_() for value in weights.values())]
     found: list[list[Tensor]] = []
     for loop in (None, plain_loop):
         assert native.takes(x, state, weights)
-        batch_sizes = None if sizes is None else torch.tensor(sizes)
-        y, c = unroll(x, state, weights, backwards=backwards, batch_sizes=batch_sizes, loop=loop)
-        loss = y.square().sum() + c.cos().sum()
-        torch.autograd.grad(loss, given, retain_graph=True)  # whatever that leaves
+        y, (h_n, c_n) = unroll(x, state, weights, backwards=backwards, loop=loop, **shorter)
+        if "lengths_B" in shorter:  # what lies behind a sequence is nobody's
+            y = y * (torch.arange(5).unsqueeze(1) < shorter["lengths_B"]).unsqueeze(-1)
+        results = {"y": [y], "h_n": [h_n], "c_n": [c_n], "all": [y, h_n, c_n]}[into]
+        loss = torch.stack([(each.square() + each.cos()).sum() for each in results]).sum()
+        plainly = torch.autograd.grad(loss, given, retain_graph=True)
         first = torch.autograd.grad(loss, given, create_graph=True)
         second = torch.autograd.grad(sum(each.square().sum() for each in first), given, retain_graph=True)
-        directions = torch.stack([torch.ones_like(y), y.detach()])
-        many = torch.autograd.grad(y, given, directions, is_grads_batched=True, allow_unused=True)
-        found.append([*first, *second, *many])
+        directions = [torch.stack([torch.ones_like(each), each.detach()]) for each in results]
+        many = torch.autograd.grad(results, given, directions, is_grads_batched=True)
+        found.append([*results, *plainly, *first, *second, *many])
     for own, plain in zip(*found, strict=True):  # float32, and products summed in another order
         torch.testing.assert_close(own, plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
 
