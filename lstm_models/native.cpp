@@ -242,6 +242,7 @@ INLINE void add_few(V (&sums)[ROWS][VECTORS], const float* const* rows, I begin,
     for (int r = 0; r < ROWS; r++) a[r] = spread(rows[r][k]);
     for (int v = 0; v < VECTORS; v++) {
       V w = load(weights + v * W);
+      __builtin_prefetch(weights + (8 * VECTORS + v) * W);  // what comes eight numbers later, for it is not in the L1 cache
       for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
     }
   }
