@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -492,3 +493,72 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_forked_process_goes_on_by_itself() -> None:
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "0\n"
+
+
+@is_native
+def test_other_threads_run_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter is let go: nobody else gets it by waiting, for it would be taken away after 1,000 s only."""
+    code, counted, gained, ended = native.code(), [0], [], threading.Event()
+
+    class Watched:
+        def forward(self, *given: Any) -> Any:
+            before = counted[0]
+            done = code.forward(*given)
+            gained.append(counted[0] - before)
+            return done
+
+    def count() -> None:
+        while not ended.is_set():
+            counted[0] += 1
+            time.sleep(0)
+
+    monkeypatch.setattr(native, "code", Watched)
+    interval, beside = sys.getswitchinterval(), threading.Thread(target=count)
+    module, x = LSTM(64, 128), torch.randn(100, 64, 64)
+    try:
+        sys.setswitchinterval(1000)
+        beside.start()
+        with torch.no_grad():
+            for _ in range(50):
+                module(x)
+    finally:
+        sys.setswitchinterval(interval)
+        ended.set()
+        beside.join()
+    assert max(gained) > 0
+
+
+INTERRUPTED = """
+import os, signal, threading, torch
+from lstm_models import LSTM
+torch.manual_seed(0)
+module, x, begun = LSTM(5, 40), torch.randn(50, 8, 5), threading.Event()
+def work():
+    return torch.autograd.grad(module(x)[0].square().sum(), list(module.parameters()))
+def interrupt():
+    begun.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+expected = work()
+threading.Thread(target=interrupt).start()
+try:
+    while True:
+        work()
+        begun.set()
+except KeyboardInterrupt:
+    print(all(map(torch.equal, work(), expected)))
+"""
+
+
+@is_native
+def test_ctrl_c_ends_a_training_and_leaves_all_as_it_was() -> None:
+    command = [sys.executable, "-c", "import signal; signal.signal(2, signal.default_int_handler)\n" + INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "True\n"
+
+
+@is_native
+@pytest.mark.parametrize("shape", [(2**40, 2**20, 1), (3, 2**61, 1), (1, 2**45, 1)], ids=str)
+@pytest.mark.parametrize("hidden_size", [1, 7])
+def test_sizes_that_no_memory_holds_are_refused(shape: tuple[int, ...], hidden_size: int) -> None:
+    with pytest.raises(RuntimeError, match=r"overflowed|can't allocate memory"):
+        LSTM(1, hidden_size)(torch.zeros(1, 1, 1).expand(shape))
