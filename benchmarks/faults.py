@@ -11,7 +11,7 @@ no model without a version.
 
 Standard output is Markdown: a line a kill, what is killed / resumed / identical, and the cost: what checkpoints, curves
 and answers take of a training of so many minutes; target at most 2 %. Exit code 1 if anything differs. --short: few
-epochs and no cost, as the tests run it. Two of the parts can run side by side, but nothing beside the cost.
+epochs and no cost; so the tests run it. Two of the parts can run side by side, but nothing beside the cost.
 """
 
 import argparse

@@ -262,8 +262,9 @@ def predict(context: click.Context, model_uri: str, table: Path, output: Path | 
     from lstm_models import prediction
     from tasks.registry import load_model
 
-    model = load_model(model_uri)
-    rows = prediction.predict(model.program, model.read(table), model.data, model.output)
+    with session.failing():
+        model = load_model(model_uri)
+        rows = prediction.predict(model.program, model.read(table), model.data, model.output)
     with (
         _written(output),
         open(output, "w", newline="", encoding="utf-8") if output else nullcontext(sys.stdout) as file,
@@ -283,7 +284,8 @@ def inspect(context: click.Context, model_uri: str, table: Path, figure: Path | 
     session.prepare(**context.ensure_object(dict))
     from tasks import inside
 
-    opened = inside.inspect(model_uri, table)
+    with session.failing():
+        opened = inside.inspect(model_uri, table)
     if figure:
         with _written(figure):
             opened.figure().savefig(figure, format="png")
@@ -447,4 +449,4 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except session.RunFailed as error:
         if "-v" in given or "--verbose" in given:
             raise
-        _fail(f"the run failed: {error}{_going_on(given) if error.may_pass else ''}; -v shows more", RUN_FAILED)
+        _fail(f"the run failed: {error}{_going_on(given) if error.can_go_on else ''}; -v shows more", RUN_FAILED)

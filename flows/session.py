@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -18,11 +19,14 @@ class RunFailed(RuntimeError):
     """A flow run ended with an exception, which is the cause."""
 
     @property
-    def may_pass(self) -> bool:
-        """Whether something was out of reach, or there was no place to write: then the same run may go on later."""
+    def can_go_on(self) -> bool:
+        """Whether it had begun, and something was out of reach, or there was no place to write: then it may later."""
         from tasks.retries import is_passing
+        from tasks.runs import CAN_GO_ON
 
-        return self.__cause__ is not None and (is_passing(self.__cause__) or isinstance(self.__cause__, OSError))
+        error = self.__cause__
+        may_pass = error is not None and (is_passing(error) or isinstance(error, OSError))
+        return may_pass and CAN_GO_ON in getattr(error, "__notes__", ())
 
 
 def prepare(quiet: bool = False, verbose: bool = False) -> None:
@@ -46,11 +50,24 @@ def prepare(quiet: bool = False, verbose: bool = False) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         warnings = logging.StreamHandler()
         warnings.setLevel(logging.WARNING)
-        warnings.setFormatter(logging.Formatter("lstm-flows: %(message)s"))
+        warnings.setFormatter(_InOneLine("lstm-flows: %(message)s"))
         logging.getLogger("lstm_flows").handlers = [warnings]
+        threading.excepthook = _broke_in_another_thread
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     logging.getLogger("lstm_flows").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+class _InOneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        from lstm_models.config import one_line
+
+        return one_line(super().format(record))
+
+
+def _broke_in_another_thread(broken: threading.ExceptHookArgs) -> None:
+    """As in TensorBoard's, which writes: the training is told when it writes next."""
+    logging.getLogger("lstm_flows").warning("%s: %s", broken.exc_type.__name__, broken.exc_value)
 
 
 def run(entrypoint: str, *arguments: object) -> Any:
@@ -86,7 +103,9 @@ def failing() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise RunFailed(f"{type(error).__name__}: {error}") from error
+        from tasks.retries import in_short
+
+        raise RunFailed(in_short(error)) from error
 
 
 def _start_api() -> None:

@@ -73,8 +73,8 @@ class Snapshots(L.Callback):
     """Writes a checkpoint every so many steps or minutes, from which the training goes on to the last bit.
 
     One that is due with an epoch's last step is written when the epoch is complete, its validation included. None is
-    written once the loss has become NaN or infinite. One that can't be written, as on a full disk, is a warning: the
-    one before stays, and the training goes on.
+    written once the loss has become NaN or infinite. One that can't be written, or not be sent, as on a full disk, is a
+    warning: the one before stays, and the training goes on.
 
     Where SIGTERM is waited for (takes_sigterm), the step is finished, one is written, and the training is left.
 
@@ -131,8 +131,7 @@ class Snapshots(L.Callback):
                 if isinstance(curves, Buffered):  # or else points before the checkpoint could be lost in a crash
                     curves.flush()
             write(trainer, self.path)
-        except OSError as error:
-            logger.warning("%s: no checkpoint could be written: %s; the training goes on", self.path, error.strerror)
-        else:
             self.written()
+        except OSError as error:
+            logger.warning("%s: no checkpoint could be kept: %s; the training goes on", self.path, error.strerror)
         self._last = time.monotonic()

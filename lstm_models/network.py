@@ -207,8 +207,8 @@ def find_cell(name: str) -> type[Cell]:
     sys.path.insert(0, here)  # which a command on the PATH does not look into by itself
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ValueError(f"can't be imported: {error}") from error
+    except Exception as error:  # whatever the module does
+        raise ValueError(f"can't be imported: {error or type(error).__name__}") from error
     finally:
         if here in sys.path:  # the module may have changed the path
             sys.path.remove(here)

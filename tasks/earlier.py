@@ -1,6 +1,7 @@
 """Earlier runs: an equal one that has finished, and one that was interrupted and can be taken up."""
 
 import logging
+import re
 from typing import Any
 
 import prefect.runtime.flow_run
@@ -77,7 +78,8 @@ def find_interrupted(flow: str, resume: str | None, experiment: str | None = Non
     if resume == NEWEST:
         return _newest(flow, experiment)
     # of what can be no id MLflow says that it is no valid parameter
-    run = tracking.existing(lambda: tracking.client().get_run(resume)) if resume.isalnum() else None
+    can_be = re.fullmatch("[0-9A-Za-z]{1,256}", resume)
+    run = tracking.existing(lambda: tracking.client().get_run(resume)) if can_be else None
     if run is None or run.info.lifecycle_stage != "active":
         raise ResumeError(f"run {resume}: there is no such run in {tracking.shown_uri()}")
     close_abandoned_runs(run.info.experiment_id)

@@ -28,7 +28,7 @@ from lstm_models.prediction import NewExamples, read_new
 from tasks import champions, lineage, provenance, tracking
 from tasks.data import load_dataset
 from tasks.references import CheckpointRef, DatasetRef, Result
-from tasks.retries import MAY_PASS
+from tasks.retries import MAY_PASS, is_passing
 
 # a name that an experiment can have, and what MLflow gives its versions and aliases
 MODEL_URI = r"models:/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(@[A-Za-z0-9_.-]{1,100}|/([0-9]{1,9}|latest))"
@@ -188,8 +188,10 @@ def load_model(uri: str) -> Registered:
         output, columns = Output.model_validate(metadata["output"]), tuple(metadata["columns"])
         size, scaled, cell = int(metadata["input_size"]), bool(metadata["scaled"]), metadata["cell"]
     except MlflowException as error:
+        if is_passing(error):
+            raise
         raise ModelError(f"{uri}: {error.message.splitlines()[0]}") from error
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (FileNotFoundError, IsADirectoryError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
     if cell != provenance.cell_digest(config):
         raise ModelError(

@@ -45,6 +45,12 @@ def is_passing(error: BaseException) -> bool:
     )
 
 
+def in_short(error: BaseException) -> str:
+    """What an error is and says, without the statements of a database's."""
+    said = f"{type(error).__name__}: {error}".partition("[SQL:")[0]
+    return said.partition("(Background on this error at:")[0].strip()
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

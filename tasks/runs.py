@@ -16,6 +16,7 @@ from tasks.references import Interrupted, ParentRun, Version
 CONFIG_FILE = "config.yaml"
 RESULT_FILE = "comparison.json"
 ERROR = f"{tracking.TAG}error"  # the tag that says what broke
+CAN_GO_ON = "the flow run can be taken up"  # a note that an error carries
 CHAMPION = "champion"  # the parameter that names the version which was champion when a run began
 TENSORBOARD_DIR = "tensorboard"
 
@@ -104,6 +105,7 @@ def family(work: Work, interrupted: Interrupted | None = None) -> Iterator[Paren
     gets the same. An interrupted one is taken up, with the children that were not finished.
     """
     parent = interrupted.parent if interrupted else start_parent(work)
+    begun = interrupted is not None
     try:
         if interrupted:
             for run_id in [parent.run_id, *_children(parent.experiment_id, parent.run_id, "!= 'FINISHED'")]:
@@ -111,8 +113,11 @@ def family(work: Work, interrupted: Interrupted | None = None) -> Iterator[Paren
             tracking.existing(lambda: tracking.client().delete_tag(parent.run_id, ERROR))
         else:
             _tell(work, parent)
+            begun = True
         yield parent
     except BaseException as error:
+        if begun:
+            error.add_note(CAN_GO_ON)
         with tracking.as_far_as_possible():
             tracking.client().set_tag(parent.run_id, ERROR, f"{type(error).__name__}: {error}"[:5000])
             end_family(parent.experiment_id, parent.run_id, tracking.status_after(error))

@@ -13,10 +13,11 @@ from typing import Any, Self
 
 from lightning.pytorch.loggers.logger import Logger
 from mlflow.entities import Metric
+from pydantic import BaseModel
 
 from lstm_models import files
 from tasks import tracking
-from tasks.retries import is_passing
+from tasks.retries import in_short, is_passing
 
 SECONDS_BETWEEN = 5.0  # how far the curves in the UI are behind; and between two tries where MLflow is out of reach
 BEST, PROGRESS, LAST = "best.ckpt", "progress.json", "last.ckpt"
@@ -50,8 +51,8 @@ class Sender(Logger):
         self._client = tracking.client()
         self._start = int(self._client.get_run(run_id).info.start_time)
         held = read_progress(folder)
-        self._began = time.monotonic() - float(held["seconds"])
-        self._points = [Metric(key, value, self._start + step, step) for key, value, step in held["points"]]
+        self._began = time.monotonic() - held.seconds
+        self._points = [Metric(key, value, self._start + step, step) for key, value, step in held.points]
         self._snapshot: Path | None = None
         self._slot = 0
         self._closing = False
@@ -103,9 +104,13 @@ class Sender(Logger):
     def send_snapshot(self) -> None:
         """Send what the training has written, as it is now, when MLflow can be reached."""
         snapshot = Path(tempfile.mkdtemp(dir=self.folder))
-        for name in FILES:
-            if (self.folder / name).exists():
-                shutil.copy(self.folder / name, snapshot)
+        try:
+            for name in FILES:
+                if (self.folder / name).exists():
+                    shutil.copy(self.folder / name, snapshot)
+        except OSError:
+            shutil.rmtree(snapshot)
+            raise
         with self._changed:
             older, self._snapshot = self._snapshot, snapshot
             self._changed.notify()
@@ -142,7 +147,7 @@ class Sender(Logger):
             except Exception as error:  # noqa: BLE001  # raised where it is seen
                 if closing or not is_passing(error):
                     self._error = error
-                    logger.warning("%s can't be sent to MLflow: %s", self._shown, error)
+                    logger.warning("%s can't be sent to MLflow: %s", self._shown, in_short(error))
                     return
                 if not is_told:
                     logger.warning("MLflow is out of reach (%s): %s is held back", type(error).__name__, self._shown)
@@ -177,13 +182,19 @@ class Sender(Logger):
             self._slot = 1 - self._slot
 
 
-def read_progress(folder: Path) -> dict[str, Any]:
-    """What an interrupted training has left: seconds; and points, that may not have arrived: name, value, step."""
+class Held(BaseModel):
+    """progress.json: how long the training has taken; and points that may not have arrived: name, value, step."""
+
+    seconds: float = 0.0
+    points: list[tuple[str, float, int]] = []
+
+
+def read_progress(folder: Path) -> Held:
+    """What an interrupted training has left."""
     try:
-        found: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
+        return Held.model_validate_json((folder / PROGRESS).read_bytes())
     except FileNotFoundError:
-        return {"seconds": 0.0, "points": []}
+        return Held()
     except ValueError:
         logger.warning("%s: damaged; points that MLflow was not told of may be missing", folder / PROGRESS)
-        return {"seconds": 0.0, "points": []}
-    return found
+        return Held()

@@ -3,6 +3,7 @@
 import getpass
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +25,7 @@ from tasks import provenance
 from tasks.retries import is_passing
 
 BATCH = 1000  # points that MLflow takes at once
+LOCKED = 20.0  # seconds that another process may hold the database; MLflow itself waits so long once it is connected
 TAG = "lstm_flows."
 
 T = TypeVar("T")
@@ -64,8 +66,15 @@ def _create(database: Path) -> None:
 
     Once a process: clients are made at every turn.
     """
+    began = time.monotonic()
     with FileLock(f"{database}.lock"):
-        MlflowClient().search_experiments(max_results=1)
+        while True:
+            try:
+                MlflowClient().search_experiments(max_results=1)
+                return
+            except Exception as error:
+                if not is_passing(error) or time.monotonic() - began > LOCKED:
+                    raise
 
 
 def experiment_id(name: str) -> str:

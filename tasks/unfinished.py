@@ -53,7 +53,7 @@ def fetch(run_id: str, folder: Path) -> int | None:
     """
     if found := _read(folder):
         return _next_point(found)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # there a warning names the run, and the slot
         left: list[tuple[Path, dict[str, Any]]] = []
         for slot in (*SLOTS, CHECKPOINT):  # in the last, where it has ended, but has not been answered
             try:

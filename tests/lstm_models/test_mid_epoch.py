@@ -414,7 +414,7 @@ def test_a_full_disk_is_a_warning_and_the_training_goes_on(
     monkeypatch.setattr(L.Trainer, "save_checkpoint", full)
     done = run(every(CASES[name], 3), tmp_path, on_snapshot=lambda: written.append(checkpoint(tmp_path / "last.ckpt")))
     assert caplog.messages == [
-        f"{tmp_path}/last.ckpt: no checkpoint could be written: No space left on device; the training goes on"
+        f"{tmp_path}/last.ckpt: no checkpoint could be kept: No space left on device; the training goes on"
     ]
     assert [checkpoint["global_step"] for checkpoint in written] == [3, 9]
     assert_same_run(done, straight(name))

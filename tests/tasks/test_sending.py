@@ -150,7 +150,7 @@ def test_the_error_of_the_training_comes_before_that_of_the_outage(
 
     with pytest.raises(ZeroDivisionError):
         train()
-    assert caplog.messages[-1].endswith("can't be sent to MLflow: no route")
+    assert caplog.messages[-1].endswith("can't be sent to MLflow: ConnectionError: no route")
 
 
 def test_what_mlflow_refuses_ends_the_training(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
