@@ -21,12 +21,12 @@ class RunFailed(RuntimeError):
     @property
     def can_go_on(self) -> bool:
         """Whether it had begun, and something was out of reach, or there was no place to write: then it may later."""
-        from tasks.retries import is_passing
+        from tasks.retries import causes, is_passing
         from tasks.runs import CAN_GO_ON
 
         error = self.__cause__
         may_pass = error is not None and (is_passing(error) or isinstance(error, OSError))
-        return may_pass and CAN_GO_ON in getattr(error, "__notes__", ())
+        return may_pass and any(CAN_GO_ON in getattr(one, "__notes__", ()) for one in causes(error))
 
 
 def prepare(quiet: bool = False, verbose: bool = False) -> None:

@@ -41,7 +41,7 @@ def is_passing(error: BaseException) -> bool:
         or (
             isinstance(one, MlflowException) and one.error_code in ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
         )
-        for one in _causes(error)
+        for one in causes(error)
     )
 
 
@@ -51,7 +51,8 @@ def in_short(error: BaseException) -> str:
     return said.partition("(Background on this error at:")[0].strip()
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what led to it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
