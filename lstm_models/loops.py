@@ -127,6 +127,11 @@ def summed(weights: Weights) -> Weights:
     return {**others, "bias": biases[0] + biases[1] if len(biases) == 2 else biases[0]} if biases else others
 
 
+def named(names: Sequence[str], weights: Sequence[Tensor | None]) -> Weights:
+    """Of weights in this order those that there are, by their names."""
+    return {name: weight for name, weight in zip(names, weights, strict=True) if weight is not None}
+
+
 def gradient(
     function: Callable[..., Sequence[Tensor]], arguments: Sequence[Tensor | None], outside: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:

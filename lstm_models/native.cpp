@@ -122,7 +122,7 @@ struct Layer {
   const I* offsets;      // which row is the first of it; null for a dense batch, in which all have all
   I threads;
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_parallel, or null
-  Rows x, y, dx, dy, dc;          // of the gradients that come from outside, dy and dc, the first may be null, too: zeros
+  Rows x, y, dx, dy, dc;          // null: dx is not wanted; dy and dc, which come from outside, are zeros
   const float *h0, *c0;           // (B, H) each, as all up to dc_n
   float *h_n, *c_n;               // the state after each sequence's last step
   float *dh_0, *dc_0;             // null: not wanted
@@ -242,7 +242,7 @@ INLINE void add_few(V (&sums)[ROWS][VECTORS], const float* const* rows, I begin,
     for (int r = 0; r < ROWS; r++) a[r] = spread(rows[r][k]);
     for (int v = 0; v < VECTORS; v++) {
       V w = load(weights + v * W);
-      __builtin_prefetch(weights + (8 * VECTORS + v) * W);  // what comes eight numbers later, for it is not in the L1 cache
+      __builtin_prefetch(weights + (8 * VECTORS + v) * W);  // it comes eight numbers later, and not from L1
       for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
     }
   }
@@ -264,8 +264,8 @@ INLINE void add_products(V (&sums)[ROWS][VECTORS], const float* const* rows, I c
 }
 
 // ---- forward
-// For each W units the sum of their biases, and for each number that enters their gates (D of x, H of h) its weights: to i, f, g
-// and o, W each.
+// For each W units the sum of their biases, and for each number that enters their gates (D of x, H of h) its weights: to
+// i, f, g and o, W each.
 static I panel_size(const Layer& layer) { return (1 + layer.D + layer.H) * 4 * W; }
 
 static void pack_forward(const Layer& layer) {
@@ -517,7 +517,8 @@ extern "C" {
 I version() { return 2; }
 I layer_size() { return sizeof(Layer); }
 
-// y, c, the state after each sequence and, where there is room for them, the gates: 1; or 0 if no PackedSequence of so many rows has these batch_sizes.
+// y, the state after each sequence, and what is kept: 1; or 0 if no PackedSequence of so many rows has these
+// batch_sizes.
 int forward(const Layer* layer, I rows) {
   if (!is_sound(*layer, rows)) return 0;
   pack_forward(*layer);

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_models.cells import Cell, LSTMState, Weights
-from lstm_models.loops import BASE, either_way, gradient, plain_loop, summed
+from lstm_models.loops import BASE, either_way, gradient, named, plain_loop, summed
 from lstm_models.through_time import is_transformed
 
 SWITCH = "LSTM_FLOWS_BACKEND"
@@ -172,10 +172,9 @@ class ThroughTime(torch.autograd.Function):
         if torch.is_grad_enabled() or is_transformed(*outside):  # somebody wants its derivative, or many
 
             def plainly(x: Tensor, hidden: Tensor, cell: Tensor, *weights: Tensor | None) -> tuple[Tensor, ...]:
-                given = {name: value for name, value in zip(WEIGHTS, weights, strict=True) if value is not None}
-                before = LSTMState(hidden, cell)
+                before, given = LSTMState(hidden, cell), summed(named(WEIGHTS, weights))
                 states, after = either_way(
-                    plain_loop, x, before, summed(given), BASE, False, ctx.backwards, ctx.batch_sizes, None
+                    plain_loop, x, before, given, BASE, False, ctx.backwards, ctx.batch_sizes, None
                 )
                 return (states.hidden, *after, states.cell)[: len(outside)]
 

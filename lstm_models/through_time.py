@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lstm_models.cells import LSTMState
-from lstm_models.loops import BASE_WEIGHTS, gradient, plain_loop
+from lstm_models.loops import BASE_WEIGHTS, gradient, named, plain_loop
 
 # y' * grad for y = sigmoid(z) and y = tanh(z), given y; written into grad_input
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -155,8 +155,7 @@ class ThroughTime(torch.autograd.Function):
 
 
 def _plainly(x: Tensor, hidden: Tensor, cell: Tensor, *weights: Tensor | None) -> LSTMState:
-    given = {name: value for name, value in zip(BASE_WEIGHTS, weights, strict=True) if value is not None}
-    return plain_loop(x, LSTMState(hidden, cell), given)
+    return plain_loop(x, LSTMState(hidden, cell), named(BASE_WEIGHTS, weights))
 
 
 def _o_first(gates: Tensor) -> Tensor:

@@ -16,6 +16,18 @@ import pytest
 from flows.cli import main
 from tasks import inside, reporting
 
+# a comparison of seconds, whose training draws at random and writes checkpoints on its way
+SMALL = """
+data: {kind: table, path: "shipped:co2.csv", time: week, target: co2, missing: interpolate, context_length: 26,
+       horizon: 4}
+contenders:
+  hand_built:
+    model: {hidden_size: 6, dropout: 0.2, num_layers: 2}
+    training: {max_epochs: 12, batch_size: 32, shuffle: true, threads: 1, log_every_n_steps: 1,
+               checkpoint_every_n_steps: 20}
+    fine_tuning: {max_epochs: 13}
+"""
+
 
 def lstm_flows(*arguments: str) -> tuple[int, str, str]:
     """Run a command in this process, in the working directory: exit code, standard output, standard error."""

@@ -16,6 +16,5 @@ def test_what_is_killed_and_taken_up_is_identical() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     *_, last = done.stdout.splitlines()
-    assert last in [
-        f"killed 2 / resumed {number} / identical 2" for number in range(3)
-    ]  # what was slow to start begins anew
+    # what was slow to start begins anew
+    assert last in [f"killed 2 / resumed {number} / identical 2" for number in range(3)]

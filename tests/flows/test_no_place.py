@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import lstm_flows
+from commands import SMALL, lstm_flows
 from conftest import eventually
 from faults import compare, difference, left_behind, tracked
 from mlflow import MlflowClient
@@ -17,16 +17,6 @@ from mlflow import MlflowClient
 from tasks import tracking
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
-
-RECIPE = """
-data: {kind: table, path: "shipped:co2.csv", time: week, target: co2, missing: interpolate, context_length: 26,
-       horizon: 4}
-contenders:
-  hand_built:
-    model: {hidden_size: 6, dropout: 0.2, num_layers: 2}
-    training: {max_epochs: 12, batch_size: 32, shuffle: true, threads: 1, checkpoint_every_n_steps: 20}
-    fine_tuning: {max_epochs: 13}
-"""
 
 
 @pytest.fixture
@@ -53,7 +43,7 @@ def fill(disk: Path) -> Path:
 def test_a_full_disk_ends_a_comparison_and_takes_nothing_from_it(small_disk: Path, tmp_path: Path) -> None:
     """It fills up in mid-training: neither checkpoints nor curves, nor what has become of the run, can be written."""
     config = tmp_path / "small.yaml"
-    config.write_text(RECIPE)
+    config.write_text(SMALL)
     whole = tmp_path / "whole"
     whole.mkdir()
     with compare(whole, config) as process:
@@ -80,7 +70,7 @@ def test_a_full_disk_ends_a_comparison_and_takes_nothing_from_it(small_disk: Pat
 
 def test_in_a_folder_that_can_not_be_written_nothing_begins(small_disk: Path, tmp_path: Path) -> None:
     config, log = tmp_path / "small.yaml", tmp_path / "log"
-    config.write_text(RECIPE)
+    config.write_text(SMALL)
     os.symlink(log, small_disk / "log")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with compare(small_disk, config) as process:

@@ -14,23 +14,13 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from commands import SMALL
 from conftest import eventually, free_port
 from faults import difference, left_behind
 from mlflow import MlflowClient
 from servers import BIN, answers
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
-
-RECIPE = """
-data: {kind: table, path: "shipped:co2.csv", time: week, target: co2, missing: interpolate, context_length: 26,
-       horizon: 4}
-contenders:
-  hand_built:
-    model: {hidden_size: 6, dropout: 0.2, num_layers: 2}
-    training: {max_epochs: 12, batch_size: 32, shuffle: true, threads: 1, log_every_n_steps: 1,
-               checkpoint_every_n_steps: 20}
-    fine_tuning: {max_epochs: 13}
-"""
 
 
 class Servers:
@@ -88,7 +78,7 @@ class Comparison:
         self.environment = servers.environment | environment
         self.directory = servers.directory / name
         self.directory.mkdir()
-        (self.directory / f"{name}.yaml").write_text(RECIPE)
+        (self.directory / f"{name}.yaml").write_text(SMALL)
         self.start(f"{name}.yaml")
 
     def start(self, *arguments: str) -> None:
