@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -48,10 +49,12 @@ def prepare(quiet: bool = False, verbose: bool = False) -> None:
             "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # a traceback of each error, before it is raised
         }
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        warnings = logging.StreamHandler()
-        warnings.setLevel(logging.WARNING)
-        warnings.setFormatter(_InOneLine("lstm-flows: %(message)s"))
-        logging.getLogger("lstm_flows").handlers = [warnings]
+        # FastAPI hides its own of this kind, but by a filter that another thread's imports can take away from it
+        warnings.filterwarnings("ignore", message="The .* attribute with value .* was provided to the `Field")
+        told = logging.StreamHandler()
+        told.setLevel(logging.WARNING)
+        told.setFormatter(_InOneLine("lstm-flows: %(message)s"))
+        logging.getLogger("lstm_flows").handlers = [told]
         threading.excepthook = _broke_in_another_thread
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
