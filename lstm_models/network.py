@@ -208,7 +208,7 @@ def find_cell(name: str) -> type[Cell]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever the module does
-        raise ValueError(f"can't be imported: {error or type(error).__name__}") from error
+        raise ValueError(f"can't be imported: {str(error) or type(error).__name__}") from error
     finally:
         if here in sys.path:  # the module may have changed the path
             sys.path.remove(here)
