@@ -1,22 +1,23 @@
 // One LSTM layer in one direction, over all time steps: forward, and backward through time. float32, on the CPU.
 //
 // The equations are those of cells.py, the gradient that of through_time.py, where it is derived; this file only does
-// them in an order that a CPU likes. It needs no header of PyTorch's and allocates nothing: native.py brings all memory,
-// and calls the two functions at the end through ctypes. It is compiled once for each instruction set (pyproject.toml),
-// and `V`, a vector of W floats, is what one of its registers holds: 16 of them with AVX-512, 8 with AVX2.
+// them in an order that a CPU likes. It needs no header of PyTorch's and allocates nothing: native.py brings all
+// memory, and calls the two functions at the end through ctypes. It is compiled once for each instruction set
+// (pyproject.toml), and `V`, a vector of W floats, is what one of its registers holds: 16 with AVX-512, 8 with AVX2.
 //
 // What makes it fast is one idea, applied three times: a TILE of results is kept in registers while one runs along the
-// sum that makes it. A tile has up to R rows (sequences of the batch) and up to C vectors (units). For each number k
-// along the sum, C vectors of weights are loaded, R numbers of the input are each spread over a vector, and R * C
-// products are added up, without a result being written to memory on the way:
+// sum that makes it. A tile has up to R rows (sequences of the batch, or units) and up to C vectors (of units, or of
+// the input). For each number k along the sum, C vectors of weights are loaded, R numbers are each spread over a
+// vector, and R * C products are added up, without a result being written to memory on the way:
 //
-//     forward_tile    the four gates of W units: what comes from x and from h_{t-1}, and the activations in the same go
+//     forward_tile    the sums of the four gates of W units, from x_t and h_{t-1}
 //     product_tile    dh_{t-1} and dx_t = dz_t [W_hh, W_ih]
 //     outer_tile      [dW_ih, dW_hh] = sum over all steps and sequences of dz^T [x, h_{t-1}]
 //
-// So that the weights of a tile lie side by side in the order in which they are read, they are copied (`pack...`) once
-// a call. In memory that nobody else sees a row of H numbers has room for Hp, a multiple of 16; behind the H-th lies
-// whatever came out, but of dz zeros.
+// A sum is done BLOCK numbers at a time, for all rows one after another, so that what is loaded most stays in the L1
+// cache; it lies there side by side in the order in which it is read, for it has been copied: PACKED. In memory that
+// nobody else sees a row of H numbers has room for Hp, a multiple of 16; behind the H-th lies whatever came out, but of
+// dz zeros.
 //
 // Threads share the work by the batch's sequences (the recursion) or by the rows of dW (the sum): no number depends on
 // how many there are, for each is computed by one thread, in one order.
@@ -37,6 +38,8 @@ constexpr int W = 8, R = 3, C = 4;  // 12 of 16
 #error "compile with -mavx512f or -mavx2 -mfma"
 #endif
 
+constexpr int BLOCK = 64;  // 16 KB of weights; and many short sums added up are more exact than a long one
+
 typedef int64_t I;
 typedef float V __attribute__((vector_size(4 * W)));
 typedef int32_t VI __attribute__((vector_size(4 * W)));
@@ -48,11 +51,9 @@ INLINE V load(const float* from) { return *(const Unaligned*)from; }
 INLINE void store(float* to, V value) { *(Unaligned*)to = value; }
 INLINE V spread(float value) { return value - V{}; }  // to each of its numbers
 INLINE constexpr I smaller(I a, I b) { return a < b ? a : b; }
-INLINE I parts(I whole, I most) { return (whole + most - 1) / most; }  // into how many parts of at most so many it is cut
+INLINE constexpr I larger(I a, I b) { return a < b ? b : a; }
+INLINE I parts(I whole, I most) { return (whole + most - 1) / most; }  // of at most so many
 INLINE I padded(I size) { return parts(size, W) * W; }
-
-// Where the nth of these parts begins: they are as even as can be, for a tile of a single row or vector is slow.
-INLINE I cut(I whole, I most, I n) { return whole * n / parts(whole, most); }
 
 // The same at the end of somebody else's row, where fewer than W numbers may be left.
 INLINE V load(const float* from, I left) {
@@ -113,6 +114,10 @@ struct Rows {
   I step, row;   // from one step to the next, and from one sequence to the next
 };
 
+struct Sources {
+  const float *x, *h;  // x_t and h_{t-1}
+};
+
 // All in numbers, not bytes. Steps are counted in the order in which the layer reads them.
 struct Layer {
   I T, B, D, H, Hp, width;  // width: D + H, likewise rounded up to a multiple of 16
@@ -130,8 +135,8 @@ struct Layer {
   const float *w_ih, *w_hh;       // (4H, D), (4H, H)
   const float *b_ih, *b_hh;       // (4H) each; null: there is none
   float *d_w_ih, *d_w_hh, *d_b;   // (4H, D), (4H, H), (4H), of either bias; null: not wanted
-  float *kept;                    // of each step of each sequence its c (Hp) and gates i, f, g, o (4 Hp), whose place dz
-                                  // takes once they are used; without gradients c alone
+  float *kept;                    // of each step of each sequence its c (Hp) and gates i, f, g, o (4 Hp), whose place
+                                  // dz takes once they are used; without gradients c alone
   float *room;                    // for what is needed on the way
 
   // of step s of those that are done
@@ -151,12 +156,20 @@ struct Layer {
   const float* h_before(I s, I b) const { return begins(s, b) ? h0 + b * H : at(y, s - 1, b); }
   const float* c_before(I s, I b) const { return begins(s, b) ? c0 + b * H : c(s - 1, b); }
 
+  // the room of the forward pass
+  float* z(I b) const { return room + b * 4 * W; }                        // (B, 4, W): the sums of W units' gates
+  float* panel(I u0) const { return z(B) + (1 + D + H) * 4 * u0; }        // their packed weights
+  Sources* sources() const { return (Sources*)panel(padded(H)); }         // of each sequence, at this step
+
   // the room of the backward pass
-  float* d_state() const { return room; }                       // (B, width): where dh_{t-1} and dx_t arrive
-  float* d_c() const { return d_state() + B * width; }          // (B, Hp): dc_{t-1}
-  float* packed() const { return d_c() + B * Hp; }              // the packed weights
-  float* sums() const { return packed() + 4 * Hp * width; }     // (4H, width): [dW_ih, dW_hh]
-  float* inputs() const { return sums() + 4 * H * width; }      // of each thread: a block of [x, h_{t-1}]
+  float* d_state() const { return room; }                                 // (B, width): where dh_{t-1} and dx_t arrive
+  float* d_c() const { return d_state() + B * width; }                    // (B, Hp): dc_{t-1}
+  float* weights() const { return d_c() + B * Hp; }                       // packed
+  float* sums() const { return weights() + 4 * Hp * width; }              // (4H, width): [dW_ih, dW_hh]
+  float* inputs(I thread) const {  // [x, h_{t-1}] of a step, and packed of a block
+    return sums() + 4 * H * width + thread * (1 + BLOCK) * width;
+  }
+  float* dz(I u) const { return inputs(threads) + 4 * BLOCK * u; }        // packed, of a block, from some unit on
 };
 
 // ---- threads
@@ -196,34 +209,31 @@ static I first_of_share(const Layer& layer, I n, I shares) {
 
 static I shares(const Layer& layer) { return smaller(layer.threads, layer.B); }
 
-// Calls `tile` with a tile's size as constants, at most R and at most C, of what only run time knows.
+// Cuts a whole into parts of at most MOST that are as even as can be, for a tile of a single row or vector is slow, and
+// calls `part` with the size of each, which only run time knows, as a constant, and with where it begins.
 template <int N>
 struct Constant {
   static constexpr int value = N;
 };
 
-template <class Tile>
-INLINE void with_rows(I rows, Tile tile) {
-  switch (rows) {
-    case 1: tile(Constant<1>()); break;
-    case 2: tile(Constant<2>()); break;
-    case 3: tile(Constant<3>()); break;
-    case 4: tile(Constant<smaller(4, R)>()); break;
-    case 5: tile(Constant<smaller(5, R)>()); break;
-    case 6: tile(Constant<smaller(6, R)>()); break;
+template <int SIZE, class Part>
+INLINE void equal_parts(I size, I begin, I end, Part part) {
+  if constexpr (SIZE > 0) {
+    if (size == SIZE)
+      for (; begin < end; begin += SIZE) part(Constant<SIZE>(), begin);
+    else
+      equal_parts<SIZE - 1>(size, begin, end, part);
   }
 }
 
-template <class Tile>
-INLINE void with_rows_and_vectors(I rows, I vectors, Tile tile) {
-  with_rows(rows, [&](auto rows) {
-    switch (vectors) {
-      case 1: tile(rows, Constant<1>()); break;
-      case 2: tile(rows, Constant<2>()); break;
-      case 3: tile(rows, Constant<3>()); break;
-      default: tile(rows, Constant<C>()); break;
-    }
-  });
+template <int MOST, class Part>
+INLINE void in_parts(I whole, Part part) {
+  if (whole == 0) return;
+  I count = parts(whole, MOST), size = MOST, shorter = count * MOST - whole;
+  for (; shorter >= count; shorter -= count) size--;  // sooner done than a division
+  I longer = (count - shorter) * size;
+  equal_parts<MOST>(size, 0, longer, part);
+  if (shorter > 0) equal_parts<MOST>(size - 1, longer, whole, part);
 }
 
 // Not by `= {}`, which GCC makes in memory rather than in registers.
@@ -233,45 +243,34 @@ INLINE void clear(V (&sums)[ROWS][VECTORS]) {
     for (int v = 0; v < VECTORS; v++) sums[r][v] = V{};
 }
 
-// Adds the products of each row's numbers and packed weights to a tile: sums[r][v] += sum over k of rows[r][k] * w[k][v].
-template <int ROWS, int VECTORS>
-INLINE void add_few(V (&sums)[ROWS][VECTORS], const float* const* rows, I begin, I end, const float* weights) {
+// Adds products to a tile: sums[r][v] += sum over k of number(r, k) * w[k][v], with packed weights w.
+template <int ROWS, int VECTORS, class Number>
+INLINE void add_products(V (&sums)[ROWS][VECTORS], I begin, I end, const float* weights, Number number) {
   weights += begin * VECTORS * W;
   for (I k = begin; k < end; k++, weights += VECTORS * W) {
     V a[ROWS];
-    for (int r = 0; r < ROWS; r++) a[r] = spread(rows[r][k]);
+    for (int r = 0; r < ROWS; r++) a[r] = spread(number(r, k));
     for (int v = 0; v < VECTORS; v++) {
       V w = load(weights + v * W);
-      __builtin_prefetch(weights + (8 * VECTORS + v) * W);  // it comes eight numbers later, and not from L1
       for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
     }
   }
 }
 
-// The same for any number of them: as sums of at most BLOCK, for many short ones added up are more exact than a long one.
-constexpr I BLOCK = 64;
-
+// Adds a tile to its place in memory, whose rows lie so far apart.
 template <int ROWS, int VECTORS>
-INLINE void add_products(V (&sums)[ROWS][VECTORS], const float* const* rows, I count, const float* weights) {
-  add_few(sums, rows, 0, smaller(BLOCK, count), weights);
-  for (I begin = BLOCK; begin < count; begin += BLOCK) {
-    V few[ROWS][VECTORS];
-    clear(few);
-    add_few(few, rows, begin, smaller(begin + BLOCK, count), weights);
-    for (int r = 0; r < ROWS; r++)
-      for (int v = 0; v < VECTORS; v++) sums[r][v] += few[r][v];
-  }
+INLINE void add_to(float* to, I apart, const V (&sums)[ROWS][VECTORS]) {
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < VECTORS; v++) store(to + r * apart + v * W, load(to + r * apart + v * W) + sums[r][v]);
 }
 
 // ---- forward
-// For each W units the sum of their biases, and for each number that enters their gates (D of x, H of h) its weights: to
-// i, f, g and o, W each.
-static I panel_size(const Layer& layer) { return (1 + layer.D + layer.H) * 4 * W; }
-
+// A panel has, for W units, the sum of their biases and, for each number that enters their gates (D of x, H of h), its
+// weights: to i, f, g and o, W each.
 static void pack_forward(const Layer& layer) {
   I D = layer.D, H = layer.H;
   for (I u0 = 0; u0 < H; u0 += W) {
-    float* to = layer.room + u0 / W * panel_size(layer);
+    float* to = layer.panel(u0);
     for (int gate = 0; gate < 4; gate++)
       for (I u = 0; u < W; u++) {
         I z = gate * H + u0 + u, at = gate * W + u;
@@ -284,51 +283,56 @@ static void pack_forward(const Layer& layer) {
 }
 
 template <int ROWS>
-static void forward_tile(const Layer& layer, I s, I b0, I u0) {
-  const float* panel = layer.room + u0 / W * panel_size(layer);
-  const float *x[ROWS], *h[ROWS], *c_before[ROWS];
-  float *y[ROWS], *c[ROWS], *gates[ROWS];
+static void forward_tile(const Layer& layer, I b0, I u0, I begin, I end) {
+  const float *x[ROWS], *h[ROWS];
   for (int r = 0; r < ROWS; r++) {
-    x[r] = layer.at(layer.x, s, b0 + r);
-    h[r] = layer.h_before(s, b0 + r);
-    c_before[r] = layer.c_before(s, b0 + r) + u0;
-    y[r] = layer.at(layer.y, s, b0 + r) + u0;
-    c[r] = layer.c(s, b0 + r) + u0;
-    gates[r] = layer.gates(s, b0 + r);
+    x[r] = layer.sources()[b0 + r].x;
+    h[r] = layer.sources()[b0 + r].h;
   }
+  const float* weights = layer.panel(u0) + 4 * W;
+  I D = layer.D;
   V sums[ROWS][4];
   clear(sums);
-  add_products<ROWS, 4>(sums, h, layer.H, panel + (1 + layer.D) * 4 * W);
-  add_products<ROWS, 4>(sums, x, layer.D, panel + 4 * W);
-  V z[ROWS][4];  // another one, so that the sums can stay in registers
-  for (int gate = 0; gate < 4; gate++)
-    for (int r = 0; r < ROWS; r++) z[r][gate] = sums[r][gate] + load(panel + gate * W);
+  add_products(sums, smaller(begin, D), smaller(end, D), weights, [&](int r, I k) { return x[r][k]; });
+  add_products(sums, larger(begin, D), larger(end, D), weights, [&](int r, I k) { return h[r][k - D]; });
+  add_to(layer.z(b0), 4 * W, sums);
+}
+
+// The activations of W units of one sequence, whose gates' sums are in z; c_t and o take the place of two of these.
+static void forward_cell(const Layer& layer, I s, I b, I u0) {
   I left = layer.H - u0, Hp = layer.Hp;
-  for (int r = 0; r < ROWS; r++) {
-    V i = sigmoid(z[r][0]), f = sigmoid(z[r][1]), g = tanh_(z[r][2]), o = sigmoid(z[r][3]);
-    V c_now = f * load(c_before[r], left) + i * g;
-    store(c[r], c_now);
-    z[r][2] = c_now;
-    z[r][3] = o;
-    if (gates[r]) {
-      store(gates[r] + u0, i);
-      store(gates[r] + u0 + Hp, f);
-      store(gates[r] + u0 + 2 * Hp, g);
-      store(gates[r] + u0 + 3 * Hp, o);
-    }
+  float *z = layer.z(b), *gates = layer.gates(s, b);
+  V i = sigmoid(load(z)), f = sigmoid(load(z + W)), g = tanh_(load(z + 2 * W)), o = sigmoid(load(z + 3 * W));
+  V c = f * load(layer.c_before(s, b) + u0, left) + i * g;
+  store(layer.c(s, b) + u0, c);
+  store(z + 2 * W, c);
+  store(z + 3 * W, o);
+  if (gates) {
+    store(gates + u0, i);
+    store(gates + u0 + Hp, f);
+    store(gates + u0 + 2 * Hp, g);
+    store(gates + u0 + 3 * Hp, o);
   }
-  for (int r = 0; r < ROWS; r++) store(y[r], z[r][3] * tanh_(z[r][2]), left);  // apart, for it has to wait for c
 }
 
 static void forward_share(const Layer& layer, I n) {
   I begin = first_of_share(layer, n, shares(layer)), end = first_of_share(layer, n + 1, shares(layer));
+  I numbers = layer.D + layer.H;
   for (I s = 0; s < layer.T; s++) {
     I rows = smaller(layer.live(s), end) - begin;
-    for (I u0 = 0; rows > 0 && u0 < layer.H; u0 += W)  // outside, so that these weights stay in the cache for all rows
-      for (I n = 0; n < parts(rows, R); n++) {
-        I b0 = cut(rows, R, n);
-        with_rows(cut(rows, R, n + 1) - b0, [&](auto rows) { forward_tile<rows.value>(layer, s, begin + b0, u0); });
+    for (I b = begin; b < begin + rows; b++) layer.sources()[b] = {layer.at(layer.x, s, b), layer.h_before(s, b)};
+    for (I u0 = 0; rows > 0 && u0 < layer.H; u0 += W) {
+      for (I b = begin; b < begin + rows; b++) memcpy(layer.z(b), layer.panel(u0), 4 * W * sizeof(float));
+      for (I k = 0; k < numbers; k += BLOCK)  // outside, so that these weights stay in the cache for all rows
+        in_parts<R>(rows, [&](auto rows, I b) {
+          forward_tile<rows.value>(layer, begin + b, u0, k, smaller(k + BLOCK, numbers));
+        });
+      for (I b = begin; b < begin + rows; b++) forward_cell(layer, s, b, u0);
+      for (I b = begin; b < begin + rows; b++) {  // apart, for it has to wait for c
+        const float* z = layer.z(b);
+        store(layer.at(layer.y, s, b) + u0, load(z + 3 * W) * tanh_(load(z + 2 * W)), layer.H - u0);
       }
+    }
   }
 }
 
@@ -348,13 +352,14 @@ static I given_back(const Layer& layer) { return layer.H + (layer.dx.first ? lay
 // [W_hh, W_ih], whose rows are those of dz with its padding: for each few vectors of their columns, row by row.
 static void pack_backward(const Layer& layer) {
   I H = layer.H, D = layer.D, vectors = parts(given_back(layer), W);
-  float* to = layer.packed();
-  for (I n = 0; n < parts(vectors, C); n++)
+  in_parts<C>(vectors, [&](auto vectors, I v0) {
+    float* to = layer.weights() + 4 * layer.Hp * W * v0;
     for (I row = 0; row < 4 * layer.Hp; row++) {
       I u = row % layer.Hp, z = row / layer.Hp * H + u;
-      for (I m = cut(vectors, C, n) * W; m < cut(vectors, C, n + 1) * W; m++)
+      for (I m = v0 * W; m < (v0 + vectors.value) * W; m++)
         *to++ = u >= H || m >= given_back(layer) ? 0.0f : m < H ? layer.w_hh[z * H + m] : layer.w_ih[z * D + m - H];
     }
+  });
 }
 
 // What does not go through the weights: dz_t and f_t dc_t, from dh_t and dc_t.
@@ -363,7 +368,7 @@ static void backward_cell(const Layer& layer, I s, I b) {
   const float *c_row = layer.c(s, b), *before = layer.c_before(s, b);
   const float* dy = layer.dy.first ? layer.at(layer.dy, s, b) : nullptr;
   const float* dc_row = layer.dc.first ? layer.at(layer.dc, s, b) : nullptr;
-  const float* dh_row = layer.d_state() + b * layer.width;
+  float* dh_row = layer.d_state() + b * layer.width;
   float *i_row = layer.gates(s, b), *f_row = i_row + Hp, *g_row = f_row + Hp, *o_row = g_row + Hp;
   float* carried = layer.d_c() + b * Hp;
   for (I u = 0; u < H; u += W) {
@@ -381,17 +386,16 @@ static void backward_cell(const Layer& layer, I s, I b) {
   }
   for (I gate = 0; gate < 4; gate++)  // for the product runs over it
     for (I u = H; u < Hp; u++) i_row[gate * Hp + u] = 0.0f;
+  memset(dh_row, 0, layer.width * sizeof(float));
 }
 
 template <int ROWS, int VECTORS>
-static void product_tile(const Layer& layer, I s, I b0, I n0) {
-  const float* dz[ROWS];
-  for (int r = 0; r < ROWS; r++) dz[r] = layer.gates(s, b0 + r);
+static void product_tile(const Layer& layer, const float* dz, I b0, I n0, I begin, I end) {
+  I record = layer.record;
   V sums[ROWS][VECTORS];
   clear(sums);
-  add_products<ROWS, VECTORS>(sums, dz, 4 * layer.Hp, layer.packed() + 4 * layer.Hp * n0);
-  for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < VECTORS; v++) store(layer.d_state() + (b0 + r) * layer.width + n0 + v * W, sums[r][v]);
+  add_products(sums, begin, end, layer.weights() + 4 * layer.Hp * n0, [&](int r, I k) { return dz[r * record + k]; });
+  add_to(layer.d_state() + b0 * layer.width + n0, layer.width, sums);
 }
 
 static void backward_share(const Layer& layer, I n) {
@@ -400,13 +404,13 @@ static void backward_share(const Layer& layer, I n) {
   for (I s = layer.T - 1; s >= 0; s--) {
     I rows = smaller(layer.live(s), end) - begin;
     for (I b = begin; b < begin + rows; b++) backward_cell(layer, s, b);
-    for (I m = 0; rows > 0 && m < parts(vectors, C); m++)  // outside, as in the forward pass
-      for (I n = 0; n < parts(rows, R); n++) {
-        I b0 = cut(rows, R, n), v0 = cut(vectors, C, m);
-        with_rows_and_vectors(cut(rows, R, n + 1) - b0, cut(vectors, C, m + 1) - v0, [&](auto rows, auto vectors) {
-          product_tile<rows.value, vectors.value>(layer, s, begin + b0, v0 * W);
+    const float* dz = layer.gates(s, begin);
+    in_parts<C>(rows > 0 ? vectors : 0, [&](auto vectors, I v0) {
+      for (I k = 0; k < 4 * layer.Hp; k += BLOCK)  // outside, as in the forward pass
+        in_parts<R>(rows, [&](auto rows, I b) {
+          product_tile<rows.value, vectors.value>(layer, dz + b * layer.record, begin + b, v0 * W, k, k + BLOCK);
         });
-      }
+    });
     for (I b = begin; layer.dx.first && b < begin + rows; b++)
       memcpy(layer.at(layer.dx, s, b), layer.d_state() + b * layer.width + layer.H, layer.D * sizeof(float));
   }
@@ -417,39 +421,37 @@ static bool sums_weights(const Layer& layer) { return layer.d_w_ih || layer.d_w_
 
 struct Block {
   I count;
-  const float *dz[BLOCK], *inputs;  // inputs: [x, h_{t-1}], side by side, padded
+  const float* dz[BLOCK];
+  float *packed_dz, *inputs;  // inputs: [x, h_{t-1}], packed
 };
 
 template <int ROWS, int VECTORS>
-static void outer_tile(const Layer& layer, const Block& block, int gate, I u, I n0) {
-  const float* inputs = block.inputs + n0;
-  I z = gate * layer.Hp + u, width = layer.width;
+static void outer_tile(const Layer& layer, const Block& block, const float* dz, I row, I n0) {
+  float* to = layer.sums() + row * layer.width + n0;
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < VECTORS; v++) __builtin_prefetch(to + r * layer.width + v * W, 1);  // for the end
   V sums[ROWS][VECTORS];
   clear(sums);
-  for (I k = 0; k < block.count; k++, inputs += width) {
-    V a[ROWS];
-    for (int r = 0; r < ROWS; r++) a[r] = spread(block.dz[k][z + r]);
-    for (int v = 0; v < VECTORS; v++) {
-      V w = load(inputs + v * W);
-      for (int r = 0; r < ROWS; r++) sums[r][v] += a[r] * w;
-    }
-  }
-  float* to = layer.sums() + (gate * layer.H + u) * width + n0;
-  for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < VECTORS; v++) store(to + r * width + v * W, load(to + r * width + v * W) + sums[r][v]);
+  add_products(sums, 0, block.count, block.inputs + BLOCK * n0, [&](int r, I k) { return dz[k * ROWS + r]; });
+  add_to(to, layer.width, sums);
 }
 
 // What a block adds to the gradients of some units' weights, in all four gates.
 static void add_block(const Layer& layer, const Block& block, I begin, I end) {
   I units = end - begin, vectors = parts(layer.D + layer.H, W);
   for (int gate = 0; sums_weights(layer) && gate < 4; gate++)
-    for (I n = 0; n < parts(units, R); n++)
-      for (I m = 0; m < parts(vectors, C); m++) {
-        I u0 = cut(units, R, n), v0 = cut(vectors, C, m);
-        with_rows_and_vectors(cut(units, R, n + 1) - u0, cut(vectors, C, m + 1) - v0, [&](auto rows, auto vectors) {
-          outer_tile<rows.value, vectors.value>(layer, block, gate, begin + u0, v0 * W);
-        });
-      }
+    in_parts<R>(units, [&](auto rows, I u) {
+      float* to = block.packed_dz + BLOCK * (gate * units + u);
+      for (I k = 0; k < block.count; k++, to += rows.value)
+        memcpy(to, block.dz[k] + gate * layer.Hp + begin + u, rows.value * sizeof(float));
+    });
+  in_parts<C>(sums_weights(layer) ? vectors : 0, [&](auto vectors, I v0) {
+    for (int gate = 0; gate < 4; gate++)
+      in_parts<R>(units, [&](auto rows, I u) {
+        const float* dz = block.packed_dz + BLOCK * (gate * units + u);
+        outer_tile<rows.value, vectors.value>(layer, block, dz, gate * layer.H + begin + u, v0 * W);
+      });
+  });
   for (I u = begin; layer.d_b && u < end; u += W) {
     V sums[4] = {};
     for (I k = 0; k < block.count; k++)  // the last of them may read on behind a row's gates, where there is room
@@ -466,23 +468,26 @@ static I sum_shares(const Layer& layer) { return smaller(layer.threads, parts(la
 static void sum_share(const Layer& layer, I n) {
   I D = layer.D, H = layer.H, width = layer.width, begin = H * n / sum_shares(layer);
   I end = H * (n + 1) / sum_shares(layer);
-  for (int gate = 0; gate < 4; gate++) {
-    if (sums_weights(layer)) memset(layer.sums() + (gate * H + begin) * width, 0, (end - begin) * width * sizeof(float));
-    if (layer.d_b) memset(layer.d_b + gate * H + begin, 0, (end - begin) * sizeof(float));
+  for (I z = begin, units = (end - begin) * sizeof(float); z < 4 * H; z += H) {
+    if (sums_weights(layer)) memset(layer.sums() + z * width, 0, units * width);
+    if (layer.d_b) memset(layer.d_b + z, 0, units);
   }
-  float *inputs = layer.inputs() + n * BLOCK * width, *to = inputs;
-  Block block = {0, {}, inputs};
+  float *row = layer.inputs(n), *inputs = row + width;
+  Block block = {0, {}, layer.dz(begin), inputs};
+  I vectors = parts(D + H, W);
+  for (I k = D + H; k < width; k++) row[k] = 0.0f;
   for (I s = layer.T - 1; s >= 0; s--)
     for (I b = 0; b < layer.live(s); b++) {
+      memcpy(row, layer.at(layer.x, s, b), D * sizeof(float));
+      memcpy(row + D, layer.h_before(s, b), H * sizeof(float));
+      in_parts<C>(vectors, [&](auto vectors, I v0) {
+        float* to = inputs + (BLOCK * v0 + block.count * vectors.value) * W;
+        for (int v = 0; v < vectors.value; v++) store(to + v * W, load(row + (v0 + v) * W));
+      });
       block.dz[block.count++] = layer.gates(s, b);
-      memcpy(to, layer.at(layer.x, s, b), D * sizeof(float));
-      memcpy(to + D, layer.h_before(s, b), H * sizeof(float));
-      for (I k = D + H; k < width; k++) to[k] = 0.0f;
-      to += width;
       if (block.count == BLOCK) {
         add_block(layer, block, begin, end);
         block.count = 0;
-        to = inputs;
       }
     }
   add_block(layer, block, begin, end);
@@ -514,7 +519,7 @@ static bool is_sound(const Layer& layer, I rows) {
 extern "C" {
 
 // What native.py asks before it calls anything else: whether this was compiled from the file that it knows.
-I version() { return 2; }
+I version() { return 3; }
 I layer_size() { return sizeof(Layer); }
 
 // y, the state after each sequence, and what is kept: 1; or 0 if no PackedSequence of so many rows has these

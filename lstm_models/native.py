@@ -22,7 +22,7 @@ SWITCH = "LSTM_FLOWS_BACKEND"
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # all that the LSTM's own cell has without a projection
 SETS = {"AVX512": "avx512", "AVX2": "avx2"}  # PyTorch's names of the instruction sets, and ours
 PLAIN = (Tensor, nn.Parameter)
-PADDED_TO, BLOCK, VERSION = 16, 64, 2  # as in native.cpp
+PADDED_TO, BLOCK, VERSION = 16, 64, 3  # as in native.cpp
 FOLDER = Path(__file__).parent
 
 
@@ -239,7 +239,8 @@ def _forward(
     # a little wider than need be: rows 4096 bytes apart would push one another out of the cache
     layer.record = 5 * Hp + PADDED_TO if keep_gates else Hp
     y, h_n, c_n = _like(x, H), x.new_empty(1, B, H), x.new_empty(1, B, H)
-    kept, room = x.new_empty(*x.shape[:-1], layer.record), x.new_empty((1 + layer.D + H) * 4 * Hp)
+    kept = x.new_empty(*x.shape[:-1], layer.record)
+    room = x.new_empty(4 * (PADDED_TO * B + (1 + layer.D + H) * Hp + B))
     layer.y, layer.h_n, layer.c_n = _strided(y), h_n.data_ptr(), c_n.data_ptr()
     layer.kept, layer.room = kept.data_ptr(), room.data_ptr()
     if not code().forward(layer, x.shape[0]):
@@ -282,7 +283,8 @@ def _backward(
     dh_0, dc_0 = new("dh_0", needed[1], B, H), new("dc_0", needed[2], B, H)
     d_w_ih, d_w_hh = new("d_w_ih", needed[3], 4 * H, D), new("d_w_hh", needed[4], 4 * H, H)
     d_b = new("d_b", needed[5] or needed[6], 4 * H)
-    room = new("room", True, B * (width + Hp) + width * (4 * Hp + 4 * H + layer.threads * BLOCK))
+    blocks = layer.threads * (1 + BLOCK) * width + 4 * H * BLOCK
+    room = new("room", True, B * (width + Hp) + 4 * (Hp + H) * width + blocks)
     code().backward(layer)
     del room, given
     return dx, dh_0, dc_0, d_w_ih, d_w_hh, *(d_b if each else None for each in needed[5:7])
