@@ -236,6 +236,14 @@ INLINE void in_parts(I whole, Part part) {
   if (shorter > 0) equal_parts<MOST>(size - 1, longer, whole, part);
 }
 
+// Packs the nth of so many rows: the few vectors of each, that a tile has, side by side.
+INLINE void pack_row(float* packed, I rows, I n, const float* row, I vectors) {
+  in_parts<C>(vectors, [&](auto few, I v0) {
+    float* to = packed + (rows * v0 + n * few.value) * W;
+    for (int v = 0; v < few.value; v++) store(to + v * W, load(row + (v0 + v) * W));
+  });
+}
+
 // Not by `= {}`, which GCC makes in memory rather than in registers.
 template <int ROWS, int VECTORS>
 INLINE void clear(V (&sums)[ROWS][VECTORS]) {
@@ -349,17 +357,19 @@ static void last_states(const Layer& layer) {
 // What one step gives back: dh_{t-1}, and dx_t if it is wanted.
 static I given_back(const Layer& layer) { return layer.H + (layer.dx.first ? layer.D : 0); }
 
-// [W_hh, W_ih], whose rows are those of dz with its padding: for each few vectors of their columns, row by row.
+// [W_hh, W_ih], whose rows are those of dz with its padding.
 static void pack_backward(const Layer& layer) {
-  I H = layer.H, D = layer.D, vectors = parts(given_back(layer), W);
-  in_parts<C>(vectors, [&](auto vectors, I v0) {
-    float* to = layer.weights() + 4 * layer.Hp * W * v0;
-    for (I row = 0; row < 4 * layer.Hp; row++) {
-      I u = row % layer.Hp, z = row / layer.Hp * H + u;
-      for (I m = v0 * W; m < (v0 + vectors.value) * W; m++)
-        *to++ = u >= H || m >= given_back(layer) ? 0.0f : m < H ? layer.w_hh[z * H + m] : layer.w_ih[z * D + m - H];
+  I D = layer.D, H = layer.H, Hp = layer.Hp;
+  float* row = layer.inputs(0);
+  for (I n = 0, z = 0; n < 4 * Hp; n++) {
+    memset(row, 0, layer.width * sizeof(float));
+    if (n % Hp < H) {
+      memcpy(row, layer.w_hh + z * H, H * sizeof(float));
+      if (layer.dx.first) memcpy(row + H, layer.w_ih + z * D, D * sizeof(float));
+      z++;
     }
-  });
+    pack_row(layer.weights(), 4 * Hp, n, row, parts(given_back(layer), W));
+  }
 }
 
 // What does not go through the weights: dz_t and f_t dc_t, from dh_t and dc_t.
@@ -474,16 +484,12 @@ static void sum_share(const Layer& layer, I n) {
   }
   float *row = layer.inputs(n), *inputs = row + width;
   Block block = {0, {}, layer.dz(begin), inputs};
-  I vectors = parts(D + H, W);
   for (I k = D + H; k < width; k++) row[k] = 0.0f;
   for (I s = layer.T - 1; s >= 0; s--)
     for (I b = 0; b < layer.live(s); b++) {
       memcpy(row, layer.at(layer.x, s, b), D * sizeof(float));
       memcpy(row + D, layer.h_before(s, b), H * sizeof(float));
-      in_parts<C>(vectors, [&](auto vectors, I v0) {
-        float* to = inputs + (BLOCK * v0 + block.count * vectors.value) * W;
-        for (int v = 0; v < vectors.value; v++) store(to + v * W, load(row + (v0 + v) * W));
-      });
+      pack_row(inputs, BLOCK, block.count, row, parts(D + H, W));
       block.dz[block.count++] = layer.gates(s, b);
       if (block.count == BLOCK) {
         add_block(layer, block, begin, end);
