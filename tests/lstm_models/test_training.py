@@ -231,16 +231,20 @@ class PressesCtrlC(L.Callback):
 
 
 def test_ctrl_c_ends_the_training_and_works_again_afterwards(tmp_path: Path) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        fit(
-            tutorials("hand_built", 2, 3),
-            in_sample(WAVES),
-            seed=0,
-            save_to=tmp_path / "last.ckpt",
-            callbacks=[PressesCtrlC()],
-        )
-    assert signal.getsignal(signal.SIGINT) is handler
+    handler = signal.default_int_handler
+    before = signal.signal(signal.SIGINT, handler)  # which a test run in the background ignores
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(
+                tutorials("hand_built", 2, 3),
+                in_sample(WAVES),
+                seed=0,
+                save_to=tmp_path / "last.ckpt",
+                callbacks=[PressesCtrlC()],
+            )
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert list(tmp_path.iterdir()) == []
 
 
