@@ -1,0 +1,101 @@
+"""Which of twenty deliberate faults the test suite notices: a table of mutations, each killed or survived.
+
+Each mutation of mutations.toml is applied by itself, and the tests that cover its lines are run until the first one
+fails. Which tests these are is read from the coverage data that `make coverage` leaves, so run that first. The files
+are changed in place and restored: run it in a clone.
+
+python benchmarks/mutations.py [FILE ...]    all mutations, or those of these files
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+from coverage import CoverageData
+
+ROOT = Path(__file__).parent.parent
+LANES = ("tests/unit/", "tests/integration/", "tests/e2e/")
+
+
+class Mutation(NamedTuple):
+    """A fault: in the file `before` becomes `after`, which stands there exactly once."""
+
+    file: str
+    fault: str
+    before: str
+    after: str
+
+    @property
+    def lines(self) -> range:
+        """The numbers of the lines that change."""
+        head, found, _ = (ROOT / self.file).read_text().partition(self.before)
+        assert found, f"{self.file}: {self.before!r} is not there"
+        first = head.count("\n") + 1
+        return range(first, first + self.before.strip("\n").count("\n") + 1)
+
+
+def load() -> list[Mutation]:
+    entries = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())["mutation"]
+    return [Mutation(**entry) for entry in entries]
+
+
+def covering_tests(data: CoverageData, mutation: Mutation) -> list[str]:
+    """Return the ids of the tests that run a mutated line, those of the fastest lane first."""
+    contexts = data.contexts_by_lineno(str(ROOT / mutation.file))
+    found = {name for line in mutation.lines for context in contexts.get(line, []) for name in context.split("|")}
+    # a subprocess has pytest's own variable, "id (call)"
+    tests = {re.sub(r" \((setup|call|teardown)\)$", "", name) for name in found} - {""}
+    lane = {test: next((i for i, lane in enumerate(LANES) if test.startswith(lane)), 0) for test in tests}
+    return sorted(tests, key=lambda test: (lane[test], test))
+
+
+def run(mutation: Mutation, tests: list[str]) -> tuple[str, float]:
+    """Apply a mutation, run the tests, restore the file.
+
+    Returns:
+        The test that failed first, or "" if all passed; and the seconds that it took.
+    """
+    path = ROOT / mutation.file
+    original = path.read_text()
+    assert original.count(mutation.before) == 1, f"{mutation.file}: {mutation.before!r} stands there more than once"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
+    if len(tests) > 20:
+        command += ["--numprocesses", "2", "--dist", "loadfile"]
+    path.write_text(original.replace(mutation.before, mutation.after))
+    began = time.monotonic()
+    try:
+        done = subprocess.run([*command, *tests], cwd=ROOT, capture_output=True, text=True, check=False)
+    finally:
+        path.write_text(original)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.MULTILINE)
+    assert done.returncode == 0 or failed, done.stdout + done.stderr
+    return failed.group(1) if failed else "", time.monotonic() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", help="only the mutations of these files")
+    parser.add_argument("--data", type=Path, default=ROOT / ".coverage", help="the coverage data, with contexts")
+    arguments = parser.parse_args()
+    data = CoverageData(str(arguments.data))
+    data.read()
+    survived = 0
+    print("| file | fault | covering tests | noticed by | s |\n| --- | --- | ---: | --- | ---: |")
+    for mutation in load():
+        if arguments.files and mutation.file not in arguments.files:
+            continue
+        tests = covering_tests(data, mutation)
+        killer, seconds = run(mutation, tests) if tests else ("", 0.0)
+        survived += not killer
+        found = killer.removeprefix("tests/") or "**survived**"
+        print(f"| {mutation.file} | {mutation.fault} | {len(tests)} | {found} | {seconds:.0f} |", flush=True)
+    sys.exit(f"{survived} survived" if survived else 0)
+
+
+if __name__ == "__main__":
+    main()
