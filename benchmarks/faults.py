@@ -18,25 +18,23 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from mlflow import MlflowClient
 
-PROGRAM = str(Path(sysconfig.get_path("scripts"), "lstm-flows"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # which compare the same
+
+from helpers.outcomes import compare, difference, left_behind, tracked
+
 NOTHING_TO_GO_ON_WITH = 2  # the exit code
 MOST = 0.02  # of the time of a training
-NO_MATTER = ("prefect_flow_run_id", "pid", "started", "host", "error", "mlflow.", "judged", "continues", "fingerprint")
 
 TUTORIAL = """
 data: {kind: tutorial}
@@ -135,109 +133,6 @@ def killed_again_and_again(place: Path, config: Path, kills: int, draw: random.R
         print(f"| {moment:.1f} | {answers} | {then} | {f'no: {differs}' if differs else 'yes'} |", flush=True)
     print(f"\nkilled {kills} / resumed {taken_up} / identical {identical}", flush=True)
     return identical == kills
-
-
-@contextmanager
-def compare(directory: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, with Prefect's server that it starts; both are gone when the block has ended."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
-    environment |= {"PREFECT_HOME": str(directory.parent / "prefect"), "MLFLOW_TRACKING_URI": tracked(directory)}
-    command = [PROGRAM, "compare", "--json", "-q", *map(str, arguments)]
-    with (directory / "log").open("ab") as log:
-        process = subprocess.Popen(
-            command, cwd=directory, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            yield process
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def tracked(directory: Path) -> str:
-    return f"sqlite:///{directory}/mlflow.db"
-
-
-# ---- what is left
-def left_behind(uri: str, name: str, directory: Path) -> dict[str, Any]:
-    """All that an experiment leaves, by place, but for its name and what is never the same: ids, moments, durations."""
-    client = MlflowClient(uri)
-    found: dict[str, Any] = {}
-    experiment = client.get_experiment_by_name(name)
-    runs = client.search_runs([experiment.experiment_id])
-    names = {run.info.run_id: run.info.run_name for run in runs}
-    for run in runs:
-        # one that was killed before it had said what it was about is left as it was
-        if run.info.status == "KILLED" and not client.list_artifacts(run.info.run_id):
-            continue
-        place = str(run.info.run_name).replace(f" {name}", "")
-        assert f"{place}.status" not in found, f"two runs {place}"
-        found[f"{place}.status"] = run.info.status
-        found |= {f"{place}.params.{key}": value for key, value in run.data.params.items()}
-        found |= {f"{place}.tags.{key}": value for key, value in tags(run.data.tags).items()}
-        for key in run.data.metrics:
-            points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
-            found |= {f"{place}.curves.{key}.{n}": point for n, point in enumerate(sorted(points))}
-        for file in files(client, run.info.run_id):
-            found[f"{place}.files.{file}"] = True
-            if file.endswith(".ckpt"):
-                path = Path(client.download_artifacts(run.info.run_id, file))
-                found |= flat(checkpoint(path), f"{place}.{file}")
-    for version in client.search_model_versions(f"name='{name}'"):
-        place = f"version {version.version}"
-        found[f"{place}.of"] = names[str(version.run_id)]
-        found |= {f"{place}.tags.{key}": value for key, value in tags(version.tags).items()}
-    found["aliases"] = {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
-    models = client.search_logged_models([experiment.experiment_id])
-    found["models"] = sorted(model.name for model in models)
-    found["unfinished"] = [path.name for path in directory.glob("unfinished/*")]
-    return found
-
-
-def tags(of: Mapping[str, str]) -> dict[str, str]:
-    short = {key.removeprefix("lstm_flows."): value for key, value in of.items()}
-    return {
-        # since when a version is champion
-        key.partition(".20")[0]: "" if key.startswith("champion.") else value
-        for key, value in short.items()
-        if not key.startswith(NO_MATTER)
-    }
-
-
-def files(client: MlflowClient, run_id: str, folder: str = "") -> Iterator[str]:
-    for entry in client.list_artifacts(run_id, folder):
-        if entry.is_dir:
-            yield from files(client, run_id, entry.path)
-        elif not entry.path.startswith("answers/"):  # named by what holds ids
-            yield entry.path
-
-
-def checkpoint(path: Path) -> dict[str, Any]:
-    """What is in it, but for Lightning's own counts within its loops, which depend on how often it was started, and
-    Python's generator, from which no training here draws, but Prefect's threads do."""
-    content: dict[str, Any] = torch.load(path, weights_only=True)
-    content["lstm_flows"]["random_state"]["python"] = content["loops"] = None
-    return content
-
-
-def flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Nested mappings and sequences as one; NaN, which equals nothing, by its name."""
-    if isinstance(value, torch.Tensor):
-        return {f"{place}.dtype": str(value.dtype), **flat(value.tolist(), place)}
-    if isinstance(value, dict | list | tuple):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, part in pairs for key, leaf in flat(part, f"{place}.{name}").items()}
-    return {place: "NaN" if value != value else value}
-
-
-def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The first thing that is not the same, or nothing."""
-    for key in sorted(found.keys() | expected.keys()):
-        one, other = found.get(key, "nothing"), expected.get(key, "nothing")
-        if one != other:
-            return f"{key}: {one}, and not {other}"
-    return ""
 
 
 # ---- what it costs

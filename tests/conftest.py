@@ -1,33 +1,43 @@
-"""Tiny configurations, and an MLflow of its own for each test that wants one."""
+"""What all lanes share: settings of the libraries, and an MLflow and a Prefect of the tests' own."""
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
+# Before Prefect, MLflow and torch are imported: what the command line sets, and nothing that leaves this machine. One
+# thread: for small matrices, threads that wait for each other take longer than the sums.
+for _name, _value in {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "OMP_NUM_THREADS": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
 
-# Before Prefect and MLflow are imported: what the command line sets, and nothing that leaves this machine.
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
-TINY = (
-    "contenders.hand_built.training.max_epochs=2",
-    "contenders.hand_built.training.log_every_n_steps=1",
-    "contenders.hand_built.fine_tuning.max_epochs=4",
-    "contenders.built_in.training.max_epochs=2",
-    "contenders.built_in.training.log_every_n_steps=1",
-    "contenders.built_in.fine_tuning.max_epochs=4",
-)
+TESTS = Path(__file__).parent
+LANES = {"unit": 60, "integration": 300, "e2e": 900}  # seconds after which a test is taken to hang, on a busy machine
+
+# The same examples each time, so that a change is judged by nothing but itself; `--hypothesis-profile=explore` draws
+# others, and more.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=30)
+settings.register_profile("explore", database=None, deadline=None, max_examples=1000)
+settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test with its lane, by its folder."""
+    for item in items:
+        lane = item.path.relative_to(TESTS).parts[0]
+        item.add_marker(lane)
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LANES[lane]))
 
 
 @pytest.fixture(scope="session")
@@ -58,51 +68,10 @@ def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """For small matrices, threads that wait for each other take longer than the sums."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def harness() -> Iterator[None]:
-    """A Prefect server with a database of its own."""
+    """A Prefect server with a database of its own, one for all tests of this process."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=300):
         yield
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(command: list[str], log: Path, **options: Any) -> Iterator[None]:
-    """A process and its children, for as long as the block; what it prints goes to a file."""
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def eventually(condition: Callable[[], object], seconds: float) -> None:
-    """Wait for another process: ask until the condition holds; fail after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)

@@ -1,0 +1,112 @@
+"""Ten flow runs at once on one running Prefect server and one MLflow: none fails, and there is one champion."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import servers as deployed
+from helpers.processes import BIN, ROOT, eventually, free_port, running
+from helpers.servers import NEEDS_POSTGRESQL
+from mlflow import MlflowClient
+
+from tasks.champions import reigns
+
+COMPARES, FINE_TUNES = 5, 5
+DEMAND = """
+experiment: demand
+data: {kind: table, path: demand.csv, time: hour, target: demand, context_length: 8, horizon: 2}
+contenders:
+  built_in:
+    model: {kind: built_in, hidden_size: 4}
+    training: {max_epochs: 1, threads: 1, checkpoint_every_n_steps: 5}
+    fine_tuning: {max_epochs: 2}
+"""
+
+
+def write_demand(directory: Path, hours: int) -> None:
+    """The first hours of a series, the same whenever they are written."""
+    t = np.arange(hours)
+    noise = np.random.default_rng(0).normal(0, 0.2, 2000)[:hours]
+    hour = pd.date_range("2026-01-01", periods=hours, freq="h")
+    pd.DataFrame({"hour": hour, "demand": np.sin(t / 12 * np.pi) + noise}).to_csv(directory / "demand.csv", index=False)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=NEEDS_POSTGRESQL)])
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What a client of both servers is started with."""
+    with ExitStack() as stack:
+        if request.param == "postgresql":
+            yield stack.enter_context(deployed.servers(tmp_path)).environment
+            return
+        prefect, mlflow = free_port(), free_port()
+        client = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))},
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+            "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        commands = {
+            "prefect": ["server", "start", "--port", str(prefect)],
+            "mlflow": [
+                "server", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--port", str(mlflow),
+                "--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1",
+            ],
+        }  # fmt: skip
+        for name, arguments in commands.items():
+            command = [str(BIN / name), *arguments]
+            stack.enter_context(running(command, tmp_path / f"{name}.log", env=client, cwd=tmp_path))
+        eventually(lambda: deployed.answers(f"{client['PREFECT_API_URL']}/health"), 120)
+        eventually(lambda: deployed.answers(f"{client['MLFLOW_TRACKING_URI']}/health"), 120)
+        yield client
+
+
+def at_once(environment: dict[str, str], directory: Path, compares: int, fine_tunes: int) -> None:
+    command = [sys.executable, str(ROOT / "tests/at_once.py"), "demand.yaml", str(compares), str(fine_tunes)]
+    quiet = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=environment | quiet, cwd=directory, capture_output=True, text=True, check=False, timeout=500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ten_at_once(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "work"
+    directory.mkdir()
+    (directory / "demand.yaml").write_text(DEMAND)
+    write_demand(directory, 200)
+    at_once(environment, directory, 1, 0)  # whose champion goes on
+    write_demand(directory, 260)
+    at_once(environment, directory, COMPARES, FINE_TUNES)
+
+    for key, value in environment.items():
+        if key.startswith("MLFLOW_TRACKING"):
+            monkeypatch.setenv(key, value)
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("demand").experiment_id
+    runs = client.search_runs([experiment])
+    assert Counter((run.info.run_name.split("/")[-1], run.info.status) for run in runs) == {
+        ("compare demand", "FINISHED"): 1 + COMPARES,
+        ("fine_tune demand", "FINISHED"): FINE_TUNES,
+        ("initial", "FINISHED"): 1 + COMPARES,
+        ("fine_tuned", "FINISHED"): 1 + COMPARES + FINE_TUNES,
+    }
+    versions = client.search_model_versions("name='demand'", max_results=100)
+    trained = {run.info.run_id for run in runs if "/" in run.info.run_name}
+    assert sorted(int(version.version) for version in versions) == [*range(1, len(trained) + 1)]
+    assert {version.run_id for version in versions} == trained
+    models = client.search_logged_models([experiment], max_results=100)
+    assert sorted(f"models:/{model.model_id}" for model in models) == sorted(version.source for version in versions)
+    line = reigns(versions)  # each was the champion after the one before; the last one is
+    champion = client.get_model_version_by_alias("demand", "champion")
+    assert line[-1].version == int(champion.version)
+    assert len({reign.version for reign in line}) == len(line)
+    assert not (directory / "unfinished").exists()

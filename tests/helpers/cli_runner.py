@@ -1,0 +1,83 @@
+"""Commands and flows run in this process, in a directory with an MLflow of its own; and a webhook to be told."""
+
+import io
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import mlflow.pytorch
+import pytest
+
+from flows.cli import main
+from tasks import inside, reporting
+
+
+def lstm_flows(*arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process, in the working directory: exit code, standard output, standard error."""
+    out, errors = io.StringIO(), io.StringIO()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as exited:
+            main(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert isinstance(exited.value.code, int)
+    return exited.value.code, out.getvalue(), errors.getvalue()
+
+
+@contextmanager
+def working_in(directory: Path) -> Iterator[None]:
+    """A working directory with an MLflow of its own; what loading a model sets for good is undone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        yield
+
+
+@contextmanager
+def plain(*, wholly: bool = True) -> Iterator[None]:
+    """No picture of gates; and wholly: no other pictures, and a placeholder for the exported program. These take longer
+    than all the rest."""
+
+    def save(path: str, mlflow_model: Any, **_: Any) -> None:
+        Path(path).mkdir()
+        Path(path, "program").write_text("a placeholder")
+        mlflow_model.save(str(Path(path, "MLmodel")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inside, "log_gates", lambda *_: None)
+        if wholly:
+            patch.setattr(reporting, "_figures", lambda *_: {})
+            patch.setattr(mlflow.pytorch, "save_model", save)
+        yield
+
+
+@contextmanager
+def webhook() -> Iterator[list[dict[str, Any]]]:
+    """A server that the environment names as the webhook, and what it is sent."""
+    posts: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Receiver) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_FLOWS_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield posts
+        finally:
+            server.shutdown()
+            thread.join()

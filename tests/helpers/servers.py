@@ -1,0 +1,105 @@
+"""What deploy/ starts, for the tests that want it: a private PostgreSQL and, on it, Prefect's and MLflow's servers."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from helpers.processes import BIN, ROOT, eventually, free_port, responds, running
+
+DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+POSTGRES = DEBIAN[-1] if DEBIAN else Path(shutil.which("postgres") or "")
+
+NEEDS_POSTGRESQL = pytest.mark.skipif(
+    not POSTGRES.name or not shutil.which("psql"), reason="no PostgreSQL: apt-get install postgresql"
+)
+
+
+class Cluster(NamedTuple):
+    port: int
+    superuser_psql: str
+
+    def query(self, database: str, sql: str) -> list[str]:
+        """The rows' text, as the superuser sees them."""
+        psql = [*self.superuser_psql.split(), "--port", str(self.port), "--dbname", database]
+        done = subprocess.run(
+            [*psql, "--no-psqlrc", "--no-align", "--tuples-only", "--command", sql],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()
+
+
+class Servers(NamedTuple):
+    environment: dict[str, str]
+    """What a client's process is started with: addresses, name and password, and the commands on the PATH."""
+    cluster: Cluster
+    artifacts: Path
+    """The folder that MLflow's server alone writes to."""
+
+
+@contextmanager
+def postgresql(directory: Path) -> Iterator[Cluster]:
+    """A cluster of its own, which asks for passwords on 127.0.0.1; its superuser comes in by the socket without one."""
+    # PostgreSQL refuses to run as root, and its own user can't walk into pytest's folders
+    as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="postgresql-", dir="/tmp") as home:
+        if as_postgres:
+            shutil.chown(home, "postgres", "postgres")
+        port, data = free_port(), f"{home}/data"
+        initdb = [
+            *as_postgres, str(POSTGRES.with_name("initdb")), "--pgdata", data, "--username", "postgres", "--no-sync",
+            "--auth-local", "trust", "--auth-host", "scram-sha-256", "--no-locale", "--encoding", "UTF8",
+        ]  # fmt: skip
+        subprocess.run(initdb, cwd=home, check=True, capture_output=True)
+        options = ["listen_addresses=127.0.0.1", f"unix_socket_directories={home}", "fsync=off"]
+        command = [*as_postgres, str(POSTGRES), "-D", data, "-p", str(port)]
+        command += [word for option in options for word in ("-c", option)]
+        ready = [str(POSTGRES.with_name("pg_isready")), "--quiet", "--host", home, "--port", str(port)]
+        with running(command, directory / "postgresql.log", cwd=home):
+            eventually(lambda: subprocess.run(ready, check=False).returncode == 0)
+            yield Cluster(port, f"psql --host {home} --username postgres")
+
+
+@contextmanager
+def servers(directory: Path) -> Iterator[Servers]:
+    """Both servers by the scripts of deploy/, on a database of their own; up when both have answered."""
+    prefect_port, mlflow_port = free_port(), free_port()
+    client = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "PG"))},
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PREFECT_HOME": str(directory / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow_port}",
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": "colon: and % and @",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    with ExitStack() as stack:
+        cluster = stack.enter_context(postgresql(directory))
+        artifacts = directory / "artifacts"
+        server = {
+            **client,
+            # instead of a minute, in which the moment that a test schedules would pass
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
+            "PGPORT": str(cluster.port),
+            "PGPASSWORD": "a quote ' and / and #",
+            "SUPERUSER_PSQL": cluster.superuser_psql,
+            "PREFECT_SERVER_API_PORT": str(prefect_port),
+            "MLFLOW_PORT": str(mlflow_port),
+            "MLFLOW_WORKERS": "1",
+            "MLFLOW_ARTIFACTS_DESTINATION": str(artifacts),
+        }
+        for _ in range(2):  # the second time, all is there already
+            subprocess.run([ROOT / "deploy/database.sh"], env=server, check=True)
+        for name in ("prefect-server", "mlflow-server"):
+            script = str(ROOT / "deploy" / f"{name}.sh")
+            stack.enter_context(running([script], directory / f"{name}.log", env=server, cwd=directory))
+        eventually(lambda: responds(f"{client['PREFECT_API_URL']}/health"))
+        eventually(lambda: responds(f"{client['MLFLOW_TRACKING_URI']}/health"))
+        yield Servers(client, cluster, artifacts)

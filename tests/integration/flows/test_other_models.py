@@ -1,0 +1,232 @@
+"""The flow on all but the tutorial: a user's own cell, copies, a plain recurrent network, two features, many steps."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow.entities import Run
+
+from flows.compare import compare
+from lstm_models.config import CompareConfig, ConfigError, parse_config
+from lstm_models.data import adding, tables
+from lstm_models.evaluation import predict
+from tasks import inside, text, tracking
+from tasks.earlier import find_earlier
+from tasks.references import Comparison
+from tasks.registry import ModelError, load_model
+
+LENGTH = 6
+CELL = '''
+from lstm_models import Cell
+from lstm_models.cells import Step
+
+
+class Minimal(Cell):
+    """A forget gate and a candidate, and no more."""
+
+    gates = "fg"
+
+    def step(self, z_BG, before, weights):
+        f, g = self.sums(z_BG, before, weights)
+        f, g = f.sigmoid(), g.tanh()
+        c = f * before.c + (1 - f) * g
+        return Step(i=1 - f, f=f, g=g, o=f.new_ones(f.shape), c=c, h=c.tanh())
+'''
+
+
+def configuration() -> CompareConfig:
+    def contender(replicas: int = 1, **model: object) -> dict[str, object]:
+        return {
+            "model": {"head": "linear", "hidden_size": 2, **model},
+            "replicas": replicas,
+            "training": {"max_epochs": 1, "learning_rate": 0.01, "batch_size": 4, "log_every_n_steps": 1},
+            "fine_tuning": {"max_epochs": 2},
+        }
+
+    values = {
+        "experiment": "others",
+        "data": {"kind": "adding", "length": LENGTH, "count": 8},
+        "converged": {"metric": "mse", "below": 1e6},
+        "figures": {"gradients_through_time": True, "gates_of": [8]},
+        "contenders": {
+            "minimal": contender(kind="hand_built", cell="cell_of_a_user.Minimal", replicas=3),
+            "built_in": contender(kind="built_in", replicas=2),
+            "rnn": contender(kind="rnn"),
+        },
+    }
+    return parse_config(values, "others")
+
+
+@pytest.fixture(scope="module")
+def compared(
+    harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path
+) -> Iterator[tuple[Path, Comparison]]:
+    """A directory with a user's cell in which the flow has run once, and what it answered."""
+    directory = tmp_path_factory.mktemp("others")
+    (directory / "mlflow.db").write_bytes(database.read_bytes())
+    (directory / "cell_of_a_user.py").write_text(CELL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
+        answer = compare(configuration())
+    yield directory, answer
+    sys.modules.pop("cell_of_a_user", None)
+
+
+@pytest.fixture
+def there(compared: tuple[Path, Comparison], monkeypatch: pytest.MonkeyPatch) -> Comparison:
+    """The answer, with its directory as the working directory."""
+    monkeypatch.chdir(compared[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{compared[0]}/mlflow.db")
+    return compared[1]
+
+
+def children() -> list[Run]:
+    client = mlflow.MlflowClient()
+    runs = client.search_runs([tracking.experiment_id("others")], order_by=["attributes.start_time"])
+    return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def files(run_id: str, folder: str | None = None) -> set[str]:
+    return {Path(file.path).name for file in mlflow.MlflowClient().list_artifacts(run_id, folder)}
+
+
+def test_all_contenders_end_and_tell_how_their_copies_do(there: Comparison) -> None:
+    assert not there.reused
+    told = [
+        (result.contender, result.phase, result.copies and (result.copies.count, result.copies.converged))
+        for result in there.results
+    ]
+    phases = ("untrained", "initial", "fine_tuned")
+    assert told == [
+        (contender, phase, copies)
+        for contender, copies in (("minimal", (3, 3)), ("built_in", (2, 2)), ("rnn", None))
+        for phase in phases
+    ]
+    # weights from 2 features and 2 units, biases twice, and the head: of one copy
+    assert {result.contender: result.parameters for result in there.results} == {
+        "minimal": 2 * 2 * (2 + 2 + 1 + 1) + 3,
+        "built_in": 4 * 2 * (2 + 2 + 1 + 1) + 3,
+        "rnn": 2 * (2 + 2 + 1 + 1) + 3,
+    }
+
+
+def test_every_trained_run_has_its_pictures_and_figures(there: Comparison) -> None:
+    runs = {run.info.run_name: run for run in children()}
+    assert list(runs) == [
+        f"{name}/{phase}" for name in configuration().contenders for phase in ("initial", "fine_tuned")
+    ]
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for name, run in runs.items():
+        expected = {"answers", "predictions.csv", "checkpoint", "training.json"}
+        expected |= set() if name.startswith("rnn") else {"gates.png", "copies.csv"}
+        assert files(run.info.run_id) == expected
+        assert ("converged" in run.data.metrics) == ("dloss_dc" in run.data.metrics) == (not name.startswith("rnn"))
+        assert list(tracking.read_curve(run.info.run_id, "dloss_dh")) == list(range(1, LENGTH + 1))
+
+
+def test_what_is_untrained_or_belongs_to_all_stands_on_the_parent(there: Comparison) -> None:
+    parent = there.parent_run_id
+    assert files(parent) == {
+        *("answers", "config.yaml", "comparison.json", "comparison.md", "data", "minimal", "built_in", "rnn"),
+        *("loss_curves.png", "predictions.png", "copies.png", "gradients_through_time.png"),
+    }
+    for contender in ("minimal", "built_in"):
+        assert files(parent, f"{contender}/untrained") == {"predictions.csv", "gates.png", "copies.csv"}
+    assert files(parent, "rnn/untrained") == {"predictions.csv"}
+    for contender in configuration().contenders:
+        assert list(tracking.read_curve(parent, f"{contender}/untrained/dloss_dh")) == list(range(1, LENGTH + 1))
+
+
+def test_the_table_tells_how_many_copies_have_converged(there: Comparison) -> None:
+    stored = tracking.download(f"runs:/{there.parent_run_id}/comparison.md").read_text()
+    _, _, head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in stored.splitlines()]
+    column = head.index("converged")
+    by_contender = {row[0]: row[column] for row in rows if len(row) == len(head)}
+    # Wilson's interval for 3 of 3 and for 2 of 2
+    assert by_contender == {"minimal": "3/3 (0.44-1.00)", "built_in": "2/2 (0.34-1.00)", "rnn": "-"}
+    assert "of copies the median" in stored.lower()
+    # the same for the terminal: there too it has to fit
+    shown = text.table(there)
+    width = sum(max(map(len, [name, *shown[name]])) + 1 for name in shown.columns)
+    assert width <= 100
+
+
+def test_there_is_one_version_for_each_contender_and_trained_phase(there: Comparison) -> None:
+    versions = mlflow.MlflowClient().search_model_versions("name = 'others'")
+    told = {(version.tags["contender"], version.tags["phase"]) for version in versions}
+    assert len(versions) == len(told) == 6
+    aliases = mlflow.MlflowClient().get_registered_model("others").aliases
+    assert {name: int(version) for name, version in aliases.items() if name != "champion"} == {
+        "minimal": 2,
+        "built_in": 4,
+        "rnn": 6,
+    }
+
+
+def test_a_users_own_cell_is_opened_from_the_registry(there: Comparison, tmp_path: Path) -> None:
+    table = tmp_path / "sequences.csv"
+    adding.table(LENGTH, 3, seed=1).to_csv(table, index=False)
+    opened = inside.inspect("models:/others@minimal", table)
+    assert (opened.names, opened.trace.c.shape) == (["1", "2", "3"], (1, 3, LENGTH, 2))
+    assert opened.trace.i.equal(1 - opened.trace.f)
+    model = load_model("models:/others@minimal")
+    with torch.no_grad():
+        predicted = model.network.head(opened.trace.h[0, :, -1]).squeeze(-1).tolist()
+    # the exported program sums in another order: float32's last digits
+    assert predict(model.program, opened.x_BTD).tolist() == pytest.approx(predicted, abs=1e-6)
+    with pytest.raises(ModelError) as caught:
+        inside.inspect("models:/others@rnn", table)
+    assert str(caught.value) == "models:/others@rnn: a model of the kind rnn has no gates"
+
+
+def test_a_users_own_cell_predicts_without_its_file_in_a_bare_mlflow(
+    there: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registered program is complete; but whoever runs it trusts it, and this program runs none."""
+    monkeypatch.setitem(sys.modules, "cell_of_a_user", None)  # as if it could not be imported
+    x_BTD = tables.inputs(adding.table(LENGTH, 3, seed=1), adding.columns(LENGTH))
+    served = mlflow.pyfunc.load_model("models:/others@minimal").predict(x_BTD.numpy())
+    assert np.isfinite(served).tolist() == [True] * 3
+    with pytest.raises(ConfigError, match=r"cell cell_of_a_user\.Minimal: can't be imported: "):
+        load_model("models:/others@minimal")
+
+
+def test_an_equal_run_is_not_made_again_until_the_cell_is_another(
+    there: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(children())
+    assert compare(configuration()) == there.model_copy(update={"reused": True})
+    assert len(children()) == before
+    with another_cell(monkeypatch):
+        assert find_earlier.fn(configuration(), there.dataset.digest) is None
+    assert find_earlier.fn(configuration(), there.dataset.digest) == there.model_copy(update={"reused": True})
+
+
+def test_a_model_is_not_opened_by_the_equations_of_another_cell(
+    there: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The cell's file has changed since the model was registered: its gates would be those of no model."""
+    table = tmp_path / "sequences.csv"
+    adding.table(LENGTH, 3, seed=1).to_csv(table, index=False)
+    with another_cell(monkeypatch), pytest.raises(ModelError, match=r"cell_of_a_user\.Minimal"):
+        inside.inspect("models:/others@minimal", table)
+
+
+@contextmanager
+def another_cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The user's file with other equations, imported as a new process would."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a cache goes by the second in which a file was written
+    source = Path("cell_of_a_user.py")
+    try:
+        source.write_text(CELL.replace("(1 - f) * g", "g"))
+        sys.modules.pop("cell_of_a_user", None)
+        yield
+    finally:
+        source.write_text(CELL)
+        sys.modules.pop("cell_of_a_user", None)

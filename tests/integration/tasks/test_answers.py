@@ -1,0 +1,97 @@
+"""A task's work is done once for the same arguments in the same run."""
+
+import math
+from pathlib import Path
+
+import pytest
+import requests
+from helpers.configurations import TINY
+
+from flows import recipes
+from tasks import answers, runs, tracking
+from tasks.references import Baseline, Holder, ParentRun
+
+CONFIG = recipes.load("tutorial", TINY)
+HOLDER = Holder(contender="hand_built", phase="initial", model_uri="models:/tutorial@champion", version=1)
+BASELINE = Baseline(name="mean", loss=0.1, parameters=0, dataset="d", metrics={"mse": math.nan}, run_id="r")
+done: list[float] = []
+
+
+@answers.once
+def choose(loss: float, parent: ParentRun) -> tuple[Holder, Holder | None]:
+    done.append(loss)
+    return HOLDER, None
+
+
+@answers.once
+def judge(parent: ParentRun) -> list[Baseline]:
+    done.append(0.0)
+    return [BASELINE]
+
+
+@pytest.fixture
+def parent(workplace: Path) -> ParentRun:
+    done.clear()
+    return runs.start_parent(runs.comparison(CONFIG))
+
+
+def files(parent: ParentRun) -> list[str]:
+    return [entry.path for entry in tracking.client().list_artifacts(parent.run_id, answers.FOLDER)]
+
+
+def test_the_same_is_done_once(parent: ParentRun) -> None:
+    assert choose(0.5, parent) == choose(0.5, parent) == choose(loss=0.5, parent=parent) == (HOLDER, None)
+    assert done == [0.5]
+
+
+def test_with_other_arguments_or_in_another_run_it_is_done_again(parent: ParentRun) -> None:
+    other = runs.start_parent(runs.comparison(CONFIG))
+    for loss in (0.5, math.inf, math.nan):
+        for of in (parent, other):
+            choose(loss, of)
+            choose(loss, of)
+    assert [str(loss) for loss in done] == ["0.5", "0.5", "inf", "inf", "nan", "nan"]
+
+
+def test_two_tasks_with_the_same_arguments_have_two_answers(parent: ParentRun) -> None:
+    judge(parent)
+    choose(0.5, parent)
+    assert len(files(parent)) == 2
+
+
+def test_no_number_is_an_answer_too(parent: ParentRun) -> None:
+    judge(parent)
+    (again,) = judge(parent)
+    assert math.isnan(again.metrics["mse"])
+    assert again.model_copy(update={"metrics": {}}) == BASELINE.model_copy(update={"metrics": {}})
+    assert len(done) == 1
+
+
+@pytest.mark.parametrize("left", ["", "[{", '[{"contender": "an older program\'s"}, null]'])
+def test_what_is_not_whole_or_not_understood_counts_as_none(parent: ParentRun, left: str) -> None:
+    choose(0.5, parent)
+    (file,) = files(parent)
+    tracking.client().log_text(parent.run_id, left, file)
+    assert choose(0.5, parent) == (HOLDER, None)
+    assert choose(0.5, parent) == (HOLDER, None)
+    assert done == [0.5, 0.5]
+
+
+def test_work_that_breaks_leaves_no_answer(parent: ParentRun) -> None:
+    @answers.once
+    def breaks(parent: ParentRun) -> ParentRun:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        breaks(parent)
+    assert files(parent) == []
+
+
+def test_where_mlflow_can_not_be_asked_nothing_is_done(parent: ParentRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: str) -> Path:
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(tracking, "download", away)
+    with pytest.raises(requests.ConnectionError, match="no route"):
+        choose(0.5, parent)
+    assert done == []

@@ -1,0 +1,91 @@
+"""prefect.yaml is read back: Prefect ignores keys that it does not know, this test does not."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.processes import ROOT
+from prefect.cli.deploy._models import (
+    ConcurrencyLimitSpec,
+    DeploymentConfig,
+    PrefectYamlModel,
+    RawScheduleConfig,
+    WorkPoolConfig,
+)
+from prefect.flows import Flow
+from pydantic import BaseModel
+
+from flows import recipes
+
+
+def unknown_keys(values: dict[str, Any], model: type[BaseModel]) -> set[str]:
+    names = {field.alias or name for name, field in model.model_fields.items()} | model.model_fields.keys()
+    return set(values) - names
+
+
+def faults(text: str) -> set[str]:
+    """Keys that Prefect would ignore."""
+    values = yaml.safe_load(text)
+    found = unknown_keys(values, PrefectYamlModel)
+    for deployment in values["deployments"]:
+        found |= unknown_keys(deployment, DeploymentConfig)
+        found |= unknown_keys(deployment["work_pool"], WorkPoolConfig)
+        found |= unknown_keys(deployment["concurrency_limit"], ConcurrencyLimitSpec)
+        for schedule in deployment.get("schedules", []):
+            found |= unknown_keys(schedule, RawScheduleConfig)
+    return found
+
+
+TEXT = (ROOT / "prefect.yaml").read_text()
+DEPLOYMENTS = {
+    f"{Path(deployment['entrypoint'].split(':')[0]).stem}/{deployment['name']}": deployment
+    for deployment in yaml.safe_load(TEXT)["deployments"]
+}
+
+
+def test_prefect_knows_every_key() -> None:
+    assert faults(TEXT) == set()
+
+
+@pytest.mark.parametrize("key", ["entrypoint", "timezone", "work_pool", "name"])
+def test_a_key_that_prefect_does_not_know_is_found(key: str) -> None:
+    assert f"{key}_" in faults(TEXT.replace(f"{key}:", f"{key}_: x\n{indent(key)}{key}:", 1))
+
+
+def indent(key: str) -> str:
+    """What stands before a key, so that another can stand below it."""
+    line = next(line for line in TEXT.splitlines() if f"{key}:" in line)
+    return " " * line.index(key)
+
+
+def test_the_deployments_are_these() -> None:
+    schedules = {name: deployment.get("schedules") for name, deployment in DEPLOYMENTS.items()}
+    assert schedules == {
+        "fine_tune/forecast": [{"cron": "30 2 * * *", "timezone": "Europe/Berlin"}],
+        "evaluate/forecast": [{"cron": "10 * * * *", "timezone": "Europe/Berlin"}],
+        "compare/forecast": [{"cron": "0 4 * * 0", "timezone": "Europe/Berlin"}],
+        "compare/tutorial": [{"cron": "0 6 * * 1", "timezone": "UTC"}],
+        "compare/parity": None,
+    }
+
+
+def test_each_runs_once_at_a_time() -> None:
+    limits = [deployment["concurrency_limit"] for deployment in DEPLOYMENTS.values()]
+    assert limits == [{"limit": 1, "collision_strategy": "CANCEL_NEW"}] * len(DEPLOYMENTS)
+
+
+@pytest.mark.parametrize("name", sorted(DEPLOYMENTS))
+def test_entrypoints_import_and_parameters_fit(name: str) -> None:
+    path, _, function = DEPLOYMENTS[name]["entrypoint"].partition(":")
+    spec = importlib.util.spec_from_file_location("deployed", ROOT / path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    flow = getattr(module, function)
+    assert isinstance(flow, Flow)
+    config = flow.validate_parameters(DEPLOYMENTS[name]["parameters"])["config"]
+    experiment = recipes.load(config).experiment if isinstance(config, str) else config.experiment
+    assert f"{flow.name}/{experiment}" == name

@@ -1,0 +1,550 @@
+"""From a network and a dataset to an Evaluation; the baselines, judged the same way: against numbers by hand."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression as SklearnLogistic
+from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from lstm_models import baselines, evaluation
+from lstm_models.config import BuiltIn, HandBuilt, TableData
+from lstm_models.data import tutorial
+from lstm_models.data.dataset import Dataset, in_sample, of_table
+from lstm_models.data.examples import Batch
+from lstm_models.data.tables import Sequences
+from lstm_models.evaluation import HEADLINES, Judgement, block, evaluate, judge, predict, tellers
+from lstm_models.module import NonFiniteLoss
+from lstm_models.network import build_network
+
+
+def dataset(table: pd.DataFrame, seed: int = 0, **values: Any) -> Dataset:
+    return of_table(table, TableData(kind="table", path="a.csv", **{"target": "y", **values}), seed)
+
+
+# ---- a network
+class ScaledLast(nn.Module):
+    """The last value, times a weight, through dropout."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.dropout(self.weight * x_BTD[:, -1, 0])
+
+
+SEQUENCES = Sequences(torch.tensor([[0.0, 0.5], [0.0, 1.0], [0.0, -2.0]]).unsqueeze(-1), torch.tensor([1.0, 2.0, -3.0]))
+
+
+def test_an_evaluation_holds_targets_predictions_errors_and_the_number_of_parameters() -> None:
+    found = evaluate(ScaledLast(2.0), in_sample(SEQUENCES))
+    judgement = found.judgement
+    assert judgement.y.tolist() == [1.0, 2.0, -3.0]
+    assert judgement.told.tolist() == [1.0, 2.0, -4.0]
+    assert judgement.losses_W.tolist() == [0.0, 0.0, 1.0]
+    assert judgement.losses_W.dtype == torch.float64
+    assert judgement.metrics == {"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}
+    assert (judgement.by_step, judgement.confusion) == ({}, [])
+    assert (found.parameters, found.copy_index) == (1, 0)
+    assert found.copies == [{"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        (HandBuilt(kind="hand_built", biases="one"), 12),
+        (HandBuilt(kind="hand_built", biases="two"), 16),
+        (BuiltIn(kind="built_in"), 16),
+        (BuiltIn(kind="built_in", hidden_size=3, num_layers=2, head="linear"), 12 * 6 + 12 * 8 + 4),
+    ],
+)
+def test_parameters_are_counted(config: HandBuilt | BuiltIn, parameters: int) -> None:
+    assert evaluate(build_network(config, input_size=1), in_sample(SEQUENCES)).parameters == parameters
+
+
+def test_predictions_carry_no_gradient() -> None:
+    assert not predict(ScaledLast(2.0).eval(), SEQUENCES.x_BTD).requires_grad
+    assert not evaluate(ScaledLast(2.0), in_sample(SEQUENCES)).judgement.told.requires_grad
+
+
+def test_an_evaluation_does_not_change() -> None:
+    found = evaluate(ScaledLast(0.1), in_sample(SEQUENCES))
+    with pytest.raises(FrozenInstanceError):
+        found.parameters = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        found.judgement.metrics = {}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_network_that_tells_no_number_is_not_judged(value: float) -> None:
+    text = "the network predicts NaN or infinity; a lower learning_rate may help"
+    with pytest.raises(NonFiniteLoss, match=f"^{re.escape(text)}$"):
+        evaluate(ScaledLast(value), in_sample(SEQUENCES))
+    one_of_three = SEQUENCES._replace(x_BTD=SEQUENCES.x_BTD.clone())
+    one_of_three.x_BTD[1, -1] = value
+    with pytest.raises(NonFiniteLoss, match=f"^{re.escape(text)}$"):
+        evaluate(ScaledLast(1.0), in_sample(one_of_three))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4])
+def test_how_many_are_taken_at_once_does_not_matter(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = evaluate(ScaledLast(2.0), in_sample(SEQUENCES)).judgement
+    monkeypatch.setattr(evaluation, "AT_ONCE", at_once)
+    found = evaluate(ScaledLast(2.0), in_sample(SEQUENCES)).judgement
+    for part in ("told", "y", "losses_W"):
+        assert torch.equal(getattr(found, part), getattr(expected, part))
+    assert found.metrics == expected.metrics
+    assert torch.equal(predict(ScaledLast(2.0).eval(), SEQUENCES.x_BTD), expected.told)
+
+    forecasts = FakeForecaster()(SEQUENCES.x_BTD)  # (3, 2, 1): they stand one after another, not side by side
+    assert torch.equal(predict(FakeForecaster(), SEQUENCES.x_BTD), forecasts)
+
+
+class FakeForecaster(nn.Module):
+    """The last value, and twice the last value."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return torch.stack([x_BTD[:, -1], 2 * x_BTD[:, -1]], dim=1)
+
+
+# ---- what is judged: forecasts
+def ups_and_downs(**values: Any) -> Dataset:
+    """Training: 0, 20, 0, 20, 0, 20, so of deviation 10, each step one of 20; the test: 50, 10, 30, 40."""
+    table = pd.DataFrame({"y": [0.0, 20.0] * 3 + [50.0, 10.0, 30.0, 40.0]})
+    split = {"train": 6, "validation": 0}
+    return dataset(table, **{"context_length": 1, "horizon": 2, "split": split, **values})
+
+
+def last_value(batch: Batch) -> Tensor:
+    return batch.x_BTD[:, -1:].expand(-1, 2, -1)
+
+
+def test_forecasts_by_hand() -> None:
+    """Told: 20 20, 50 50, 10 10; to be told: 50 10, 10 30, 30 40. Off by 30 -10, -40 -20, 20 30."""
+    found = judge(last_value, ups_and_downs())
+    assert found.told.squeeze(-1).tolist() == [[20, 20], [50, 50], [10, 10]]
+    assert found.y.squeeze(-1).tolist() == [[50, 10], [10, 30], [30, 40]]
+    assert found.losses_W.dtype == torch.float64
+    assert found.losses_W.tolist() == [5.0, 10.0, 6.5]
+    mse, percentages = 4300 / 6, [30 / 70, 10 / 30, 40 / 60, 20 / 80, 20 / 40, 30 / 50]
+    assert found.metrics == pytest.approx(
+        {
+            "mse": mse,
+            "mae": 25,
+            "rmse": math.sqrt(mse),
+            "scaled_mse": 43 / 6,
+            "scaled_mae": 2.5,
+            "scaled_rmse": math.sqrt(43 / 6),
+            "mase": 25 / 20,
+            "smape": 200 * sum(percentages) / 6,
+            "r2": 1 - 43 * 6 / 77,  # in tens: the squares sum to 61, the sum is 17
+        },
+        rel=1e-12,
+    )
+    assert found.by_step["mse"] == pytest.approx([2900 / 3, 1400 / 3], rel=1e-12)
+    assert found.by_step["mae"] == pytest.approx([30, 20], rel=1e-12)
+    assert found.by_step["mase"] == pytest.approx([1.5, 1], rel=1e-12)
+    assert set(found.by_step) == set(found.metrics)
+    assert found.confusion == []
+
+
+@pytest.mark.parametrize(("scaling", "unit"), [("standard", 10.0), ("minmax", 20.0), ("none", 1.0)])
+def test_scaled_figures_are_in_the_units_of_the_scaling_and_the_others_are_not(scaling: str, unit: float) -> None:
+    found, other = judge(last_value, ups_and_downs(scaling=scaling)), judge(last_value, ups_and_downs())
+    assert found.metrics["scaled_mse"] == pytest.approx(4300 / 6 / unit**2, rel=1e-12)
+    assert found.losses_W.tolist() == pytest.approx([500 / unit**2, 1000 / unit**2, 650 / unit**2], rel=1e-12)
+    for name in ("mse", "mae", "rmse", "mase", "smape", "r2"):
+        assert found.metrics[name] == other.metrics[name]
+
+
+def test_a_season_is_what_mase_divides_by() -> None:
+    """Two steps apart the training part does not change: but for its first value."""
+    table = pd.DataFrame({"y": [4.0, 20.0, 0.0, 20.0, 0.0, 20.0, 50.0, 10.0, 30.0, 40.0]})
+    split = {"train": 6, "validation": 0}
+    seasonal = dataset(table, context_length=1, horizon=2, split=split, season=2)
+    assert judge(last_value, seasonal).metrics["mase"] == pytest.approx(25 / 1, rel=1e-12)  # 4, 0, 0 and 0 apart
+
+
+def test_of_several_series_mase_divides_by_the_mean_over_the_steps_of_all_and_none_between_them() -> None:
+    """Their training parts: 0, 1, 3, 4 and 100, 90; the tests: 14 and 80."""
+    table = pd.DataFrame(
+        {
+            "g": ["a"] * 5 + ["b"] * 3,
+            "t": pd.date_range("2020-01-01", periods=5).append(pd.date_range("2020-01-03", periods=3)),
+            "y": [0.0, 1.0, 3.0, 4.0, 14.0, 100.0, 90.0, 80.0],
+        }
+    )
+    settings: dict[str, Any] = {"group": "g", "time": "t", "context_length": 1}
+    settings["split"] = {"train": "2020-01-05", "validation": "2020-01-05"}
+    data = dataset(table, **settings)
+    assert [rows_NK.squeeze(1).tolist() for rows_NK in data.trained_targets()] == [[0, 1, 3, 4], [100, 90]]
+    found = judge(lambda batch: batch.x_BTD[:, -1:], data)
+    assert found.metrics["mae"] == 10
+    assert found.metrics["mase"] == pytest.approx(10 / ((1 + 2 + 1 + 10) / 4), rel=1e-12)
+    seasonal = dataset(table, **settings, season=3)  # in the second there is no season
+    assert judge(lambda batch: batch.x_BTD[:, -1:], seasonal).metrics["mase"] == pytest.approx(10 / 4, rel=1e-12)
+
+
+@given(
+    sizes=st.lists(st.integers(12, 16), min_size=1, max_size=3),
+    places=st.permutations(["a", "b", "c"]),
+    targets=st.integers(1, 3),
+    horizon=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    seed=st.integers(0, 100),
+)
+@settings(derandomize=True, deadline=None, max_examples=40)  # a shared machine may pause for longer than by default
+def test_forecasts_of_several_targets_and_series_against_a_loop(
+    sizes: list[int], places: list[str], targets: int, horizon: int, stride: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    table = pd.DataFrame(generator.integers(-9, 10, (sum(sizes), 3)).astype(float), columns=list("abc"))
+    table["g"] = np.repeat(np.arange(len(sizes)), sizes)
+    told_K = places[:targets]
+    settings: dict[str, Any] = {"target": told_K, "features": ["a", "b", "c"], "group": "g", "context_length": 2}
+    split = {"train": 6, "validation": 1}
+    data = dataset(table, **settings, horizon=horizon, evaluation_stride=stride, split=split)
+    noise = torch.from_numpy(generator.normal(size=(100, horizon, targets))).float()
+    found = judge(lambda batch: noise[: len(batch.y)], data)
+
+    expected, trained, steps = [], [], []
+    for _, rows in table.groupby("g"):
+        values_NK = rows[told_K].to_numpy()
+        trained.append(values_NK[:6])
+        steps.append(np.abs(np.diff(values_NK[:6], axis=0)))
+        expected += [values_NK[first : first + horizon] for first in range(7, len(rows) - horizon + 1, stride)]
+    y = np.stack(expected)
+    error = noise.numpy()[: len(y)].astype(float) - y
+    spread_K, naive_K = np.concatenate(trained).std(0), np.concatenate(steps).mean(0)
+    spread_K = np.where(spread_K > 0, spread_K, 1)
+
+    assert found.y.tolist() == y.tolist()
+    # 1e-6: the spread is rounded to float32
+    np.testing.assert_allclose(found.losses_W, ((error / spread_K) ** 2).mean((1, 2)), rtol=1e-6)
+    assert found.metrics["mse"] == pytest.approx((error**2).mean(), rel=1e-12)
+    assert found.metrics["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-12)
+    assert found.metrics["scaled_mse"] == pytest.approx(found.losses_W.mean().item(), rel=1e-12)
+    if (naive_K > 0).any():
+        scaled_K = np.abs(error).mean((0, 1))[naive_K > 0] / naive_K[naive_K > 0]
+        assert found.metrics["mase"] == pytest.approx(scaled_K.mean(), rel=1e-12)
+    assert found.by_step["mse"] == pytest.approx((error**2).mean((0, 2)).tolist(), rel=1e-12)
+
+
+# ---- what is judged: classes and numbers
+def labelled(count: int = 30, **columns: Any) -> pd.DataFrame:
+    """Groups of 1 to 5 rows of two features, of which one tells the label but for noise."""
+    generator = np.random.default_rng(1)
+    group = np.repeat(np.arange(count), np.arange(count) % 5 + 1)
+    table = pd.DataFrame({"g": group, "a": generator.normal(size=len(group)) + group % 3, "b": 3.0})
+    table["b"] += generator.normal(size=len(group))
+    return table.assign(**columns) if columns else table.assign(y=np.array(["low", "mid", "top"])[group % 3])
+
+
+def classes(**values: Any) -> Dataset:
+    return dataset(labelled(), task="classify", group="g", split={"train": 20, "validation": 4}, **values)
+
+
+def numbers(scale: float = 1.0, **values: Any) -> Dataset:
+    table = labelled(y=lambda rows: scale * (rows["g"] % 7 + 2.0 * rows.groupby("g")["a"].transform("mean")))
+    return dataset(table, task="regress", group="g", split={"train": 20, "validation": 4}, **values)
+
+
+def test_classes_by_hand() -> None:
+    data = classes()
+    assert data.output.classes == ["low", "mid", "top"]
+    y = data.test.take(torch.arange(6)).y
+    y[:] = torch.tensor([0, 0, 1, 1, 1, 2])
+    data = replace(data, test=Given(data.test.take(torch.arange(6)), y))
+    third, half = math.log(1 / 3), math.log(1 / 2)
+    told = torch.tensor(
+        [  # up to a constant
+            [third, third, third],  # told as the first of equals, low
+            [half, 2 * half, 2 * half],
+            [5 + 2 * half, 5 + half, 5 + 2 * half],
+            [half, 2 * half, 2 * half],
+            [2 * half, half, 2 * half],
+            [2 * half, half, 2 * half],
+        ],
+        dtype=torch.float64,
+    )
+    found = judge(lambda batch: told, data)
+    losses = [math.log(3), math.log(2), math.log(2), math.log(4), math.log(2), math.log(4)]
+    assert found.losses_W.dtype == torch.float64
+    assert found.losses_W.tolist() == pytest.approx(losses, rel=1e-12)
+    assert found.confusion == [[2, 0, 0], [1, 2, 0], [0, 1, 0]]
+    assert found.y.tolist() == [0, 0, 1, 1, 1, 2]
+    assert torch.equal(found.told, told)
+    assert found.by_step == {}
+    # the pairs of one that is of the class with one that is not, in the right order; a tie is half a one
+    area = ((3 + 3.5) / 8 + (2.5 + 0.5 + 2.5) / 9 + 4 * 0.5 / 5) / 3
+    assert found.metrics.pop("auroc") == pytest.approx(area, abs=1e-7)  # torchmetrics' in float32
+    assert found.metrics == pytest.approx(
+        {
+            "accuracy": 4 / 6,
+            "balanced_accuracy": (1 + 2 / 3 + 0) / 3,
+            "f1": (2 * 2 / 5 + 2 * 2 / 6 + 0) / 3,
+            "log_loss": sum(losses) / 6,
+        },
+        rel=1e-12,
+    )
+
+
+class Given:
+    """A batch as examples, with other answers."""
+
+    def __init__(self, batch: Batch, y: Tensor) -> None:
+        self.batch = batch._replace(y=y)
+        self.count = len(y)
+
+    def take(self, numbers: Tensor) -> Batch:
+        x_BTD, y, lengths_B = self.batch
+        return Batch(x_BTD[numbers], y[numbers], None if lengths_B is None else lengths_B[numbers])
+
+
+def test_numbers_of_a_table_by_hand() -> None:
+    data = numbers()
+    y = torch.tensor([1.0, 3.0, 5.0, 7.0])
+    data = replace(data, test=Given(data.test.take(torch.arange(4)), y), output=data.output.model_copy(
+        update={"spread": 4.0}
+    ))  # fmt: skip
+    found = judge(lambda batch: torch.tensor([2.0, 3.0, 3.0, 8.0]), data)
+    assert found.losses_W.tolist() == [1, 0, 4, 1]
+    assert found.losses_W.dtype == torch.float64
+    assert found.metrics == pytest.approx(
+        {
+            "mse": 6 / 4,
+            "mae": 1,
+            "max_error": 2,
+            "rmse": math.sqrt(6 / 4),
+            "scaled_mse": 6 / 4 / 16,
+            "scaled_mae": 1 / 4,
+            "scaled_rmse": math.sqrt(6) / 8,
+            "smape": 200 * (1 / 3 + 0 + 2 / 8 + 1 / 15) / 4,
+            "r2": 1 - 6 / 20,
+        },
+        rel=1e-12,
+    )
+    assert (found.by_step, found.confusion) == ({}, [])
+
+
+KINDS: dict[str, Callable[[], Dataset]] = {
+    "in sample": lambda: in_sample(SEQUENCES),
+    "forecast": ups_and_downs,
+    "classes": classes,
+    "number": numbers,
+}
+
+
+def told_by_chance(data: Dataset) -> Judgement:
+    generator = torch.Generator().manual_seed(0)
+    shape = {"forecast": (2, 1), "classes": (3,), "number": ()}[data.output.kind]
+    return judge(lambda batch: torch.randn(len(batch.y), *shape, generator=generator), data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mean_of_the_losses_is_the_figure_that_models_are_compared_by(kind: str) -> None:
+    data = KINDS[kind]()
+    found = told_by_chance(data)
+    assert found.losses_W.shape == (data.test.count,)
+    assert found.metrics[HEADLINES[data.output.kind]] == pytest.approx(found.losses_W.mean().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["hand_built", "built_in"])
+@pytest.mark.parametrize("kind", ["forecast", "classes", "number"])
+def test_a_network_is_judged_by_what_it_tells_of_each_example_alone(kind: str, name: str) -> None:
+    """Of examples of different lengths, too; in the order of the test part."""
+    data = KINDS[kind]()
+    torch.manual_seed(0)
+    makes: dict[str, Any] = {"hand_built": HandBuilt, "built_in": BuiltIn}
+    config = makes[name](kind=name, hidden_size=4, head="linear")
+    network = build_network(config, data.input_size, data.output, data.scaling()).eval()
+    found = evaluate(network, data).judgement
+    for number in range(data.test.count):
+        x_BTD, y, _ = data.test.take(torch.tensor([number]))
+        with torch.no_grad():
+            # float32, sums in another order; of forecasts in tens
+            torch.testing.assert_close(found.told[number], network(x_BTD)[0], rtol=1e-5, atol=1e-5)
+            loss = network.losses(network(x_BTD), y)[0] * (data.output.spread**2 if kind == "number" else 1)
+        assert found.losses_W[number].item() == pytest.approx(loss.item(), rel=1e-4)
+        assert torch.equal(found.y[number], y[0])
+
+
+# ---- how many neighbours are drawn together
+def test_blocks_are_two_horizons_of_windows_or_the_cube_root_of_their_number() -> None:
+    table = pd.DataFrame({"y": np.arange(120.0)})
+
+    def of(**values: Any) -> int:
+        return block(dataset(table, context_length=1, split={"train": 20, "validation": 0}, **values))
+
+    assert of(horizon=1) == 5  # of 100 windows
+    assert of(horizon=3) == 6
+    assert of(horizon=4, evaluation_stride=3) == 4  # 8 / 3 are 3; of 33 windows
+    assert of(horizon=10, evaluation_stride=3) == 7  # 20 / 3
+    assert of(horizon=10, evaluation_stride=100) == 1
+    assert block(in_sample(SEQUENCES)) == 1
+    assert block(classes()) == 1
+    assert block(numbers()) == 1
+
+
+# ---- the baselines
+def waves(size: int = 160, **values: Any) -> Dataset:
+    generator = np.random.default_rng(2)
+    n = np.arange(float(size))
+    columns = {"a": 50 + 20 * np.sin(n / 3), "b": 1000 * np.cos(n / 5), "c": n % 7}
+    table = pd.DataFrame({name: column + generator.normal(size=size) for name, column in columns.items()})
+    settings = {"target": ["c", "a"], "features": ["a", "b", "c"], "context_length": 8, "horizon": 3, "season": 7}
+    return dataset(table, **{**settings, **values})
+
+
+def test_which_baselines_there_are_of_forecasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(tellers(waves())) == {"last_value", "mean", "seasonal_naive", "ridge"}
+    assert set(tellers(waves(season=8))) == {"last_value", "mean", "seasonal_naive", "ridge"}
+    assert set(tellers(waves(season=9))) == {"last_value", "mean", "ridge"}  # longer than the context
+    assert set(tellers(waves(season=None))) == {"last_value", "mean", "ridge"}
+    # no validation part to choose a penalty by
+    assert set(tellers(waves(split={"train": 100, "validation": 0}))) == {"last_value", "mean", "seasonal_naive"}
+    P, Q = 8 * 3, 3 * 2
+    held = P * (P + 7 * Q)  # X'X, X'Y and six candidates' weights
+    monkeypatch.setattr(baselines, "LARGEST", held)
+    assert "ridge" in tellers(waves())
+    monkeypatch.setattr(baselines, "LARGEST", held - 1)
+    assert set(tellers(waves())) == {"last_value", "mean", "seasonal_naive"}
+
+
+def test_which_baselines_there_are_of_labels_and_of_numbers() -> None:
+    assert list(tellers(classes())) == list(baselines.LABELS)
+    assert list(tellers(numbers())) == ["mean", "ridge"]
+    one = dataset(labelled(3, y=lambda rows: rows["g"]), task="regress", group="g", split={"train": 1, "validation": 0})
+    assert list(tellers(one)) == ["mean"]  # from one sequence there is nothing to learn
+
+
+def all_of(data: Dataset, part: str = "test") -> Batch:
+    examples = getattr(data, part)
+    batch: Batch = examples.take(torch.arange(examples.count))
+    return batch
+
+
+def test_the_naive_forecasts_against_a_loop() -> None:
+    data = waves()
+    found, (x_BTD, y, _) = tellers(data), all_of(data)
+    for tell in found.values():
+        assert tell(all_of(data)).shape == y.shape
+    assert data.series is not None
+    trained_ND = data.series.values[: round(0.7 * 160)].astype(float)
+    for n, x_TD in enumerate(x_BTD):
+        for step in range(3):
+            for k, place in enumerate((2, 0)):
+                assert found["last_value"](all_of(data))[n, step, k] == x_TD[-1, place]
+                # 8 steps of context: the step `step` is as the one 7 before it
+                assert found["seasonal_naive"](all_of(data))[n, step, k] == x_TD[8 + step - 7, place]
+        if n == 2:
+            break
+    mean_K = trained_ND.mean(0)[[2, 0]]
+    np.testing.assert_allclose(found["mean"](all_of(data)), np.broadcast_to(mean_K, y.shape), rtol=1e-6)  # float32's
+
+
+@pytest.mark.parametrize("scaling", ["standard", "minmax", "none"])
+def test_the_ridge_forecast_is_that_of_scikit_learn_on_scaled_windows(scaling: str) -> None:
+    """Its penalty the one that errs least on the validation part, in scaled units."""
+    data = waves(scaling=scaling)
+    center_D, spread_D = (
+        (torch.zeros(3), torch.ones(3)) if data.center_D is None else (data.center_D, data.spread_D)
+    )  # fmt: skip
+    assert spread_D is not None
+
+    def scaled(part: str) -> tuple[np.ndarray, np.ndarray]:
+        x_BTD, y, _ = all_of(data, part)
+        return (
+            ((x_BTD - center_D) / spread_D).flatten(1).double().numpy(),
+            (y / spread_D[[2, 0]]).flatten(1).double().numpy(),
+        )
+
+    models = [SklearnRidge(alpha=alpha).fit(*scaled("train")) for alpha in baselines.ALPHAS]
+    x, y = scaled("validation")
+    best = min(models, key=lambda model: ((model.predict(x) - y) ** 2).mean())
+    expected = best.predict(scaled("test")[0]).reshape(-1, 3, 2) * spread_D[[2, 0]].numpy()
+    # float32: what goes in and what comes out is rounded; of values up to 70
+    np.testing.assert_allclose(tellers(data)["ridge"](all_of(data)), expected, rtol=1e-4, atol=1e-3)
+
+
+def features(data: Dataset, part: str) -> np.ndarray:
+    """Of each sequence without its padding, written down once more."""
+    x_BTD, _, lengths_B = all_of(data, part)
+    assert lengths_B is not None
+    rows = []
+    for x_TD, length in zip(x_BTD.double().numpy(), lengths_B.tolist(), strict=True):
+        x = x_TD[:length]
+        rows.append(np.concatenate([x.mean(0), x.std(0), x[0], x[-1], x.min(0), x.max(0)]))
+    return np.stack(rows)
+
+
+def test_the_labels_baselines_are_the_shares_and_scikit_learns_logistic_regression() -> None:
+    data = classes()
+    found, trained_W = tellers(data), all_of(data, "train").y
+    counts = torch.bincount(trained_W, minlength=3) + 1
+    expected = (counts / 23).log().double().expand(6, 3)
+    torch.testing.assert_close(found["majority_class"](all_of(data)), expected, rtol=0, atol=1e-6, check_dtype=False)
+    reference = make_pipeline(StandardScaler(), SklearnLogistic(max_iter=10_000))
+    reference.fit(features(data, "train"), trained_W.numpy())
+    logits = found["logistic_regression"](all_of(data))
+    np.testing.assert_allclose(logits, reference.predict_log_proba(features(data, "test")), rtol=1e-9, atol=1e-9)
+
+
+def test_the_numbers_baselines_are_the_mean_and_scikit_learns_ridge() -> None:
+    data = numbers()
+    found, trained_W = tellers(data), all_of(data, "train").y.double().numpy()
+    assert found["mean"](all_of(data)).tolist() == pytest.approx([trained_W.mean()] * 6, rel=1e-6)  # float32
+    reference = make_pipeline(StandardScaler(), RidgeCV(baselines.ALPHAS)).fit(features(data, "train"), trained_W)
+    expected = reference.predict(features(data, "test"))
+    np.testing.assert_allclose(found["ridge"](all_of(data)), expected, rtol=1e-5)  # float32
+    assert np.ptp(expected) > 1
+
+
+@pytest.mark.parametrize("make", [waves, classes, numbers], ids=["forecast", "classes", "number"])
+def test_baselines_know_nothing_of_the_answer_and_nothing_of_the_test_part(make: Callable[[], Dataset]) -> None:
+    data = make()
+    batch = all_of(data)
+    blind = batch._replace(y=torch.zeros_like(batch.y))
+    emptied = replace(data, test=Given(blind, blind.y))
+    again = tellers(emptied)
+    for name, tell in tellers(data).items():
+        told = tell(batch)
+        assert torch.equal(tell(blind), told), name
+        assert torch.equal(again[name](batch), told), name
+        alone = torch.cat([tell(data.test.take(torch.tensor([n]))) for n in range(data.test.count)])
+        # products of another shape are summed in another order
+        torch.testing.assert_close(alone, told, rtol=1e-5, atol=1e-5)
+        assert all(math.isfinite(value) for value in judge(tell, data).metrics.values())
+
+
+def test_a_wider_batch_is_padding_and_no_more() -> None:
+    for data in (classes(), numbers()):
+        x_BTD, y, lengths_B = all_of(data)
+        wider = Batch(torch.cat([x_BTD, torch.full((len(y), 3, 2), 1e6)], 1), y, lengths_B)
+        for tell in tellers(data).values():
+            assert torch.equal(tell(wider), tell(all_of(data)))
+
+
+def test_in_sample_the_baselines_are_those_of_numbers() -> None:
+    """Nobody holds a network against them there; but nothing fails."""
+    assert list(tellers(in_sample(Sequences(*tutorial_sequences())))) == ["mean", "ridge"]
+
+
+def tutorial_sequences() -> tuple[Tensor, Tensor]:
+    table = tutorial.table()
+    x = torch.tensor(table[list(tutorial.COLUMNS.inputs)].to_numpy()).float().unsqueeze(-1)
+    return x, torch.tensor(table["label"].to_numpy()).float()

@@ -1,0 +1,401 @@
+"""On from a checkpoint on a table that has grown: against a loop of our own, to the bit; and what stays as it was."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers.recording_logger import Points
+
+from lstm_models import training
+from lstm_models.checkpoint import CheckpointError, load_network
+from lstm_models.config import AnyModel, BuiltIn, Contender, FineTuning, HandBuilt, Split, TableData, Training
+from lstm_models.data.dataset import Dataset, in_sample, of_table
+from lstm_models.data.examples import Batch
+from lstm_models.data.loader import BatchLoader
+from lstm_models.data.tables import Sequences
+from lstm_models.network import Network
+from lstm_models.training import fit, new_network
+
+SMALL: dict[str, Any] = {"hidden_size": 3, "head": "linear"}
+DEEP: dict[str, Any] = {**SMALL, "num_layers": 2, "dropout": 0.5}
+BEFORE, MORE = 3, 2  # epochs
+WAVES = in_sample(Sequences(torch.arange(5 * 6 * 2.0).sin().reshape(5, 6, 2), torch.tensor([0.3, -0.2, 0.8, 0.1, 0.5])))
+
+
+def forecast(count: int, **changes: Any) -> Dataset:
+    """Two columns whose level and spread grow with the time, one of which is told."""
+    t = np.arange(count)
+    table = pd.DataFrame({"y": np.sin(t / 3) * (5 + t / 9) + t, "x": np.cos(t / 5) - t / 50})
+    values = {"target": "y", "features": ["y", "x"], "context_length": 5, "horizon": 2, "split": Split()} | changes
+    return of_table(table, TableData(kind="table", path="a.csv", **values), 0)
+
+
+def labelled(task: str, count: int, **changes: Any) -> Dataset:
+    """Groups of three to five rows, a day apart; what is to be told grows."""
+    sizes = [3 + g % 3 for g in range(count)]
+    g = np.repeat(np.arange(count), sizes)
+    table = pd.DataFrame({"g": g, "t": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(g)), unit="D")})
+    table["x"] = np.sin(np.arange(len(g))) * (1 + g)
+    table["label"] = np.where(g % 2, "odd", "even") if task == "classify" else 10.0 + g**2
+    values = {"target": "label", "features": ["x"], "group": "g", "split": Split(train=0.6, validation=0.2)} | changes
+    return of_table(table, TableData(kind="table", path="a.csv", task=task, time="t", **values), 0)
+
+
+DATA = {
+    "forecast": lambda count: forecast(4 * count),
+    "regress": lambda count: labelled("regress", count),
+    "classify": lambda count: labelled("classify", count),
+}
+MODELS: dict[str, AnyModel] = {
+    "hand_built": HandBuilt(kind="hand_built", **SMALL),
+    "built_in": BuiltIn(kind="built_in", **SMALL),
+}
+
+
+def contender(model: AnyModel, replicas: int = 1, **settings: Any) -> Contender:
+    values = {"max_epochs": MORE, "batch_size": 4, "shuffle": True, "learning_rate": 0.01, "threads": 1} | settings
+    training = Training(**values)
+    return Contender(
+        model=model, training=training, fine_tuning=FineTuning(max_epochs=BEFORE + MORE), replicas=replicas
+    )
+
+
+def trained(of: Contender, data: Dataset, path: Path, **settings: Any) -> dict[str, Any]:
+    """Train, and return what the checkpoint holds."""
+    fit(of, data, save_to=path, **{"seed": 1, "max_epochs": BEFORE, **settings})
+    return content(path)
+
+
+def content(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, weights_only=True)
+    return found
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    """Equality of nested mappings and lists, of tensors to the last bit."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def by_hand(
+    network: Network, data: Dataset, seed: int, epochs: range, rate: float, state: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Adam on the mean loss, batch by batch, in the order of these epochs; its state is fresh, or given."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    if state:
+        optimizer.load_state_dict(state)
+    batches = BatchLoader(data.train, batch_size=4, shuffle=True, seed=seed)
+    for epoch in epochs:
+        batches.set_epoch(epoch)
+        for x_BTD, y, lengths_B in batches:
+            optimizer.zero_grad()
+            network.losses(network(x_BTD, lengths_B), y).mean().backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+            optimizer.step()
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    return {"state_dict": weights, "optimizer_states": [optimizer.state_dict()]}
+
+
+# ---- to the bit
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("of", DATA.values(), ids=DATA)
+def test_a_warm_start_is_a_training_of_those_weights_by_a_fresh_optimizer(
+    tmp_path: Path, of: Any, model: AnyModel
+) -> None:
+    first, last = tmp_path / "first.ckpt", tmp_path / "last.ckpt"
+    before = trained(contender(model, clip_norm=0.5), of(10), first)
+    after = trained(
+        contender(model, clip_norm=0.5, learning_rate=0.03), of(16), last, seed=5, warm_from=first, max_epochs=MORE
+    )
+    expected = by_hand(load_network(first).train(), of(16), 5, range(MORE), 0.03)
+    assert_equal({key: after[key] for key in expected}, expected)
+    changed = [name for name, value in before["state_dict"].items() if not value.equal(after["state_dict"][name])]
+    assert changed == [name for name in before["state_dict"] if "scaling" not in name]
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("of", DATA.values(), ids=DATA)
+def test_on_new_rows_resuming_takes_up_the_optimizer_and_the_epoch(tmp_path: Path, of: Any, model: AnyModel) -> None:
+    first, last = tmp_path / "first.ckpt", tmp_path / "last.ckpt"
+    settings = contender(model, clip_norm=0.5)
+    before = trained(settings, of(10), first)
+    after = trained(settings, of(16), last, seed=5, resume_from=first, max_epochs=None)
+    (state,) = before["optimizer_states"]
+    expected = by_hand(load_network(first).train(), of(16), 5, range(BEFORE, BEFORE + MORE), 0.01, state)
+    assert_equal({key: after[key] for key in expected}, expected)
+    assert after["epoch"] == BEFORE + MORE
+
+
+@pytest.mark.parametrize(
+    ("settings", "of"),
+    [
+        (contender(HandBuilt(kind="hand_built", **DEEP), schedule="cosine", weight_decay=0.1), DATA["forecast"]),
+        (contender(BuiltIn(kind="built_in", **DEEP), schedule="exponential", clip_norm=0.1), DATA["regress"]),
+        (contender(HandBuilt(kind="hand_built", **SMALL, zoneout=0.3), fused=True), DATA["classify"]),
+        (contender(HandBuilt(kind="hand_built", **DEEP), replicas=3), lambda _: WAVES),
+        (contender(BuiltIn(kind="built_in", **DEEP), replicas=2, clip_norm=0.1), lambda _: WAVES),
+    ],
+    ids=["decay, cosine, dropout", "exponential, dropout", "fused, zoneout", "copies", "copies of nn.LSTM"],
+)
+def test_but_for_its_weights_a_warm_start_is_a_training_from_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Contender, of: Any
+) -> None:
+    """The random state that dropout draws from, the schedule, the best epoch: as if the seed had given the weights."""
+    first, warm, best, other, other_best = (tmp_path / f"{number}.ckpt" for number in range(5))
+    trained(settings, of(10), first)
+    done = fit(settings, of(16), seed=5, save_to=warm, best_to=best, warm_from=first)
+
+    def with_those_weights(of_contender: Contender, data: Dataset, seed: int) -> Any:
+        network = load_network(first).train()
+        new_network(of_contender, data, seed)  # which leaves the random state as it is when a training begins
+        return network
+
+    monkeypatch.setattr(training, "new_network", with_those_weights)
+    expected = fit(settings, of(16), seed=5, save_to=other, best_to=other_best)
+    assert replace(done, seconds=0) == replace(expected, seconds=0)
+    assert best.exists() == other_best.exists() == (of(16).validation is not None)
+    for one, another in ((warm, other), (best, other_best))[: 1 + best.exists()]:
+        found, wanted = content(one), content(another)
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "epoch_so_far", "loops"):
+            assert_equal(found[key], wanted[key])
+        assert_equal(found["lstm_flows"]["random_state"]["torch"], wanted["lstm_flows"]["random_state"]["torch"])
+        assert found.get("best") == wanted.get("best")
+
+
+def test_a_warm_start_depends_on_its_weights_and_on_its_seed(tmp_path: Path) -> None:
+    settings, data = contender(MODELS["hand_built"]), forecast(40)
+    for seed in (1, 2):
+        trained(settings, data, tmp_path / f"from{seed}.ckpt", seed=seed)
+    losses = {
+        (start, seed): fit(
+            settings, data, seed=seed, save_to=tmp_path / "last.ckpt", warm_from=start and tmp_path / f"{start}.ckpt"
+        ).loss
+        for start in ("from1", "from2", None)
+        for seed in (1, 2)
+    }
+    assert len(set(losses.values())) == 6
+    # the loader and dropout alone draw from the seed: without them it does not matter
+    plain = contender(MODELS["hand_built"], shuffle=False)
+    once, again = (
+        trained(plain, data, tmp_path / "last.ckpt", seed=seed, warm_from=tmp_path / "from1.ckpt") for seed in (1, 2)
+    )
+    assert_equal(once["state_dict"], again["state_dict"])
+
+
+# ---- epochs
+def test_the_epochs_of_a_warm_start_count_from_1(tmp_path: Path) -> None:
+    """max_epochs may be less than the checkpoint has, of which patience may have been the end."""
+    first, last, best = (tmp_path / f"{name}.ckpt" for name in ("first", "last", "best"))
+    stopped = contender(MODELS["hand_built"], patience=1, learning_rate=10.0)
+    ended = fit(stopped, forecast(40), seed=1, save_to=first, max_epochs=40)
+    assert MORE < ended.epochs < 40
+    # the first batches are seen by the checkpoint's weights, at step 0 of epoch 0
+    batches = -(-forecast(64).train.count // 4)
+    logger = Points()
+    settings = contender(MODELS["hand_built"], log_every_n_steps=1, shuffle=False)
+    done = fit(settings, forecast(64), seed=1, save_to=last, best_to=best, warm_from=first, loggers=[logger])
+    assert (done.epochs, done.steps) == (MORE, MORE * batches)
+    assert 1 <= done.best_epoch <= MORE
+    points = [(step, point["epoch"]) for step, point in logger.logged if "train_loss" in point]
+    assert points == [(step, step // batches) for step in range(MORE * batches)]
+    network, batch = load_network(first), forecast(64).train.take(torch.arange(4))
+    with torch.no_grad():
+        expected = network.losses(network(batch.x_BTD), batch.y).mean().item()
+    assert logger.logged[0][1]["train_loss"] == expected
+    after = content(last)
+    assert (after["epoch"], after["global_step"], after["lstm_flows"]["max_epochs"]) == (MORE, MORE * batches, MORE)
+    (optimizer,) = after["optimizer_states"]
+    assert {own["step"].item() for own in optimizer["state"].values()} == {MORE * batches}
+    assert [group["lr"] for group in optimizer["param_groups"]] == [0.01]
+
+
+@pytest.mark.parametrize("given", [1, None, 7])
+def test_a_warm_start_lasts_for_the_initial_trainings_epochs_if_nothing_else_is_said(
+    tmp_path: Path, given: int | None
+) -> None:
+    settings = contender(MODELS["built_in"])
+    trained(settings, forecast(40), tmp_path / "first.ckpt")
+    done = fit(
+        settings,
+        forecast(64),
+        seed=1,
+        save_to=tmp_path / "last.ckpt",
+        warm_from=tmp_path / "first.ckpt",
+        max_epochs=given,
+    )
+    assert done.epochs == (given or settings.training.max_epochs)
+
+
+def test_a_warm_start_is_resumed_like_any_training(tmp_path: Path) -> None:
+    """And its checkpoint is its own: the one that it began with stays."""
+    first, straight, half, resumed = (tmp_path / f"{name}.ckpt" for name in ("first", "straight", "half", "resumed"))
+    settings = contender(HandBuilt(kind="hand_built", **DEEP))
+    trained(settings, forecast(40), first)
+    bytes_before = first.read_bytes()
+    in_one = trained(settings, forecast(64), straight, seed=5, warm_from=first, max_epochs=4)
+    trained(settings, forecast(64), half, seed=5, warm_from=first, max_epochs=2)
+    in_two = trained(settings, forecast(64), resumed, seed=5, resume_from=half, max_epochs=4)
+    for key in ("state_dict", "optimizer_states", "epoch", "global_step"):
+        assert_equal(in_two[key], in_one[key])
+    assert first.read_bytes() == bytes_before
+
+
+# ---- scale and unit
+@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
+@pytest.mark.parametrize("of", DATA.values(), ids=DATA)
+def test_scale_and_unit_stay_what_they_are_when_the_data_has_grown(tmp_path: Path, of: Any, how: str) -> None:
+    first, last, best = (tmp_path / f"{name}.ckpt" for name in ("first", "last", "best"))
+    settings = contender(MODELS["hand_built"])
+    before = trained(settings, of(10), first)
+    after = trained(settings, of(16), last, best_to=best, max_epochs=None, **{how: first})
+    for name in ("network.scaling.center_D", "network.scaling.spread_D"):
+        assert torch.equal(after["state_dict"][name], before["state_dict"][name])
+    assert torch.equal(before["state_dict"]["network.scaling.center_D"], of(10).center_D)
+    assert not torch.equal(before["state_dict"]["network.scaling.center_D"], of(16).center_D)  # the data's own moved
+    for path in (last, best):
+        network = load_network(path)
+        assert isinstance(network, Network)
+        assert network.output == of(10).output
+        assert content(path)["lstm_flows"]["output"] == before["lstm_flows"]["output"]
+
+
+@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
+def test_a_number_is_told_in_the_unit_that_the_weights_were_learnt_in(tmp_path: Path, how: str) -> None:
+    """At a rate at which no weight moves the same is told as before, of whatever rows."""
+    small, large = labelled("regress", 10), labelled("regress", 16)
+    assert (small.output.center, small.output.spread) != (large.output.center, large.output.spread)
+    first, last = tmp_path / "first.ckpt", tmp_path / "last.ckpt"
+    settings = contender(MODELS["hand_built"], learning_rate=1e-30)
+    trained(settings, small, first)
+    trained(settings, large, last, max_epochs=None, **{how: first})
+    batch: Batch = large.test.take(torch.arange(large.test.count))
+    one, other = (load_network(path)(batch.x_BTD, batch.lengths_B) for path in (first, last))
+    assert torch.equal(one, other)
+
+
+# ---- what is refused
+OTHERS: dict[str, tuple[Contender, Dataset, str]] = {
+    "a larger one": (
+        contender(MODELS["hand_built"].model_copy(update={"hidden_size": 4})),
+        forecast(40),
+        "{'network': " + str(MODELS["hand_built"].model_dump(mode="json")) + "}",
+    ),
+    "another kind": (
+        contender(MODELS["built_in"]),
+        forecast(40),
+        "{'network': " + str(MODELS["hand_built"].model_dump(mode="json")) + "}",
+    ),
+    "other columns": (
+        contender(MODELS["hand_built"]),
+        forecast(40, features=["y"]),
+        "{'input_size': 2}",
+    ),
+    "another horizon": (
+        contender(MODELS["hand_built"]),
+        forecast(40, horizon=3),
+        "{'output': " + str(forecast(40).output.model_dump(mode="json")) + "}",
+    ),
+    "another target": (
+        contender(MODELS["hand_built"]),
+        forecast(40, target="x"),
+        "{'output': " + str(forecast(40).output.model_dump(mode="json")) + "}",
+    ),
+    "unscaled": (
+        contender(MODELS["hand_built"]),
+        forecast(40, scaling="none"),
+        "{'scaled': True}",
+    ),
+    "another task": (
+        contender(MODELS["hand_built"]),
+        labelled("regress", 10, features=["x"]),
+        "{'input_size': 2, 'output': " + str(forecast(40).output.model_dump(mode="json")) + "}",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the hand-built contender's forecasts."""
+    path = tmp_path_factory.mktemp("forecasts") / "first.ckpt"
+    trained(contender(MODELS["hand_built"]), forecast(40), path)
+    return path
+
+
+@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
+@pytest.mark.parametrize(("ours", "data", "theirs"), OTHERS.values(), ids=OTHERS)
+def test_a_checkpoint_of_another_network_is_refused(
+    tmp_path: Path, first: Path, ours: Contender, data: Dataset, theirs: str, how: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"^{re.escape(f'{first}: a checkpoint of another network: {theirs}')}$"):
+        trained(ours, data, tmp_path / "last.ckpt", best_to=tmp_path / "best.ckpt", max_epochs=None, **{how: first})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
+def test_another_number_of_copies_is_another_network(tmp_path: Path, how: str) -> None:
+    first = tmp_path / "first.ckpt"
+    trained(contender(MODELS["hand_built"], replicas=2), WAVES, first)
+    text = f"{first}: a checkpoint of another network: {{'replicas': 2}}"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
+        trained(contender(MODELS["hand_built"]), WAVES, tmp_path / "last.ckpt", max_epochs=None, **{how: first})
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], ["even", "more", "odd"], ["odd", "even"]])
+def test_other_classes_are_another_network(tmp_path: Path, classes: list[str]) -> None:
+    first, data = tmp_path / "first.ckpt", labelled("classify", 10)
+    before = trained(contender(MODELS["hand_built"]), data, first)
+    before["lstm_flows"]["output"]["classes"] = classes
+    torch.save(before, first)
+    with pytest.raises(CheckpointError, match=r"^.*: a checkpoint of another network: {'output': {'kind': 'classes'"):
+        trained(contender(MODELS["hand_built"]), data, tmp_path / "last.ckpt", warm_from=first)
+
+
+@pytest.mark.parametrize("output", [None, [], "number"])
+def test_a_checkpoint_that_does_not_say_what_it_tells_is_of_another_network(
+    tmp_path: Path, first: Path, output: object
+) -> None:
+    path, before = tmp_path / "first.ckpt", content(first)
+    before["lstm_flows"]["output"] = output
+    torch.save(before, path)
+    text = f"{path}: a checkpoint of another network: {{'output': {output!r}}}"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
+        trained(contender(MODELS["hand_built"]), forecast(40), tmp_path / "last.ckpt", warm_from=path)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "first.ckpt"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))}: can't be read: No such file or directory$"):
+        trained(contender(MODELS["hand_built"]), forecast(40), tmp_path / "last.ckpt", warm_from=path)
+    path.write_text("weights: none\n")
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))}: not a checkpoint of lstm-flows "):
+        trained(contender(MODELS["hand_built"]), forecast(40), tmp_path / "last.ckpt", warm_from=path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_epochs_that_patience_saved_can_be_added_by_another_training(tmp_path: Path) -> None:
+    """With the same max_epochs it looks like the training that patience has ended; the caller knows better."""
+    impatient = contender(MODELS["built_in"], patience=1, learning_rate=0.3)
+    first = {"seed": 0, "save_to": tmp_path / "first", "best_to": tmp_path / "first best"}
+    before = fit(impatient, forecast(60), max_epochs=10, **first)
+    assert before.epochs < 10
+    on = {"seed": 0, "resume_from": tmp_path / "first", "max_epochs": 10, "best_to": tmp_path / "best"}
+    with pytest.raises(CheckpointError, match=r"by patience 1; with max_epochs 10 it stays so"):
+        fit(impatient, forecast(90), save_to=tmp_path / "second", **on)
+    after = fit(impatient, forecast(90), save_to=tmp_path / "second", further=True, **on)
+    assert before.epochs < after.best_epoch <= after.epochs <= 10
+
+
+def test_a_training_begins_from_one_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="begins from one checkpoint"):
+        fit(
+            contender(MODELS["built_in"]),
+            forecast(60),
+            seed=0,
+            save_to=tmp_path / "a",
+            resume_from=tmp_path,
+            warm_from=tmp_path,
+        )
