@@ -1,0 +1,13 @@
+"""What an error has to say, whatever its words: the thing, the value, the remedy."""
+
+
+def names_all(message: object, *parts: object) -> bool:
+    """Return whether an error, or a line of output, is one line and holds each of these parts.
+
+    An assertion on it shows the message: `assert names_all(caught.value, "data.split", 0.9, "at most 1")`.
+    """
+    text = str(message).rstrip("\n")
+    missing = [part for part in map(str, parts) if part not in text]
+    assert not missing, f"{missing} not in {text!r}"
+    assert "\n" not in text, f"more than one line: {text!r}"
+    return True
