@@ -1,6 +1,5 @@
 """Ten flow runs at once on one running Prefect server and one MLflow: none fails, and there is one champion."""
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -8,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 from helpers import servers as deployed
-from helpers.processes import BIN, ROOT, eventually, free_port, running
-from helpers.servers import NEEDS_POSTGRESQL
+from helpers.demand import write_demand
+from helpers.processes import ROOT
+from helpers.servers import NEEDS_POSTGRESQL, SQLiteServers
 from mlflow import MlflowClient
 
 from tasks.champions import reigns
@@ -30,14 +28,6 @@ contenders:
 """
 
 
-def write_demand(directory: Path, hours: int) -> None:
-    """The first hours of a series, the same whenever they are written."""
-    t = np.arange(hours)
-    noise = np.random.default_rng(0).normal(0, 0.2, 2000)[:hours]
-    hour = pd.date_range("2026-01-01", periods=hours, freq="h")
-    pd.DataFrame({"hour": hour, "demand": np.sin(t / 12 * np.pi) + noise}).to_csv(directory / "demand.csv", index=False)
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=NEEDS_POSTGRESQL)])
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """What a client of both servers is started with."""
@@ -45,35 +35,15 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict
         if request.param == "postgresql":
             yield stack.enter_context(deployed.servers(tmp_path)).environment
             return
-        prefect, mlflow = free_port(), free_port()
-        client = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))},
-            "PREFECT_HOME": str(tmp_path / "prefect"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        commands = {
-            "prefect": ["server", "start", "--port", str(prefect)],
-            "mlflow": [
-                "server", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--port", str(mlflow),
-                "--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1",
-            ],
-        }  # fmt: skip
-        for name, arguments in commands.items():
-            command = [str(BIN / name), *arguments]
-            stack.enter_context(running(command, tmp_path / f"{name}.log", env=client, cwd=tmp_path))
-        eventually(lambda: deployed.answers(f"{client['PREFECT_API_URL']}/health"), 120)
-        eventually(lambda: deployed.answers(f"{client['MLFLOW_TRACKING_URI']}/health"), 120)
-        yield client
+        yield stack.enter_context(SQLiteServers(tmp_path)).environment
 
 
 def at_once(environment: dict[str, str], directory: Path, compares: int, fine_tunes: int) -> None:
-    command = [sys.executable, str(ROOT / "tests/at_once.py"), "demand.yaml", str(compares), str(fine_tunes)]
+    program = str(ROOT / "tests/helpers/concurrent_flows.py")
+    command = [sys.executable, program, "demand.yaml", str(compares), str(fine_tunes)]
     quiet = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, env=environment | quiet, cwd=directory, capture_output=True, text=True, check=False, timeout=500
+        command, env=environment | quiet, cwd=directory, capture_output=True, text=True, check=False, timeout=800
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -82,9 +52,9 @@ def test_ten_at_once(environment: dict[str, str], tmp_path: Path, monkeypatch: p
     directory = tmp_path / "work"
     directory.mkdir()
     (directory / "demand.yaml").write_text(DEMAND)
-    write_demand(directory, 200)
+    write_demand(directory / "demand.csv", 200)
     at_once(environment, directory, 1, 0)  # whose champion goes on
-    write_demand(directory, 260)
+    write_demand(directory / "demand.csv", 260)
     at_once(environment, directory, COMPARES, FINE_TUNES)
 
     for key, value in environment.items():

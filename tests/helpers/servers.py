@@ -1,13 +1,14 @@
-"""What deploy/ starts, for the tests that want it: a private PostgreSQL and, on it, Prefect's and MLflow's servers."""
+"""Real servers: Prefect's and MLflow's on SQLite; and by the scripts of deploy/, on a private PostgreSQL."""
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pytest
 
@@ -33,6 +34,64 @@ class Cluster(NamedTuple):
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         return done.stdout.splitlines()
+
+
+class SQLiteServers:
+    """Prefect's and MLflow's servers, each on a port of its own, which it keeps when it is killed and started again."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        self.directory = directory
+        ports = {"prefect": free_port(), "mlflow": free_port()}
+        self.urls = {
+            "prefect": f"http://127.0.0.1:{ports['prefect']}/api",
+            "mlflow": f"http://127.0.0.1:{ports['mlflow']}",
+        }
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))},
+            "PREFECT_HOME": str(directory / "prefect"),
+            "PREFECT_API_URL": self.urls["prefect"],
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_TRACKING_URI": self.urls["mlflow"],
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            **settings,
+        }
+        self._commands = {
+            "prefect": [BIN / "prefect", "server", "start", "--port", str(ports["prefect"])],
+            "mlflow": [
+                BIN / "mlflow", "server", "--backend-store-uri", f"sqlite:///{directory}/mlflow.db", "--workers", "1",
+                "--artifacts-destination", directory / "artifacts", "--port", str(ports["mlflow"]),
+            ],
+        }  # fmt: skip
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.start("prefect", "mlflow")
+        except BaseException:
+            self.kill(*self._processes)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill(*self._processes)
+
+    def start(self, *names: str) -> None:
+        """Start servers side by side, and wait until each responds."""
+        for name in names:
+            with (self.directory / f"{name}.log").open("a") as log:
+                self._processes[name] = subprocess.Popen(
+                    self._commands[name], cwd=self.directory, env=self.environment, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+        for name in names:
+            eventually(lambda url=self.urls[name]: responds(f"{url}/health"))  # type: ignore[misc]
+
+    def kill(self, *names: str) -> None:
+        for name in names:
+            process = self._processes.pop(name)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 class Servers(NamedTuple):

@@ -1,0 +1,187 @@
+"""Scheduled fine-tuning on deploy/'s servers: a worker, what the schedule starts, a kill; tasks on two machines."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from helpers import servers as deployed
+from helpers.demand import write_demand
+from helpers.prefect_api import PrefectAPI
+from helpers.processes import BIN, ROOT, eventually, running
+from helpers.servers import NEEDS_POSTGRESQL, Servers
+
+from flows import recipes
+
+pytestmark = NEEDS_POSTGRESQL
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with deployed.servers(tmp_path_factory.mktemp("servers")) as started:
+        yield started
+
+
+@pytest.fixture
+def client(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
+    """MLflow's client, with the name and the password that it reads from the environment."""
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, servers.environment[name])
+    return mlflow.MlflowClient(servers.environment["MLFLOW_TRACKING_URI"])
+
+
+# ---- a night: the worker of deploy/worker.sh, and what the schedule starts
+HOURS = 24 * 30
+DEMAND = """
+data:
+  {{kind: table, path: {path}, time: hour, target: demand, context_length: 8, horizon: 2}}
+contenders:
+  hand_built: {{model: {{hidden_size: 4}}, training: {{max_epochs: 1}}, fine_tuning: {{max_epochs: 2}}}}
+"""
+
+
+def lstm_flows(servers: Servers, directory: Path, *arguments: str) -> str:
+    """What the command prints, run in a directory by a client of the servers."""
+    done = subprocess.run(
+        [BIN / "lstm-flows", *arguments],
+        env=servers.environment, cwd=directory, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demand(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table, on which an experiment `demand` has a champion, made in a directory that nobody works in later."""
+    directory = tmp_path_factory.mktemp("table")
+    write_demand(directory / "demand.csv", HOURS)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "demand.yaml").write_text(DEMAND.format(path=directory / "demand.csv"))
+    compared = json.loads(lstm_flows(servers, elsewhere, "compare", "demand.yaml", "-q", "--json"))
+    assert compared["champion"]["version"] in (1, 2)
+    return directory / "demand.csv"
+
+
+@pytest.fixture(scope="module")
+def api(servers: Servers) -> PrefectAPI:
+    return PrefectAPI(servers.environment["PREFECT_API_URL"])
+
+
+@pytest.fixture(scope="module")
+def worker(servers: Servers, demand: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A worker in a checkout of its own, started as the README says; its directory."""
+    checkout = tmp_path_factory.mktemp("worker")
+    for folder in ("flows", "tasks", "lstm_models", "deploy"):
+        shutil.copytree(ROOT / folder, checkout / folder)
+    shutil.copy(ROOT / "prefect.yaml", checkout)
+    log = checkout.parent / "worker.log"
+    with running([str(checkout / "deploy/worker.sh")], log, env=servers.environment, cwd=checkout):
+        eventually(lambda: "started!" in log.read_text())
+        yield checkout
+
+
+NIGHTLY = "fine_tune/forecast"
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_scheduled_run_leaves_a_version_and_its_lineage(
+    demand: Path, api: PrefectAPI, client: mlflow.MlflowClient
+) -> None:
+    write_demand(demand, HOURS + 48)
+    before = client.get_model_version_by_alias("demand", "champion")
+    run = api.run_by_schedule(NIGHTLY, {"config": {"experiment": "demand", "epochs": 2}})
+    assert (run["state_type"], run["auto_scheduled"]) == ("COMPLETED", True), run["state"]["message"]
+
+    (version,) = [one for one in client.search_model_versions("name='demand'") if int(one.version) == 3]
+    assert version.tags["prefect_flow_run_id"] == run["id"]
+    assert version.tags["continues"] == str(before.version)
+    aliases = {name: int(number) for name, number in client.get_registered_model("demand").aliases.items()}
+    assert 3 in (aliases["champion"], aliases.get("challenger"))
+    experiment = client.get_experiment_by_name("demand")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    assert {one.info.status for one in runs} == {"FINISHED"}
+    assert [
+        one.data.tags["lstm_flows.prefect_flow_run_id"] for one in runs if one.info.run_name == "fine_tune demand"
+    ] == [run["id"]]
+
+
+@pytest.mark.usefixtures("worker", "demand")
+def test_a_second_run_at_the_same_time_is_cancelled_and_one_without_new_rows_is_skipped(api: PrefectAPI) -> None:
+    ids = [api.start(NIGHTLY, {"config": {"experiment": "demand", "epochs": 2}}) for _ in range(2)]
+    states = sorted((run["state_type"], run["state_name"]) for run in map(api.ended, ids))
+    assert states == [("CANCELLED", "Cancelled"), ("COMPLETED", "NothingToDo")]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_run_whose_process_is_killed_is_crashed_and_its_mlflow_runs_are_killed(
+    api: PrefectAPI, demand: Path, client: mlflow.MlflowClient
+) -> None:
+    write_demand(demand, HOURS + 96)
+    flow_run = api.start(NIGHTLY, {"config": {"experiment": "demand", "epochs": 1_000_000}})
+    experiment = client.get_experiment_by_name("demand")
+    assert experiment
+
+    def its_runs() -> list[Any]:
+        """The parent and the run that is being trained; once both are there, the training has begun."""
+        runs = client.search_runs([experiment.experiment_id])
+        parents = [run for run in runs if run.data.tags.get("lstm_flows.prefect_flow_run_id") == flow_run]
+        ids = [run.info.run_id for run in parents]
+        return parents + [run for run in runs if run.data.tags.get("mlflow.parentRunId") in ids]
+
+    eventually(lambda: len(its_runs()) == 2)
+    assert {run.info.status for run in its_runs()} == {"RUNNING"}
+    os.kill(int(its_runs()[0].data.tags["lstm_flows.pid"]), signal.SIGKILL)
+    assert api.ended(flow_run)["state_type"] == "CRASHED"
+    eventually(lambda: {run.info.status for run in its_runs()} == {"KILLED"})
+
+
+# ---- tasks on machines that share the two servers and nothing else
+TRAIN = """
+import json, sys
+from lstm_models.config import CompareConfig
+from tasks import data, runs, training
+config = CompareConfig.model_validate_json(sys.argv[1])
+parent = runs.start_parent(runs.comparison(config))
+dataset = data.store_data.fn(config, parent)
+checkpoint = training.train.fn(config, "hand_built", dataset, parent)
+print(json.dumps([dataset.model_dump(mode="json"), checkpoint.model_dump(mode="json")]))
+"""
+EVALUATE = """
+import json, sys
+from lstm_models.config import CompareConfig
+from tasks import evaluation
+from tasks.references import CheckpointRef, DatasetRef
+config = CompareConfig.model_validate_json(sys.argv[1])
+dataset, checkpoint = json.loads(sys.argv[2])
+result = evaluation.evaluate.fn(config, CheckpointRef(**checkpoint), DatasetRef.model_validate(dataset))
+print(result.model_dump_json())
+"""
+
+
+def test_a_task_goes_on_in_another_directory_with_what_the_servers_hold(servers: Servers, tmp_path: Path) -> None:
+    config = recipes.load("forecast", ["experiment=elsewhere", "contenders.hand_built.training.max_epochs=1"])
+
+    def python(directory: str, program: str, *arguments: str) -> str:
+        (tmp_path / directory).mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", program, config.model_dump_json(), *arguments],
+            env={**servers.environment, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path / directory, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    told = python("here", TRAIN)
+    shutil.rmtree(tmp_path / "here")  # nothing that lay there is needed
+    result = json.loads(python("there", EVALUATE, told))
+    assert str(tmp_path) not in told
+    assert result["metrics"]["scaled_mse"] > 0
+    assert list((tmp_path / "there").iterdir()) == []
