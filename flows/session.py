@@ -39,6 +39,7 @@ def prepare(quiet: bool = False, verbose: bool = False) -> None:
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # rollback and prune are tasks of no flow
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # `ui` needs no eight processes to evaluate language models
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # amid what is asked for, of each run on a server
     }
     if not verbose:

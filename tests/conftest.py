@@ -31,6 +31,14 @@ settings.register_profile("explore", database=None, deadline=None, max_examples=
 settings.load_profile("repeatable")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the coverage of the processes that tests start too, where it is measured at all."""
+    runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+    if config.getoption("cov_source", None) and runs_tests:
+        os.environ["COVERAGE_PROCESS_START"] = str(TESTS.parent / "pyproject.toml")
+        os.environ["COVERAGE_FILE"] = str(TESTS.parent / ".coverage")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test with its lane, by its folder."""
     for item in items:

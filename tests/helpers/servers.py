@@ -53,6 +53,7 @@ class SQLiteServers:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "MLFLOW_TRACKING_URI": self.urls["mlflow"],
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes more, as in deploy/servers.env
             "PATH": f"{BIN}:{os.environ['PATH']}",
             **settings,
         }
