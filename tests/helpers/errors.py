@@ -1,5 +1,7 @@
 """What an error has to say, whatever its words: the thing, the value, the remedy."""
 
+import pytest
+
 
 def names_all(message: object, *parts: object) -> bool:
     """Return whether an error, or a line of output, is one line and holds each of these parts.
@@ -11,3 +13,8 @@ def names_all(message: object, *parts: object) -> bool:
     assert not missing, f"{missing} not in {text!r}"
     assert "\n" not in text, f"more than one line: {text!r}"
     return True
+
+
+def refused(kind: type[Exception], *parts: object) -> "pytest.RaisesExc[Exception]":
+    """pytest.raises, of an error that is one line and holds each of these parts."""
+    return pytest.raises(kind, check=lambda error: names_all(error, *parts))
