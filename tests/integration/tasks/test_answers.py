@@ -29,6 +29,11 @@ def judge(parent: ParentRun) -> list[Baseline]:
     return [BASELINE]
 
 
+@answers.once
+def breaks(parent: ParentRun) -> ParentRun:
+    raise ZeroDivisionError
+
+
 @pytest.fixture
 def parent(workplace: Path) -> ParentRun:
     done.clear()
@@ -39,12 +44,9 @@ def files(parent: ParentRun) -> list[str]:
     return [entry.path for entry in tracking.client().list_artifacts(parent.run_id, answers.FOLDER)]
 
 
-def test_the_same_is_done_once(parent: ParentRun) -> None:
+def test_the_same_is_done_once_and_other_arguments_or_another_run_again(parent: ParentRun) -> None:
     assert choose(0.5, parent) == choose(0.5, parent) == choose(loss=0.5, parent=parent) == (HOLDER, None)
     assert done == [0.5]
-
-
-def test_with_other_arguments_or_in_another_run_it_is_done_again(parent: ParentRun) -> None:
     other = runs.start_parent(runs.comparison(CONFIG))
     for loss in (0.5, math.inf, math.nan):
         for of in (parent, other):
@@ -53,18 +55,14 @@ def test_with_other_arguments_or_in_another_run_it_is_done_again(parent: ParentR
     assert [str(loss) for loss in done] == ["0.5", "0.5", "inf", "inf", "nan", "nan"]
 
 
-def test_two_tasks_with_the_same_arguments_have_two_answers(parent: ParentRun) -> None:
+def test_another_tasks_answer_is_another_and_may_hold_no_number(parent: ParentRun) -> None:
     judge(parent)
     choose(0.5, parent)
     assert len(files(parent)) == 2
-
-
-def test_no_number_is_an_answer_too(parent: ParentRun) -> None:
-    judge(parent)
     (again,) = judge(parent)
     assert math.isnan(again.metrics["mse"])
     assert again.model_copy(update={"metrics": {}}) == BASELINE.model_copy(update={"metrics": {}})
-    assert len(done) == 1
+    assert done == [0.0, 0.5]
 
 
 @pytest.mark.parametrize("left", ["", "[{", '[{"contender": "an older program\'s"}, null]'])
@@ -78,10 +76,6 @@ def test_what_is_not_whole_or_not_understood_counts_as_none(parent: ParentRun, l
 
 
 def test_work_that_breaks_leaves_no_answer(parent: ParentRun) -> None:
-    @answers.once
-    def breaks(parent: ParentRun) -> ParentRun:
-        raise ZeroDivisionError
-
     with pytest.raises(ZeroDivisionError):
         breaks(parent)
     assert files(parent) == []

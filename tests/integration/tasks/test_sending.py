@@ -5,20 +5,19 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
-from helpers.processes import eventually
+from helpers.errors import names_all
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from tasks import sending, tracking
 from tasks.sending import SLOTS, Sender
 
-
-def start_run() -> str:
-    return tracking.start_run(tracking.experiment_id("sent"), "a run", tags={}, note="A run.")
+LIMIT = 60  # seconds, for what comes at once on an idle machine
 
 
 def history(run_id: str, key: str = "loss") -> list[tuple[int, float]]:
@@ -44,10 +43,38 @@ class Outage:
 
         return checked
 
+    def wait_for_tries(self, count: int = 1) -> None:
+        for _ in range(count):
+            assert self.tries.acquire(timeout=LIMIT)
+
 
 @pytest.fixture
 def outage(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Outage:
     return Outage(monkeypatch)
+
+
+@pytest.fixture
+def run_id(workplace: Path) -> str:
+    return tracking.start_run(tracking.experiment_id("sent"), "a run", tags={}, note="A run.")
+
+
+@pytest.fixture(autouse=True)
+def _tell_what_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notify `sent`, below, of each sending."""
+    send = Sender._send
+
+    def sent(self: Sender) -> None:
+        send(self)
+        with self._changed:
+            self._changed.notify_all()
+
+    monkeypatch.setattr(Sender, "_send", sent)
+
+
+def wait_until_sent(sender: Sender) -> None:
+    """Wait until no snapshot lies in the folder any more."""
+    with sender._changed:
+        assert sender._changed.wait_for(lambda: not list(sender.folder.glob("tmp*")), LIMIT)
 
 
 def write(folder: Path, number: int) -> None:
@@ -61,68 +88,82 @@ def stored(run_id: str, slot: str) -> dict[str, str]:
     return {Path(file).name: Path(client.download_artifacts(run_id, file)).read_text() for file in files}
 
 
-def test_curves_arrive_and_leave_the_status_alone(workplace: Path) -> None:
-    run_id, count = start_run(), 2 * tracking.BATCH + 1
-    with Sender(run_id, workplace) as sender:
-        for step in range(count):
-            sender.log_metrics({"loss": step / 2, "epoch": 0.0}, step)
-    assert history(run_id) == [(step, step / 2) for step in range(count)]
+def test_curves_arrive_once_and_leave_the_status_alone(
+    run_id: str, workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    points = [(step, step / 2) for step in range(2 * tracking.BATCH + 1)]
+    for count in (None, 3):  # the second time, the first points again
+        with caplog.at_level(logging.WARNING), Sender(run_id, workplace) as sender:
+            for step, value in points[:count]:
+                sender.log_metrics({"loss": value, "epoch": 0.0}, step)
+    assert history(run_id) == points
     assert history(run_id, "epoch") == []
     assert tracking.client().get_run(run_id).info.status == "RUNNING"
-
-
-def test_a_step_logged_twice_is_one_point(workplace: Path) -> None:
-    run_id = start_run()
-    for _ in range(2):
-        with Sender(run_id, workplace) as sender:
-            sender.log_metrics({"loss": 1.5}, 7)
-    assert history(run_id) == [(7, 1.5)]
+    assert caplog.messages == []
 
 
 def test_in_an_outage_points_are_held_and_arrive_when_it_is_over(
-    outage: Outage, workplace: Path, caplog: pytest.LogCaptureFixture
+    outage: Outage, run_id: str, workplace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_id, count = start_run(), tracking.BATCH + 10
+    count = tracking.BATCH + 10
     with Sender(run_id, workplace) as sender:
         outage.on = True
         for step in range(count):
             sender.log_metrics({"loss": float(step)}, step)  # waits for nothing
-        for _ in range(3):
-            assert outage.tries.acquire(timeout=60)
+        outage.wait_for_tries(3)
         assert history(run_id) == []
         outage.on = False
     assert history(run_id) == [(step, float(step)) for step in range(count)]
-    (told,) = caplog.messages  # once an outage
-    assert told.startswith("MLflow is out of reach (ConnectionError): ")
-    assert told.endswith(f"points of run {run_id} is held back")
+    (message,) = caplog.messages  # once an outage
+    assert names_all(message, "out of reach", "ConnectionError", f"points of run {run_id}")
 
 
-def test_what_had_not_arrived_in_a_crash_arrives_when_the_training_goes_on(outage: Outage, workplace: Path) -> None:
-    run_id = start_run()
+def test_what_had_not_arrived_in_a_crash_arrives_when_the_training_goes_on(
+    outage: Outage, run_id: str, workplace: Path
+) -> None:
     outage.on = True
-    crashed = Sender(run_id, workplace)
-    crashed.log_metrics({"loss": 0.5, "nan": float("nan")}, 3)
-    crashed.flush()  # with each checkpoint
+
+    def train() -> None:
+        with Sender(run_id, workplace) as crashed:
+            crashed.log_metrics({"loss": 0.5, "nan": float("nan")}, 3)
+            crashed.flush()  # with each checkpoint
+            raise RuntimeError("the crash")
+
+    with pytest.raises(RuntimeError, match="the crash"):
+        train()
     outage.on = False
-    (workplace / "progress.json").rename(workplace / "kept.json")
-    with pytest.raises(RuntimeError, match="the crash"), crashed:
-        raise RuntimeError("the crash")
-    other = start_run()
-    (workplace / "kept.json").rename(workplace / "progress.json")
-    with Sender(other, workplace) as sender:
+    assert history(run_id) == []
+    with Sender(run_id, workplace) as sender:
         sender.log_metrics({"loss": 0.25}, 4)
-    assert history(other) == [(3, 0.5), (4, 0.25)]
-    assert [step for step, _ in history(other, "nan")] == [3]
+    assert history(run_id) == [(3, 0.5), (4, 0.25)]
+    assert [step for step, _ in history(run_id, "nan")] == [3]
 
 
-def test_the_seconds_count_from_the_first_beginning(workplace: Path) -> None:
+def test_the_seconds_count_from_the_first_beginning(
+    run_id: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [50.0]
+    monkeypatch.setattr(sending, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     (workplace / "progress.json").write_text(json.dumps({"seconds": 1000.0, "points": []}))
-    with Sender(start_run(), workplace) as sender:
-        assert 1000.0 <= sender.seconds < 1060.0
+    with Sender(run_id, workplace) as sender:
+        clock[0] = 57.5
+        assert sender.seconds == 1007.5
+        sender.flush()
+    assert json.loads((workplace / "progress.json").read_text()) == {"seconds": 1007.5, "points": []}
 
 
-def test_where_mlflow_stays_away_the_end_says_so_and_nothing_is_lost(outage: Outage, workplace: Path) -> None:
-    run_id = start_run()
+def test_a_damaged_progress_file_is_a_warning(run_id: str, workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (workplace / "progress.json").write_text('{"seconds": 10')
+    with Sender(run_id, workplace) as sender:
+        sender.log_metrics({"loss": 0.5}, 3)
+    assert history(run_id) == [(3, 0.5)]
+    (message,) = caplog.messages
+    assert names_all(message, workplace / "progress.json", "damaged")
+
+
+def test_where_mlflow_stays_away_the_end_says_so_and_nothing_is_lost(
+    outage: Outage, run_id: str, workplace: Path
+) -> None:
     outage.on = True
 
     def train() -> None:
@@ -139,77 +180,76 @@ def test_where_mlflow_stays_away_the_end_says_so_and_nothing_is_lost(outage: Out
 
 
 def test_the_error_of_the_training_comes_before_that_of_the_outage(
-    outage: Outage, workplace: Path, caplog: pytest.LogCaptureFixture
+    outage: Outage, run_id: str, workplace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outage.on = True
 
     def train() -> None:
-        with Sender(start_run(), workplace) as sender:
+        with Sender(run_id, workplace) as sender:
             sender.log_metrics({"loss": 0.5}, 3)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         train()
-    assert caplog.messages[-1].endswith("can't be sent to MLflow: ConnectionError: no route")
+    assert names_all(caplog.messages[-1], "1 points", "can't be sent to MLflow", "ConnectionError: no route")
 
 
-def test_what_mlflow_refuses_ends_the_training(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_mlflow_refuses_ends_the_training(run_id: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "SECONDS_BETWEEN", 0.01)
-    run_id = start_run()
-    sender = Sender(run_id, workplace)
     tracking.client().delete_run(run_id)
+    reached: list[int] = []
 
     def train() -> None:
-        with sender:
+        with Sender(run_id, workplace) as sender:
             sender.log_metrics({"loss": 0.5}, 3)
-            eventually(lambda: not sender._thread.is_alive(), 60)
+            reached.append(3)
+            sender._thread.join(LIMIT)
+            assert not sender._thread.is_alive()
             sender.log_metrics({"loss": 0.5}, 4)
+            reached.append(4)
 
-    with pytest.raises(MlflowException, match="must be in the 'active' state"):
+    with pytest.raises(MlflowException, match="active"):
         train()
+    assert reached == [3]
 
 
-def test_snapshots_lie_by_turns_in_two_folders(workplace: Path) -> None:
-    run_id = start_run()
+def test_snapshots_lie_by_turns_in_two_folders(run_id: str, workplace: Path) -> None:
     with Sender(run_id, workplace) as sender:
         for number in range(3):
             write(workplace, number)
             sender.flush()
             sender.send_snapshot()
-            eventually(lambda n=number: stored(run_id, SLOTS[n % 2]).get("last.ckpt") == f"last.ckpt {n}", 60)  # type: ignore[misc]
-            progress = json.loads(stored(run_id, SLOTS[number % 2])["progress.json"])
-            assert progress["points"] == []
-    assert stored(run_id, SLOTS[0])["best.ckpt"] == "best.ckpt 2"
+            wait_until_sent(sender)
+            found = stored(run_id, SLOTS[number % 2])
+            assert json.loads(found.pop("progress.json"))["points"] == []
+            assert found == {name: f"{name} {number}" for name in ("best.ckpt", "last.ckpt")}
     assert stored(run_id, SLOTS[1])["best.ckpt"] == "best.ckpt 1"
-    assert sorted(path.name for path in workplace.glob("tmp*")) == []
 
 
-def test_after_an_outage_the_newest_snapshot_is_sent(outage: Outage, workplace: Path) -> None:
-    run_id = start_run()
+def test_after_an_outage_the_newest_snapshot_is_sent(outage: Outage, run_id: str, workplace: Path) -> None:
     with Sender(run_id, workplace) as sender:
         outage.on = True
         for number in range(4):
             write(workplace, number)
             sender.send_snapshot()
-            assert outage.tries.acquire(timeout=60)
+            outage.wait_for_tries()
         outage.on = False
-        eventually(lambda: stored(run_id, SLOTS[0]).get("last.ckpt") == "last.ckpt 3", 60)
-        eventually(lambda: not list(workplace.glob("tmp*")), 60)
+        wait_until_sent(sender)
+        assert stored(run_id, SLOTS[0])["last.ckpt"] == "last.ckpt 3"
     assert stored(run_id, SLOTS[1]) == {}
 
 
 @pytest.mark.parametrize("error", [SystemExit(143), ValueError("no")], ids=["SIGTERM", "error"])
 def test_a_training_that_breaks_off_sends_its_snapshot_before_the_end(
-    outage: Outage, workplace: Path, error: BaseException
+    outage: Outage, run_id: str, workplace: Path, error: BaseException
 ) -> None:
-    run_id = start_run()
     outage.on = True
     write(workplace, 0)
 
     def train() -> None:
         with Sender(run_id, workplace) as sender:
             sender.send_snapshot()
-            assert outage.tries.acquire(timeout=60)
+            outage.wait_for_tries()
             outage.on = False
             raise error
 
@@ -218,15 +258,23 @@ def test_a_training_that_breaks_off_sends_its_snapshot_before_the_end(
     assert stored(run_id, SLOTS[0])["last.ckpt"] == "last.ckpt 0"
 
 
-def test_a_training_that_is_done_needs_no_snapshot(outage: Outage, workplace: Path) -> None:
+def test_a_training_that_is_done_needs_no_snapshot(outage: Outage, run_id: str, workplace: Path) -> None:
     outage.on = True
     write(workplace, 0)
-    with Sender(start_run(), workplace) as sender:
+    with Sender(run_id, workplace) as sender:
         sender.send_snapshot()
-        assert outage.tries.acquire(timeout=60)
+        outage.wait_for_tries()
+    assert stored(run_id, SLOTS[0]) == {}
 
 
-def test_nothing_is_logged_of_an_outage_that_does_not_come(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), Sender(start_run(), workplace) as sender:
-        sender.log_metrics({"loss": 0.5}, 3)
-    assert caplog.messages == []
+def test_a_snapshot_that_can_not_be_copied_is_removed_again(
+    run_id: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    write(workplace, 0)
+    monkeypatch.setattr(sending.shutil, "copy", full)
+    with pytest.raises(OSError, match="no space"), Sender(run_id, workplace) as sender:
+        sender.send_snapshot()
+    assert list(workplace.glob("tmp*")) == []

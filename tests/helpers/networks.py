@@ -1,0 +1,15 @@
+"""Networks, compared."""
+
+import torch
+
+from lstm_models.network import Network
+
+
+def assert_equal_networks(found: Network, expected: Network) -> None:
+    """The same modules with the same weights, to the bit, in evaluation mode."""
+    assert str(found) == str(expected)
+    assert not any(module.training for module in found.modules())
+    weights, others = found.state_dict(), expected.state_dict()
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, others[name]), name
