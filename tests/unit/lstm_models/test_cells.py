@@ -8,23 +8,21 @@ It shares no code with the cells, which start from the smallest and add.
 import copy
 import math
 import pickle
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.func import functional_call, stack_module_state, vmap
 
 from lstm_models import LSTM, trace
-from lstm_models.cells import CELLS, LABELS, Cell, CoupledGates, Elman, LSTMState, NoForgetGate, Peephole, Step, Weights
-from lstm_models.loops import plain_loop
+from lstm_models.cells import CELLS, LABELS, Cell, Elman, LSTMState, Peephole, Step, Weights
 
 T, B, D, H = 5, 3, 2, 4
 # whose weights and biases there are, as Greff et al. have them; in nn.LSTM's order
@@ -201,37 +199,29 @@ def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
     assert all(torch.equal(value, other) for value, other in zip(found, expected, strict=True))
 
 
-SETTINGS: list[dict[str, Any]] = [
-    {},
-    {"biases": "one"},
-    {"bias": False},
-    {"proj_size": 2},
-    {"proj_size": 3, "num_layers": 2, "bidirectional": True},
-    {"num_layers": 3, "biases": "one"},
-    {"bidirectional": True, "bias": False},
-]
-
-
 def test_every_cell_is_tested_here() -> None:
     assert {name: cell.gates for name, cell in CELLS.items()} == GATES_OF
 
 
-@pytest.mark.parametrize("options", SETTINGS, ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"biases": "one", "proj_size": 2, "zoneout": 0.3},
+        {"bias": False, "num_layers": 3},
+        {"num_layers": 2, "bidirectional": True, "proj_size": 3, "zoneout": 0.3},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_computes_its_papers_equations(name: str, options: dict[str, Any]) -> None:
-    module = make(name, **options)
+    """Zoneout mixes before and after in evaluation."""
+    module = make(name, **options).eval()
     x, hx = drawn(module)
-    assert_close(module(x, hx), reference(name, module, x, hx))
-
-
-@pytest.mark.parametrize("options", [{}, {"proj_size": 2}, {"num_layers": 2, "bidirectional": True}], ids=str)
-@pytest.mark.parametrize("name", CELLS)
-def test_zoneout_in_evaluation_mixes_before_and_after(name: str, options: dict[str, Any]) -> None:
-    module = make(name, zoneout=0.3, **options).eval()
-    x, hx = drawn(module)
-    expected = reference(name, module, x, hx, zoneout=0.3)
+    expected = reference(name, module, x, hx, zoneout := options.get("zoneout", 0.0))
     assert_close(module(x, hx), expected)
-    assert np.abs(expected[0] - reference(name, module, x, hx)[0]).max() > 1e-2  # and that is something else
+    if zoneout:
+        assert np.abs(expected[0] - reference(name, module, x, hx)[0]).max() > 1e-2  # and that is something else
 
 
 class Case(NamedTuple):
@@ -268,7 +258,6 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
 @given(cases())
 @example(Case("layer_norm"))  # one number's deviation is 0
 @example(Case("full_gate_recurrence", T=6, H=5))
@@ -291,59 +280,29 @@ def test_any_size_of_any_cell_computes_its_papers_equations(case: Case) -> None:
 
 
 # ---- gates shut and open: exact, for sigmoid(40) is 1 and sigmoid(-800) is 0 in float64
-def one_step(name: str, c: float, **sums: float) -> Step:
+def one_step(name: str, c: float, **sums: float) -> dict[str, float]:
     """A step of one unit, of these sums before their activation; all other weights are 0."""
     cell = CELLS[name]()
     weights = {"weight_hh": torch.zeros(len(cell.gates), 1, dtype=torch.float64)}
     weights |= {kind: torch.zeros(shape, dtype=torch.float64) for kind, shape in cell.parameters(1).items()}
     nothing = torch.zeros(1, 1, dtype=torch.float64)
     before = Step(nothing, nothing, nothing, nothing, torch.full_like(nothing, c), nothing)
-    return cell.step(torch.tensor([[sums[gate] for gate in cell.gates]], dtype=torch.float64), before, weights)
+    step = cell.step(torch.tensor([[sums[gate] for gate in cell.gates]], dtype=torch.float64), before, weights)
+    return {letter: part.item() for letter, part in step._asdict().items()}
 
 
-@pytest.mark.parametrize("name", [name for name in CELLS if name != "no_input_gate"])
-def test_a_shut_input_gate_and_an_open_forget_gate_keep_the_cell(name: str) -> None:
-    step = one_step(name, 0.625, i=-800, f=40, g=5, o=40)
-    assert (step.i.item(), step.f.item(), step.o.item()) == (0, 1, 1)
-    assert step.c.item() == 0.625
+@pytest.mark.parametrize("name", CELLS)
+def test_gates_that_are_shut_or_open_keep_drop_and_hide_the_cell(name: str) -> None:
     shown = {"no_output_activation": 0.625, "layer_norm": 0.0}  # its gain is 0 here
-    assert step.h.item() == shown.get(name, torch.tensor(0.625, dtype=torch.float64).tanh().item())
-
-
-@pytest.mark.parametrize("name", [*WITH_A_FORGET_GATE, "coupled_gates"])
-def test_a_shut_forget_gate_drops_the_cell(name: str) -> None:
-    step = one_step(name, 0.625, i=40, f=-800, g=0, o=40)
-    assert (step.i.item(), step.f.item(), step.c.item(), step.h.item()) == (1, 0, 0, 0)
-
-
-@pytest.mark.parametrize("name", [name for name in CELLS if name != "no_output_gate"])
-def test_a_shut_output_gate_hides_the_cell(name: str) -> None:
-    step = one_step(name, 0.625, i=40, f=40, g=0, o=-800)
-    assert (step.c.item(), step.h.item()) == (0 if name == "coupled_gates" else 0.625, 0)
-
-
-@pytest.mark.parametrize(("name", "gate"), [("no_input_gate", "i"), ("no_forget_gate", "f"), ("no_output_gate", "o")])
-def test_a_gate_that_is_not_there_is_open(name: str, gate: str) -> None:
-    step = one_step(name, 0.625, i=0.1, f=0.2, g=0.3, o=0.4)
-    assert getattr(step, gate).item() == 1
-
-
-def test_each_sequence_and_each_unit_has_gates_of_its_own() -> None:
-    sums_B4H = torch.arange(24, dtype=torch.float64).reshape(2, 12).sin()
-    cell_BH = torch.arange(6, dtype=torch.float64).reshape(2, 3).cos()
-    nothing = torch.zeros(2, 3, dtype=torch.float64)
-    weights = {"weight_hh": torch.zeros(12, 3, dtype=torch.float64)}
-
-    step = Cell().step(sums_B4H, Step(nothing, nothing, nothing, nothing, cell_BH, nothing), weights)
-
-    assert {part.shape for part in step} == {(2, 3)}
-    for sequence in range(2):
-        for unit in range(3):
-            sums = dict(zip("ifgo", sums_B4H[sequence, unit::3].tolist(), strict=True))
-            alone = one_step("lstm", cell_BH[sequence, unit].item(), **sums)
-            # vectorised and scalar code paths of sigmoid and tanh may differ in the last bit
-            found = [part[sequence, unit].item() for part in step]
-            assert found == pytest.approx([part.item() for part in alone], rel=1e-15)
+    if name != "no_input_gate":
+        kept = {"i": 0, "f": 1, "o": 1, "c": 0.625, "h": shown.get(name, torch.tensor(0.625).double().tanh().item())}
+        assert one_step(name, 0.625, i=-800, f=40, g=5, o=40) | kept == one_step(name, 0.625, i=-800, f=40, g=5, o=40)
+    if name != "no_forget_gate":
+        dropped = one_step(name, 0.625, i=40, f=-800, g=0, o=40)
+        assert dropped == {"i": 1, "f": 0, "g": 0, "o": 1, "c": 0, "h": 0}
+    if name != "no_output_gate":
+        hidden = one_step(name, 0.625, i=40, f=40, g=0, o=-800)
+        assert (hidden["c"], hidden["h"]) == (0 if name == "coupled_gates" else 0.625, 0)
 
 
 def test_the_parts_of_a_step_are_named_in_their_stored_order() -> None:
@@ -367,17 +326,11 @@ def seeded_call(module: LSTM) -> tuple[Any, tuple[Tensor, ...]]:
     return function, tuple(value.requires_grad_() for value in given)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"proj_size": 1, "biases": "one", "zoneout": 0.3, "recurrent_dropout": 0.4}],
-    ids=str,
-)
 @pytest.mark.parametrize("name", CELLS)
-def test_the_derivatives_are_those_of_finite_differences(name: str, options: dict[str, Any]) -> None:
+def test_the_derivatives_are_those_of_finite_differences(name: str) -> None:
     torch.manual_seed(0)
-    of_cell = {key: value for key, value in options.items() if key in ("zoneout", "recurrent_dropout")}
-    others = {key: value for key, value in options.items() if key not in of_cell}
-    module = randomised(LSTM(1, 2, cell=CELLS[name](**of_cell), dtype=torch.float64, **others))
+    cell = CELLS[name](zoneout=0.3, recurrent_dropout=0.4)
+    module = randomised(LSTM(1, 2, proj_size=1, biases="one", cell=cell, dtype=torch.float64))
     # gradcheck's own tolerances, made for differences of 1e-6 in float64
     assert gradcheck(*seeded_call(module))
 
@@ -449,7 +402,7 @@ def test_the_normal_init_draws_gate_by_gate_and_what_else_there_is_last(name: st
         assert not weights[f"bias_hh_{suffix}"].any()
 
 
-@pytest.mark.parametrize("value", [1.0, 0.0, -2.5])
+@pytest.mark.parametrize("value", [1.0, 0.0])
 @pytest.mark.parametrize("biases", ["one", "two"])
 @pytest.mark.parametrize("init", ["default", "normal"])
 @pytest.mark.parametrize("name", WITH_A_FORGET_GATE)
@@ -475,74 +428,12 @@ def test_the_forget_bias_is_set_anew_at_every_reset() -> None:
     assert module.bias_hh_l0[H : 2 * H].tolist() == [0] * H
 
 
-# ---- refused
-@pytest.mark.parametrize("cell", [NoForgetGate, CoupledGates])
-def test_no_forget_bias_without_a_forget_gate(cell: type[Cell]) -> None:
-    with pytest.raises(ValueError, match=rf"^forget_bias=1\.0: {cell.__name__} has no forget gate of its own$"):
-        cell(forget_bias=1.0)
-
-
-@pytest.mark.parametrize("name", WITH_A_FORGET_GATE)
-def test_no_forget_bias_without_biases(name: str) -> None:
-    with pytest.raises(ValueError, match=r"^forget_bias=1\.0 needs bias=True$"):
-        LSTM(D, H, bias=False, cell=CELLS[name](forget_bias=1.0))
-
-
-@pytest.mark.parametrize("probability", [-0.1, 1, 1.0, 1.5, float("nan"), float("inf")])
-@pytest.mark.parametrize("option", ["recurrent_dropout", "zoneout"])
-@pytest.mark.parametrize("name", ["lstm", "peephole"])
-def test_what_is_no_probability(name: str, option: str, probability: float) -> None:
-    text = f"{option} must be a probability from 0 to below 1, got {probability!r}"
-    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        CELLS[name](**{option: probability})
-
-
-@pytest.mark.parametrize("cell", ["peephole", Peephole, None, nn.LSTMCell(1, 1)])
-def test_what_is_no_cell(cell: Any) -> None:
-    text = f"cell must be a Cell, such as Peephole(), got {cell!r}"
-    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
-        LSTM(D, H, cell=cell)
-
-
-@pytest.mark.parametrize(
-    "cell",
-    [*(cell() for name, cell in CELLS.items() if name != "lstm"), Cell(zoneout=0.1), Cell(recurrent_dropout=0.1)],
-    ids=str,
-)
-def test_nn_lstm_has_no_other_cell(cell: Cell) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(f'an nn.LSTM has no {cell}')}$"):
-        LSTM(D, H, cell=cell).to_builtin()
-
-
 def test_nn_lstm_can_have_what_a_forget_bias_started_from() -> None:
     module = LSTM(D, H, cell=Cell(forget_bias=1.0))
     assert_same(list(module.to_builtin().state_dict().values()), list(module.state_dict().values()))
 
 
 # ---- recurrent dropout, Gal and Ghahramani 2016
-def test_recurrent_dropout_has_one_mask_for_all_steps_of_a_sequence() -> None:
-    """Read off at every step: with z_i = h_{t-1} of the same unit, logit(i_t) / h_{t-1} is the mask."""
-    p, steps, batch, size = 0.4, 7, 5, 8
-    module = LSTM(D, size, biases="one", cell=Cell(recurrent_dropout=p), dtype=torch.float64)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.zero_()
-        module.weight_hh_l0[:size] = torch.eye(size)
-        module.bias_ih_l0[2 * size :] = 1.0  # g and o: h is never 0
-    x, hx = torch.zeros(steps, batch, D, dtype=torch.float64), torch.full((2, 1, batch, size), 0.5, dtype=torch.float64)
-
-    step = trace(module, x, tuple(hx))
-    before = torch.cat([hx[0], step.h[0, :-1]])
-    masks = torch.logit(step.i[0]) / before
-
-    # 1e-13: logit undoes sigmoid up to the rounding of i, divided by an h of 0.3 at least. That of 0.5 is exactly 0.
-    assert before.min() > 0.3
-    torch.testing.assert_close(masks, masks[:1].expand_as(masks), rtol=0, atol=1e-13)
-    assert torch.equal(masks == 0, (masks[:1] == 0).expand_as(masks))
-    torch.testing.assert_close(masks[0], (masks[0] != 0) / torch.tensor(1 - p, dtype=torch.float64), rtol=0, atol=1e-13)
-    assert len({tuple(row) for row in (masks[0] != 0).tolist()}) == batch  # each sequence has a mask of its own
-
-
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "proj_size": 3}], ids=str)
 @pytest.mark.parametrize("name", CELLS)
 def test_recurrent_dropout_is_the_papers_with_the_masks_drawn_again(name: str, options: dict[str, Any]) -> None:
@@ -566,7 +457,7 @@ def test_each_call_in_training_draws_anew(option: str) -> None:
     assert not torch.equal(module(x, hx)[0], module(x, hx)[0])
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ["lstm", "peephole"])
 def test_recurrent_dropout_does_nothing_in_evaluation(name: str) -> None:
     """To the bit, and nothing is drawn; also with a probability of 0 in training."""
     found = []
@@ -600,49 +491,38 @@ def test_the_lstms_own_equations_run_the_hand_derived_gradient(cell: Cell, train
 
 # ---- zoneout in training, Krueger et al. 2017
 @pytest.mark.parametrize("recurrent_dropout", [0.0, 0.4])
-@pytest.mark.parametrize("name", CELLS)
-def test_zoneout_in_training_keeps_a_number_or_takes_the_new_one(name: str, recurrent_dropout: float) -> None:
-    """What recurrent dropout hides from the gates is kept all the same."""
-    p, steps, batch, size = 0.3, 50, 8, 16
-    torch.manual_seed(0)
-    module = LSTM(D, size, cell=CELLS[name](zoneout=p, recurrent_dropout=recurrent_dropout), dtype=torch.float64)
-    x, (h_0, c_0) = drawn(module, steps, batch)
-    step = Step(*(part[0] for part in trace(module, x, (h_0, c_0))))
-    c_before, h_before = torch.cat([c_0, step.c[:-1]]), torch.cat([h_0, step.h[:-1]])
-
-    new_c = step.f * c_before + step.i * step.g  # the same operations: to the bit
-    kept_c = step.c == c_before
-    assert torch.equal(step.c, torch.where(kept_c, c_before, new_c))
-
-    squashed = new_c if name == "no_output_activation" else new_c.tanh()
-    if name == "layer_norm":  # its gains are 1 and its shifts 0 at the beginning
-        squashed = F.layer_norm(new_c, (size,)).tanh()
-    kept_h = step.h == h_before
-    # 1e-14: tanh of another layout may differ in the last bit
-    torch.testing.assert_close(step.h, torch.where(kept_h, h_before, step.o * squashed), rtol=0, atol=1e-14)
-
-    # five standard deviations of a binomial share: 6e-7 that one such bound fails for a right sampler, and the seed is
-    # fixed
-    numbers = steps * batch * size
-    kept = torch.stack([kept_c, kept_h]).double()
-    for share, expected in [(kept[0].mean(), p), (kept[1].mean(), p), (kept.prod(0).mean(), p * p)]:
-        assert abs(share.item() - expected) < 5 * math.sqrt(expected * (1 - expected) / numbers)
-
-
-def test_zoneout_in_training_draws_c_then_h_at_every_step() -> None:
-    """Reproduced from the seed: one draw a number, in this order."""
-    p = 0.3
-    module = make("lstm", zoneout=p)
+@pytest.mark.parametrize("name", ["lstm", "coupled_gates"])
+def test_zoneout_in_training_keeps_what_its_draws_say_and_takes_the_new_else(
+    name: str, recurrent_dropout: float
+) -> None:
+    """Reproduced from the seed: at every step one draw for each number of c, then of h. What recurrent dropout hides
+    from the gates is kept all the same."""
+    module = make(name, zoneout=0.3, recurrent_dropout=recurrent_dropout)
     x, (hidden, cell) = drawn(module)
     torch.manual_seed(13)
     step = Step(*(part[0] for part in trace(module, x, (hidden, cell))))
+
     torch.manual_seed(13)
-    for c, h, c_before, h_before in zip(
-        step.c, step.h, torch.cat([cell, step.c[:-1]]), torch.cat([hidden, step.h[:-1]]), strict=True
-    ):
-        for after, before in ((c, c_before), (h, h_before)):
-            kept = torch.bernoulli(torch.full_like(after, p)).bool()
-            assert torch.equal(after == before, kept)
+    if recurrent_dropout:
+        F.dropout(torch.ones_like(hidden[0]), recurrent_dropout)
+    c_before, h_before = torch.cat([cell, step.c[:-1]]), torch.cat([hidden, step.h[:-1]])
+    new_c = step.f * c_before + step.i * step.g  # the same operations: to the bit
+    kept_c, kept_h = (
+        torch.stack(
+            [
+                torch.bernoulli(torch.full_like(part, 0.3)).bool()
+                for each in zip(step.c, step.h, strict=True)
+                for part in each
+            ]
+        )
+        .unflatten(0, (T, 2))
+        .unbind(1)
+    )
+    assert torch.equal(step.c, torch.where(kept_c, c_before, new_c))
+    # tanh of another layout may differ in the last bit
+    torch.testing.assert_close(step.h, torch.where(kept_h, h_before, step.o * new_c.tanh()), rtol=0, atol=1e-14)
+    assert torch.equal(step.h == h_before, kept_h)
+    assert 0 < kept_c.sum() < kept_c.numel()
 
 
 # ---- what every cell can do
@@ -661,28 +541,6 @@ def test_a_padded_batch_is_each_sequence_alone(name: str) -> None:
             torch.testing.assert_close(part[:, n], other, **CLOSE)
 
 
-@pytest.mark.parametrize("name", [name for name in CELLS if name != "full_gate_recurrence"])
-def test_a_sequence_cut_in_two_and_continued_is_the_whole(name: str) -> None:
-    module = make(name, num_layers=2)
-    x, hx = drawn(module)
-    whole, last = module(x, hx)
-    first, between = module(x[:2], hx)
-    second, end = module(x[2:], between)
-    # the products of fewer steps may sum in another order
-    for found, expected in [(torch.cat([first, second]), whole), *zip(end, last, strict=True)]:
-        torch.testing.assert_close(found, expected, **CLOSE)
-
-
-def test_full_gate_recurrence_starts_from_gates_of_0_after_a_cut() -> None:
-    """As its docstring says: the gates are no part of the state."""
-    module = make("full_gate_recurrence")
-    x, hx = drawn(module)
-    whole, _ = module(x, hx)
-    _, between = module(x[:2], hx)
-    assert (module(x[2:], between)[0] - whole[2:]).abs().max() > 1e-2
-    assert_close(module(x[2:], between), reference("full_gate_recurrence", module, x[2:], between))
-
-
 @pytest.mark.parametrize("name", CELLS)
 def test_an_ensemble_in_vmap_is_its_members_one_by_one(name: str) -> None:
     members = [make(name, seed, num_layers=2, bidirectional=True, proj_size=3, zoneout=0.2).eval() for seed in range(3)]
@@ -694,64 +552,16 @@ def test_an_ensemble_in_vmap_is_its_members_one_by_one(name: str) -> None:
             torch.testing.assert_close(value[number], alone, **CLOSE)  # batched products sum in another order
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", CELLS)
-def test_a_copy_computes_the_same(name: str, training: bool) -> None:
-    module = make(name, recurrent_dropout=0.2, zoneout=0.2).train(training)
+def test_a_copy_has_the_same_cell() -> None:
+    module = make("layer_norm", recurrent_dropout=0.2, zoneout=0.2)
     x, hx = drawn(module)
     results = []
     for each in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert (each.cell, each.training) == (module.cell, training)
+        assert each.cell == module.cell
         torch.manual_seed(0)
         results.append(tensors(each(x, hx)))
     assert_same(results[0], results[1])
     assert_same(results[0], results[2])
-
-
-@pytest.fixture
-def fresh_compiler() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-class WithState(nn.Module):
-    """The module with its state given and its results in a flat tuple, for export."""
-
-    def __init__(self, module: LSTM) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensors(self.module(x, (hidden, cell))))
-
-
-@pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize(
-    ("name", "zoneout"), [*((name, 0.0) for name in CELLS), ("lstm", 0.3), ("full_gate_recurrence", 0.3)]
-)
-def test_what_was_exported_runs_any_number_of_steps_and_sequences(name: str, zoneout: float) -> None:
-    module = make(name, zoneout=zoneout, recurrent_dropout=0.3, bias=zoneout == 0).eval()
-    steps, batch = torch.export.Dim("steps", min=2), torch.export.Dim("batch", min=2)
-    dynamic = ({0: steps, 1: batch}, {1: batch}, {1: batch})
-    x, hx = drawn(module)
-    exported = torch.export.export(WithState(module), (x, *hx), dynamic_shapes=dynamic).module()
-    for sizes in ((2, 2), (9, 4), (40, 7)):
-        x, hx = drawn(module, *sizes)
-        with torch.no_grad():
-            found = exported(x, *hx)
-            # the same operations as the plain loop, hence bitwise; it is what every cell but the LSTM's own runs
-            assert_same(list(found), tensors(module.run(x, hx, None, plain_loop)))
-            if name != "lstm" or zoneout:
-                assert_same(list(found), tensors(module(x, hx)))
-
-
-@pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("option", ["recurrent_dropout", "zoneout"])
-def test_what_draws_at_random_cannot_be_exported(option: str) -> None:
-    module = make("lstm", **{option: 0.3})
-    with pytest.raises(RuntimeError, match=r"call eval\(\) before the export: recurrent dropout and zoneout draw"):
-        torch.export.export(module, (torch.randn(T, B, D, dtype=torch.float64),))
 
 
 # ---- no LSTM at all
@@ -773,11 +583,7 @@ def test_elmans_cell_is_an_nn_rnn(options: dict[str, Any]) -> None:
     assert torch.equal(shown, last)
 
 
-def test_elmans_cell_has_neither_gates_nor_another_activation() -> None:
-    with pytest.raises(ValueError, match=r"^forget_bias=1: Elman has no forget gate of its own$"):
-        Elman(forget_bias=1)
-    with pytest.raises(ValueError, match=r"^an nn\.RNN with relu; only tanh can be taken over$"):
-        LSTM.from_builtin(nn.RNN(D, H, nonlinearity="relu"))
+def test_elmans_cell_has_no_gates() -> None:
     step = trace(LSTM(D, H, cell=Elman()), torch.randn(T, D))
     assert ((step.i == 1).all(), (step.f == 0).all(), (step.o == 1).all()) == (True, True, True)
 
@@ -823,5 +629,3 @@ def test_a_cell_of_ones_own_is_a_subclass_with_another_step() -> None:
     assert_close(found, (np.stack(outputs), h[None], c[None]))
 
     assert str(module) == "LSTM(2, 4, cell=Minimal(forget_bias=None, recurrent_dropout=0.0, zoneout=0.2))"
-    with pytest.raises(ValueError, match=r"^forget_bias=1: Minimal has no forget gate of its own$"):
-        Minimal(forget_bias=1)

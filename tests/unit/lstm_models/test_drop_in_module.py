@@ -5,11 +5,11 @@ import io
 import pickle
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.lstm_parity import Results, assert_close, assert_identical, pair, results
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -18,78 +18,44 @@ from lstm_models import LSTM
 # nn.LSTM says on the CPU that a faster library than its own does not know projections
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 
-CLOSE = {"rtol": 1e-12, "atol": 1e-12}  # float64, sums in another order: FACTS measures 3e-16
-
-ALL_OPTIONS = [
+ALL_OPTIONS: list[dict[str, Any]] = [
     {"num_layers": num_layers, "bias": bias, "bidirectional": bidirectional, "proj_size": proj_size}
     for num_layers, bias, bidirectional, proj_size in product((1, 3), (True, False), (False, True), (0, 2))
 ]
-SOME = {"num_layers": 2, "bidirectional": True, "proj_size": 2, "batch_first": True, "dropout": 0.5}
+SOME: dict[str, Any] = {"num_layers": 2, "bidirectional": True, "proj_size": 2, "batch_first": True, "dropout": 0.5}
 
 X = torch.arange(30, dtype=torch.float64).sin().view(5, 3, 2)
 
 
-def pair(**settings: Any) -> tuple[LSTM, nn.LSTM]:
-    """Both kinds with the same weights in float64."""
-    reference = nn.LSTM(2, 3, **settings, dtype=torch.float64)
-    ours = LSTM(2, 3, **settings, dtype=torch.float64)
-    ours.load_state_dict(reference.state_dict(), strict=True)
-    return ours, reference
-
-
-def gradients(module: nn.Module) -> dict[str, Tensor]:
-    """Of a loss that weighs every output by a number of its own, and the output itself."""
-    module.zero_grad()
-    out, _ = module(X)
-    (out * torch.arange(1.0, out.numel() + 1, dtype=out.dtype).sin().view(out.shape)).sum().backward()
-    return {"out": out.detach()} | {name: parameter.grad for name, parameter in module.named_parameters()}
-
-
-def assert_same(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
-    assert list(ours) == list(reference)
-    for name, expected in reference.items():
-        torch.testing.assert_close(ours[name], expected, **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def assert_identical(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
-    assert list(ours) == list(reference)
-    for name, expected in reference.items():
-        assert ours[name].dtype == expected.dtype
-        assert torch.equal(ours[name], expected), name
+def seeded(module: nn.Module) -> Results:
+    """All that a call computes, from the same draws each time."""
+    torch.manual_seed(0)
+    return results(module, X)
 
 
 # ---- parameters and state dicts
 @pytest.mark.parametrize("dtype", [None, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("options", ALL_OPTIONS)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
 def test_the_same_seed_draws_the_same_parameters(options: dict[str, Any], dtype: torch.dtype | None) -> None:
-    torch.manual_seed(123)
-    ours = dict(LSTM(2, 3, **options, dtype=dtype).named_parameters())
-    after_ours = torch.get_rng_state()
-    torch.manual_seed(123)
-    reference = dict(nn.LSTM(2, 3, **options, dtype=dtype).named_parameters())
-    assert torch.equal(torch.get_rng_state(), after_ours)
-    assert_identical(ours, reference)
+    drawn, after = [], []
+    for kind in (LSTM, nn.LSTM):
+        torch.manual_seed(123)
+        drawn.append(kind(2, 3, **options, dtype=dtype))
+        after.append(torch.get_rng_state())
+    ours, reference = drawn
+    assert torch.equal(*after)
+    assert_identical(dict(ours.named_parameters()), dict(reference.named_parameters()))
+    assert [[id(each) for each in weights] for weights in ours.all_weights] == [
+        [id(ours.get_parameter(name)) for name in names] for names in reference._all_weights
+    ]
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
 def test_state_dicts_load_both_ways(options: dict[str, Any]) -> None:
-    ours, reference = LSTM(2, 3, **options), nn.LSTM(2, 3, **options)
-    into_ours, into_reference = LSTM(2, 3, **options), nn.LSTM(2, 3, **options)
-    into_ours.load_state_dict(reference.state_dict(), strict=True)
-    into_reference.load_state_dict(ours.state_dict(), strict=True)
-    assert_identical(into_ours.state_dict(), reference.state_dict())
-    assert_identical(into_reference.state_dict(), ours.state_dict())
-
-
-@pytest.mark.parametrize("options", ALL_OPTIONS)
-def test_all_weights_have_nn_lstms_structure(options: dict[str, Any]) -> None:
-    ours, reference = pair(**options)
-    assert [len(weights) for weights in ours.all_weights] == [len(weights) for weights in reference.all_weights]
-    flat = [weight for weights in ours.all_weights for weight in weights]
-    assert all(isinstance(weights, list) for weights in ours.all_weights)
-    assert all(weight is parameter for weight, parameter in zip(flat, ours.parameters(), strict=True))
-    expected = [weight for weights in reference.all_weights for weight in weights]
-    assert all(torch.equal(weight, other) for weight, other in zip(flat, expected, strict=True))
+    for source, target in product((LSTM, nn.LSTM), repeat=2):
+        state, module = source(2, 3, **options).state_dict(), target(2, 3, **options)
+        module.load_state_dict(state, strict=True)
+        assert_identical(module.state_dict(), state)
 
 
 def test_its_settings_are_attributes_that_read_as_nn_lstms() -> None:
@@ -103,51 +69,33 @@ def test_its_settings_are_attributes_that_read_as_nn_lstms() -> None:
 
 
 def test_flatten_parameters_changes_nothing() -> None:
-    module, _ = pair(**SOME)
-    before = copy.deepcopy(module.state_dict())
+    module, reference = pair(**SOME)
     assert module.flatten_parameters() is None
-    assert_identical(module.state_dict(), before)
+    assert_identical(module.state_dict(), reference.state_dict())
 
 
 def test_a_parameter_that_is_replaced_is_the_one_that_runs() -> None:
     ours, reference = pair()
     for module in (ours, reference):
         module.weight_hh_l0 = nn.Parameter(torch.eye(12, 3, dtype=torch.float64))
-    assert_same(gradients(ours), gradients(reference))
+    assert_close(results(ours, X), results(reference, X))
 
 
 def test_on_the_meta_device_until_weights_are_assigned() -> None:
-    expected, reference = pair(**SOME | {"dropout": 0.0})
-    module = LSTM(2, 3, **SOME | {"dropout": 0.0}, device="meta")
+    expected, reference = pair(**SOME)
+    module = LSTM(2, 3, **SOME, device="meta")
     assert all(parameter.is_meta for parameter in module.parameters())
     out, (hidden, cell) = module(torch.empty(4, 5, 2, device="meta"))
     assert (out.is_meta, out.shape, hidden.shape, cell.shape) == (True, (4, 5, 4), (4, 4, 2), (4, 4, 3))
     module.load_state_dict(reference.state_dict(), strict=True, assign=True)
-    assert_identical(gradients(module), gradients(expected))
+    assert_identical(seeded(module), seeded(expected))
 
 
 def test_to_another_type_and_back() -> None:
     ours, reference = (module.to(torch.float32) for module in pair(**SOME))
     assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
     assert_identical(ours.state_dict(), reference.state_dict())
-    torch.manual_seed(0)
-    found = gradients(ours.double())
-    torch.manual_seed(0)
-    assert_same(found, gradients(reference.double()))
-
-
-def test_functional_call_runs_the_parameters_given_and_leaves_its_own() -> None:
-    of_both = []
-    for module in pair():
-        others = {
-            name: torch.arange(1.0, value.numel() + 1, dtype=torch.float64).cos().view(value.shape).requires_grad_()
-            for name, value in module.named_parameters()
-        }
-        out, _ = torch.func.functional_call(module, others, (X,))
-        (out * X[..., :1]).sum().backward()
-        assert all(parameter.grad is None for parameter in module.parameters())
-        of_both.append({"out": out} | {name: value.grad for name, value in others.items()})
-    assert_same(*of_both)
+    assert_close(seeded(ours.double()), seeded(reference.double()))
 
 
 # ---- copies
@@ -165,24 +113,14 @@ def test_a_copy_is_the_same_module_with_parameters_of_its_own(copied: Callable[[
     module, _ = pair(**SOME)
     module.eval().weight_hh_l0.requires_grad_(False)
     other = copied(module)
-    assert repr(other) == repr(module)
-    assert not other.training
-    assert not other.weight_hh_l0.requires_grad
-    before = {name: value for name, value in gradients(module).items() if value is not None}
-    assert_identical({name: value for name, value in gradients(other).items() if value is not None}, before)
+    assert (repr(other), other.training, other.weight_hh_l0.requires_grad) == (repr(module), False, False)
+    before = results(module, X)
+    assert_identical(results(other, X), before)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.zero_()
     assert torch.equal(module(X)[0], before["out"])
     assert not other(X)[0].any()
-
-
-def test_a_state_dict_on_disk_loads_as_weights_only(tmp_path: Path) -> None:
-    ours, _ = pair(**SOME)
-    torch.save(ours.state_dict(), tmp_path / "weights.pt")
-    reference = nn.LSTM(2, 3, **SOME, dtype=torch.float64)
-    reference.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True), strict=True)
-    assert_identical(reference.state_dict(), ours.state_dict())
 
 
 # ---- hooks and parametrizations
@@ -192,26 +130,23 @@ def test_state_dict_hooks_are_called_as_nn_lstms() -> None:
         calls: list[Any] = []
 
         def rename(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-            calls.append(("after", type(module), prefix, list(state)))  # noqa: B023
+            calls.append(("after", prefix, list(state)))  # noqa: B023
             state["renamed"] = state.pop("weight_hh_l1")
 
         def back(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-            calls.append(("before loading", type(module), prefix, list(state), *rest[1:]))  # noqa: B023
+            calls.append(("before loading", prefix, list(state), *rest[1:]))  # noqa: B023
             state["weight_hh_l1"] = state.pop("renamed")
 
-        kind = type(module)
         module.register_state_dict_pre_hook(lambda *given: calls.append(("before", *given[1:])))  # noqa: B023
         module.register_state_dict_post_hook(rename)
         module.register_load_state_dict_pre_hook(back)
-        module.register_load_state_dict_post_hook(lambda module, keys: calls.append(("loaded", keys)))  # noqa: B023
+        module.register_load_state_dict_post_hook(lambda _, keys: calls.append(("loaded", str(keys))))  # noqa: B023
         before = module.weight_hh_l1.detach().clone()
-        state = module.state_dict(prefix="")
-        assert "weight_hh_l1" not in state
+        state = copy.deepcopy(module.state_dict())
         module.weight_hh_l1.data.zero_()
-        state["renamed"] = before
-        assert str(module.load_state_dict(state, strict=True)) == "<All keys matched successfully>"
+        module.load_state_dict(state, strict=True)
         assert torch.equal(module.weight_hh_l1, before)
-        of_both.append([[part if part is not kind else None for part in call] for call in calls])
+        of_both.append(calls)
     assert [call[0] for call in of_both[0]] == ["before", "after", "before loading", "loaded"]
     assert of_both[0] == of_both[1]
 
@@ -238,24 +173,23 @@ def test_a_parametrized_weight(register: Callable[[nn.Module, str], nn.Module]) 
     for module in (ours, reference):
         register(module, "weight_hh_l0")
     ours.load_state_dict(reference.state_dict(), strict=True)
-    found = gradients(ours)
-    assert_same(found, gradients(reference))
-    originals = [value for name, value in found.items() if name.startswith("parametrizations.weight_hh_l0.original")]
+    found = results(ours, X)
+    assert_close(found, results(reference, X))
+    originals = [value for name, value in found.items() if name.startswith("dparametrizations.weight_hh_l0.original")]
     assert len(originals) >= 1
     assert all(value.abs().max() > 1e-3 for value in originals)
     if register is not parametrizations.weight_norm:  # which changes no value
         assert not torch.allclose(found["out"], plain)
 
     parametrize.remove_parametrizations(ours, "weight_hh_l0")
-    torch.testing.assert_close(gradients(ours)["out"], found["out"], **CLOSE)
+    assert_close({"out": ours(X)[0].detach()}, {"out": found["out"]})
 
 
 # ---- one made of the other
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("options", [*ALL_OPTIONS, SOME])
-def test_one_made_of_the_other_and_back(options: dict[str, Any], dtype: torch.dtype, training: bool) -> None:
-    builtin = nn.LSTM(2, 3, **options, dtype=dtype).train(training)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [*ALL_OPTIONS, SOME], ids=str)
+def test_one_made_of_the_other_and_back(options: dict[str, Any], dtype: torch.dtype) -> None:
+    builtin = nn.LSTM(2, 3, **options, dtype=dtype).train(dtype is torch.float32)
     builtin.weight_hh_l0.requires_grad_(False)
     before = torch.get_rng_state()
     ours = LSTM.from_builtin(builtin)
@@ -264,13 +198,10 @@ def test_one_made_of_the_other_and_back(options: dict[str, Any], dtype: torch.dt
 
     assert (type(ours), type(back)) == (LSTM, nn.LSTM)
     for made in (ours, back):
-        assert repr(made) == repr(builtin)
-        assert made.training == training
+        assert (repr(made), made.training) == (repr(builtin), builtin.training)
         assert_identical(made.state_dict(), builtin.state_dict())
-        of_both = zip(made.named_parameters(), builtin.named_parameters(), strict=True)
-        for (name, parameter), (_, original) in of_both:
-            assert parameter.requires_grad == (name != "weight_hh_l0") == original.requires_grad
-            assert parameter.data_ptr() != original.data_ptr()  # a copy
+        assert [name for name, each in made.named_parameters() if not each.requires_grad] == ["weight_hh_l0"]
+        assert all(made.get_parameter(name).data_ptr() != each.data_ptr() for name, each in builtin.named_parameters())
 
 
 def test_one_bias_is_nn_lstm_with_the_other_at_zero() -> None:
@@ -279,14 +210,14 @@ def test_one_bias_is_nn_lstm_with_the_other_at_zero() -> None:
     builtin = ours.to_builtin()
     back = LSTM.from_builtin(builtin)
     assert torch.equal(torch.get_rng_state(), before)
-    assert back.biases == "two"
-    assert not builtin.training
+    assert (back.biases, builtin.training) == ("two", False)
 
-    second = {name: value for name, value in builtin.state_dict().items() if name.startswith("bias_hh")}
+    second = [name for name, _ in builtin.named_parameters() if name.startswith("bias_hh")]
     assert len(second) == 4
-    assert not any(value.any() for value in second.values())
-    assert_same(gradients(back), gradients(builtin))
-    assert_same(gradients(ours), {name: value for name, value in gradients(builtin).items() if name not in second})
+    assert not any(builtin.get_parameter(name).any() for name in second)
+    expected = results(builtin, X)
+    assert_close(results(back, X), expected)
+    assert_close(results(ours, X), {name: value for name, value in expected.items() if name[1:] not in second})
 
 
 def test_one_frozen_bias_becomes_two() -> None:
@@ -297,7 +228,7 @@ def test_one_frozen_bias_becomes_two() -> None:
 
 def test_a_parametrized_one_becomes_one_with_plain_weights() -> None:
     ours, builtin = (parametrizations.weight_norm(module, "weight_hh_l0") for module in pair())
-    expected = ours(X)[0]
+    expected = {"out": ours(X)[0].detach()}
     for made in (ours.to_builtin(), LSTM.from_builtin(builtin)):
         assert "weight_hh_l0" in made.state_dict()
-        torch.testing.assert_close(made(X)[0], expected, **CLOSE)
+        assert_close({"out": made(X)[0].detach()}, expected)
