@@ -1,6 +1,5 @@
-"""On from a checkpoint on a table that has grown: against a loop of our own, to the bit; and what stays as it was."""
+"""Fine-tuning on a table that has grown: against a loop of our own, to the bit; and what stays as it was."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.errors import names_all
 from helpers.recording_logger import Points
+from helpers.trainings import contender as any_contender
+from helpers.trainings import content
 
 from lstm_models import training
 from lstm_models.checkpoint import CheckpointError, load_network
-from lstm_models.config import AnyModel, BuiltIn, Contender, FineTuning, HandBuilt, Split, TableData, Training
+from lstm_models.config import AnyModel, BuiltIn, Contender, HandBuilt, Split, TableData
 from lstm_models.data.dataset import Dataset, in_sample, of_table
 from lstm_models.data.examples import Batch
 from lstm_models.data.loader import BatchLoader
@@ -58,22 +60,14 @@ MODELS: dict[str, AnyModel] = {
 
 
 def contender(model: AnyModel, replicas: int = 1, **settings: Any) -> Contender:
-    values = {"max_epochs": MORE, "batch_size": 4, "shuffle": True, "learning_rate": 0.01, "threads": 1} | settings
-    training = Training(**values)
-    return Contender(
-        model=model, training=training, fine_tuning=FineTuning(max_epochs=BEFORE + MORE), replicas=replicas
-    )
+    values = {"batch_size": 4, "shuffle": True, "learning_rate": 0.01} | settings
+    return any_contender(model, MORE, BEFORE + MORE, replicas, **values)
 
 
 def trained(of: Contender, data: Dataset, path: Path, **settings: Any) -> dict[str, Any]:
     """Train, and return what the checkpoint holds."""
     fit(of, data, save_to=path, **{"seed": 1, "max_epochs": BEFORE, **settings})
     return content(path)
-
-
-def content(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(path, weights_only=True)
-    return found
 
 
 def assert_equal(found: Any, expected: Any) -> None:
@@ -100,46 +94,63 @@ def by_hand(
     return {"state_dict": weights, "optimizer_states": [optimizer.state_dict()]}
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the hand-built contender's forecasts."""
+    path = tmp_path_factory.mktemp("forecasts") / "first.ckpt"
+    trained(contender(MODELS["hand_built"]), forecast(40), path)
+    return path
+
+
 # ---- to the bit
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("of", DATA.values(), ids=DATA)
-def test_a_warm_start_is_a_training_of_those_weights_by_a_fresh_optimizer(
-    tmp_path: Path, of: Any, model: AnyModel
-) -> None:
-    first, last = tmp_path / "first.ckpt", tmp_path / "last.ckpt"
-    before = trained(contender(model, clip_norm=0.5), of(10), first)
-    after = trained(
-        contender(model, clip_norm=0.5, learning_rate=0.03), of(16), last, seed=5, warm_from=first, max_epochs=MORE
+@pytest.mark.parametrize(
+    ("kind", "name"), [("forecast", "hand_built"), ("regress", "built_in"), ("classify", "hand_built")]
+)
+def test_fine_tuning_on_new_rows_against_a_loop(tmp_path: Path, kind: str, name: str) -> None:
+    """A warm start has a fresh optimizer and its own rate; resuming keeps the optimizer and the epoch.
+
+    Scale and unit stay those of the checkpoint, though the data's own have moved.
+    """
+    first, best = tmp_path / "first.ckpt", tmp_path / "best.ckpt"
+    small, large, settings = DATA[kind](10), DATA[kind](16), contender(MODELS[name], clip_norm=0.5)
+    before = trained(settings, small, first)
+    bytes_before, (state,) = first.read_bytes(), before["optimizer_states"]
+
+    def check(after: dict[str, Any], epochs: range, rate: float, state: dict[str, Any] | None) -> None:
+        expected = by_hand(load_network(first).train(), large, 5, epochs, rate, state)
+        assert_equal({key: after[key] for key in expected}, expected)
+        changed = [name for name, value in before["state_dict"].items() if not value.equal(after["state_dict"][name])]
+        assert changed == [name for name in before["state_dict"] if "scaling" not in name]
+        assert after["epoch"] == epochs.stop
+        for checkpoint in (after, content(best)):
+            assert checkpoint["lstm_flows"]["output"] == small.output.model_dump(mode="json")
+        for path in (tmp_path / "last.ckpt", best):
+            network = load_network(path)
+            assert isinstance(network, Network)
+            assert network.scaling is not None
+            assert network.output == small.output
+            assert torch.equal(network.scaling.center_D, small.center_D)
+            assert torch.equal(network.scaling.spread_D, small.spread_D)
+
+    assert not torch.equal(small.center_D, large.center_D)
+    options = {"path": tmp_path / "last.ckpt", "best_to": best, "seed": 5}
+    warm = trained(
+        contender(MODELS[name], clip_norm=0.5, learning_rate=0.03), large, **options, warm_from=first, max_epochs=MORE
     )
-    expected = by_hand(load_network(first).train(), of(16), 5, range(MORE), 0.03)
-    assert_equal({key: after[key] for key in expected}, expected)
-    changed = [name for name, value in before["state_dict"].items() if not value.equal(after["state_dict"][name])]
-    assert changed == [name for name in before["state_dict"] if "scaling" not in name]
-
-
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("of", DATA.values(), ids=DATA)
-def test_on_new_rows_resuming_takes_up_the_optimizer_and_the_epoch(tmp_path: Path, of: Any, model: AnyModel) -> None:
-    first, last = tmp_path / "first.ckpt", tmp_path / "last.ckpt"
-    settings = contender(model, clip_norm=0.5)
-    before = trained(settings, of(10), first)
-    after = trained(settings, of(16), last, seed=5, resume_from=first, max_epochs=None)
-    (state,) = before["optimizer_states"]
-    expected = by_hand(load_network(first).train(), of(16), 5, range(BEFORE, BEFORE + MORE), 0.01, state)
-    assert_equal({key: after[key] for key in expected}, expected)
-    assert after["epoch"] == BEFORE + MORE
+    check(warm, range(MORE), 0.03, None)
+    resumed = trained(settings, large, **options, resume_from=first, max_epochs=None)
+    check(resumed, range(BEFORE, BEFORE + MORE), 0.01, state)
+    assert first.read_bytes() == bytes_before
 
 
 @pytest.mark.parametrize(
     ("settings", "of"),
     [
         (contender(HandBuilt(kind="hand_built", **DEEP), schedule="cosine", weight_decay=0.1), DATA["forecast"]),
-        (contender(BuiltIn(kind="built_in", **DEEP), schedule="exponential", clip_norm=0.1), DATA["regress"]),
         (contender(HandBuilt(kind="hand_built", **SMALL, zoneout=0.3), fused=True), DATA["classify"]),
         (contender(HandBuilt(kind="hand_built", **DEEP), replicas=3), lambda _: WAVES),
-        (contender(BuiltIn(kind="built_in", **DEEP), replicas=2, clip_norm=0.1), lambda _: WAVES),
     ],
-    ids=["decay, cosine, dropout", "exponential, dropout", "fused, zoneout", "copies", "copies of nn.LSTM"],
+    ids=["decay, cosine, dropout", "fused, zoneout", "copies"],
 )
 def test_but_for_its_weights_a_warm_start_is_a_training_from_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Contender, of: Any
@@ -174,10 +185,9 @@ def test_a_warm_start_depends_on_its_weights_and_on_its_seed(tmp_path: Path) -> 
         (start, seed): fit(
             settings, data, seed=seed, save_to=tmp_path / "last.ckpt", warm_from=start and tmp_path / f"{start}.ckpt"
         ).loss
-        for start in ("from1", "from2", None)
-        for seed in (1, 2)
+        for start, seed in (("from1", 1), ("from1", 2), ("from2", 1), (None, 1))
     }
-    assert len(set(losses.values())) == 6
+    assert len(set(losses.values())) == 4
     # the loader and dropout alone draw from the seed: without them it does not matter
     plain = contender(MODELS["hand_built"], shuffle=False)
     once, again = (
@@ -214,53 +224,12 @@ def test_the_epochs_of_a_warm_start_count_from_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [1, None, 7])
-def test_a_warm_start_lasts_for_the_initial_trainings_epochs_if_nothing_else_is_said(
-    tmp_path: Path, given: int | None
+def test_a_warm_start_lasts_for_the_initial_trainings_epochs_by_default(
+    tmp_path: Path, first: Path, given: int | None
 ) -> None:
-    settings = contender(MODELS["built_in"])
-    trained(settings, forecast(40), tmp_path / "first.ckpt")
-    done = fit(
-        settings,
-        forecast(64),
-        seed=1,
-        save_to=tmp_path / "last.ckpt",
-        warm_from=tmp_path / "first.ckpt",
-        max_epochs=given,
-    )
+    settings = contender(MODELS["hand_built"], batch_size=64)
+    done = fit(settings, forecast(64), seed=1, save_to=tmp_path / "last.ckpt", warm_from=first, max_epochs=given)
     assert done.epochs == (given or settings.training.max_epochs)
-
-
-def test_a_warm_start_is_resumed_like_any_training(tmp_path: Path) -> None:
-    """And its checkpoint is its own: the one that it began with stays."""
-    first, straight, half, resumed = (tmp_path / f"{name}.ckpt" for name in ("first", "straight", "half", "resumed"))
-    settings = contender(HandBuilt(kind="hand_built", **DEEP))
-    trained(settings, forecast(40), first)
-    bytes_before = first.read_bytes()
-    in_one = trained(settings, forecast(64), straight, seed=5, warm_from=first, max_epochs=4)
-    trained(settings, forecast(64), half, seed=5, warm_from=first, max_epochs=2)
-    in_two = trained(settings, forecast(64), resumed, seed=5, resume_from=half, max_epochs=4)
-    for key in ("state_dict", "optimizer_states", "epoch", "global_step"):
-        assert_equal(in_two[key], in_one[key])
-    assert first.read_bytes() == bytes_before
-
-
-# ---- scale and unit
-@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
-@pytest.mark.parametrize("of", DATA.values(), ids=DATA)
-def test_scale_and_unit_stay_what_they_are_when_the_data_has_grown(tmp_path: Path, of: Any, how: str) -> None:
-    first, last, best = (tmp_path / f"{name}.ckpt" for name in ("first", "last", "best"))
-    settings = contender(MODELS["hand_built"])
-    before = trained(settings, of(10), first)
-    after = trained(settings, of(16), last, best_to=best, max_epochs=None, **{how: first})
-    for name in ("network.scaling.center_D", "network.scaling.spread_D"):
-        assert torch.equal(after["state_dict"][name], before["state_dict"][name])
-    assert torch.equal(before["state_dict"]["network.scaling.center_D"], of(10).center_D)
-    assert not torch.equal(before["state_dict"]["network.scaling.center_D"], of(16).center_D)  # the data's own moved
-    for path in (last, best):
-        network = load_network(path)
-        assert isinstance(network, Network)
-        assert network.output == of(10).output
-        assert content(path)["lstm_flows"]["output"] == before["lstm_flows"]["output"]
 
 
 @pytest.mark.parametrize("how", ["warm_from", "resume_from"])
@@ -278,101 +247,58 @@ def test_a_number_is_told_in_the_unit_that_the_weights_were_learnt_in(tmp_path: 
 
 
 # ---- what is refused
-OTHERS: dict[str, tuple[Contender, Dataset, str]] = {
-    "a larger one": (
-        contender(MODELS["hand_built"].model_copy(update={"hidden_size": 4})),
-        forecast(40),
-        "{'network': " + str(MODELS["hand_built"].model_dump(mode="json")) + "}",
-    ),
-    "another kind": (
-        contender(MODELS["built_in"]),
-        forecast(40),
-        "{'network': " + str(MODELS["hand_built"].model_dump(mode="json")) + "}",
-    ),
-    "other columns": (
-        contender(MODELS["hand_built"]),
-        forecast(40, features=["y"]),
-        "{'input_size': 2}",
-    ),
-    "another horizon": (
-        contender(MODELS["hand_built"]),
-        forecast(40, horizon=3),
-        "{'output': " + str(forecast(40).output.model_dump(mode="json")) + "}",
-    ),
-    "another target": (
-        contender(MODELS["hand_built"]),
-        forecast(40, target="x"),
-        "{'output': " + str(forecast(40).output.model_dump(mode="json")) + "}",
-    ),
-    "unscaled": (
-        contender(MODELS["hand_built"]),
-        forecast(40, scaling="none"),
-        "{'scaled': True}",
-    ),
-    "another task": (
-        contender(MODELS["hand_built"]),
-        labelled("regress", 10, features=["x"]),
-        "{'input_size': 2, 'output': " + str(forecast(40).output.model_dump(mode="json")) + "}",
-    ),
+HAND_BUILT = contender(MODELS["hand_built"])
+NETWORK, OUTPUT = ("'network'", str(MODELS["hand_built"].model_dump(mode="json"))), ("'output'", "'steps': 2")
+OTHERS: dict[str, tuple[Contender, Dataset, tuple[str, ...]]] = {
+    "a larger one": (contender(MODELS["hand_built"].model_copy(update={"hidden_size": 4})), forecast(40), NETWORK),
+    "another kind": (contender(MODELS["built_in"]), forecast(40), NETWORK),
+    "other columns": (HAND_BUILT, forecast(40, features=["y"]), ("{'input_size': 2}",)),
+    "another horizon": (HAND_BUILT, forecast(40, horizon=3), OUTPUT),
+    "another target": (HAND_BUILT, forecast(40, target="x"), ("'targets': ['y']",)),
+    "unscaled": (HAND_BUILT, forecast(40, scaling="none"), ("{'scaled': True}",)),
+    "another task": (HAND_BUILT, labelled("regress", 10), ("'input_size': 2", *OUTPUT)),
 }
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the hand-built contender's forecasts."""
-    path = tmp_path_factory.mktemp("forecasts") / "first.ckpt"
-    trained(contender(MODELS["hand_built"]), forecast(40), path)
-    return path
-
-
-@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
-@pytest.mark.parametrize(("ours", "data", "theirs"), OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize(("ours", "data", "named"), OTHERS.values(), ids=OTHERS)
 def test_a_checkpoint_of_another_network_is_refused(
-    tmp_path: Path, first: Path, ours: Contender, data: Dataset, theirs: str, how: str
+    tmp_path: Path, first: Path, ours: Contender, data: Dataset, named: tuple[str, ...]
 ) -> None:
-    with pytest.raises(CheckpointError, match=f"^{re.escape(f'{first}: a checkpoint of another network: {theirs}')}$"):
-        trained(ours, data, tmp_path / "last.ckpt", best_to=tmp_path / "best.ckpt", max_epochs=None, **{how: first})
+    for how in ("warm_from", "resume_from"):
+        with pytest.raises(CheckpointError) as caught:
+            trained(ours, data, tmp_path / "last.ckpt", best_to=tmp_path / "best.ckpt", max_epochs=None, **{how: first})
+        assert names_all(caught.value, f"{first}: ", "another network", *named)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
-def test_another_number_of_copies_is_another_network(tmp_path: Path, how: str) -> None:
-    first = tmp_path / "first.ckpt"
-    trained(contender(MODELS["hand_built"], replicas=2), WAVES, first)
-    text = f"{first}: a checkpoint of another network: {{'replicas': 2}}"
-    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
-        trained(contender(MODELS["hand_built"]), WAVES, tmp_path / "last.ckpt", max_epochs=None, **{how: first})
-
-
-@pytest.mark.parametrize("classes", [["a", "b"], ["even", "more", "odd"], ["odd", "even"]])
-def test_other_classes_are_another_network(tmp_path: Path, classes: list[str]) -> None:
-    first, data = tmp_path / "first.ckpt", labelled("classify", 10)
-    before = trained(contender(MODELS["hand_built"]), data, first)
-    before["lstm_flows"]["output"]["classes"] = classes
-    torch.save(before, first)
-    with pytest.raises(CheckpointError, match=r"^.*: a checkpoint of another network: {'output': {'kind': 'classes'"):
-        trained(contender(MODELS["hand_built"]), data, tmp_path / "last.ckpt", warm_from=first)
+def test_other_classes_are_another_network(tmp_path: Path) -> None:
+    path, data = tmp_path / "first.ckpt", labelled("classify", 10)
+    before = trained(HAND_BUILT, data, path)
+    for classes in (["a", "b"], ["even", "more", "odd"], ["odd", "even"]):
+        before["lstm_flows"]["output"]["classes"] = classes
+        torch.save(before, path)
+        with pytest.raises(CheckpointError) as caught:
+            trained(HAND_BUILT, data, tmp_path / "last.ckpt", warm_from=path)
+        assert names_all(caught.value, f"{path}: ", "another network", "'output'", str(classes))
 
 
 @pytest.mark.parametrize("output", [None, [], "number"])
-def test_a_checkpoint_that_does_not_say_what_it_tells_is_of_another_network(
-    tmp_path: Path, first: Path, output: object
-) -> None:
+def test_a_checkpoint_with_no_output_is_of_another_network(tmp_path: Path, first: Path, output: object) -> None:
     path, before = tmp_path / "first.ckpt", content(first)
     before["lstm_flows"]["output"] = output
     torch.save(before, path)
-    text = f"{path}: a checkpoint of another network: {{'output': {output!r}}}"
-    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
-        trained(contender(MODELS["hand_built"]), forecast(40), tmp_path / "last.ckpt", warm_from=path)
+    with pytest.raises(CheckpointError) as caught:
+        trained(HAND_BUILT, forecast(40), tmp_path / "last.ckpt", warm_from=path)
+    assert names_all(caught.value, f"{path}: ", "another network", f"{{'output': {output!r}}}")
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, how: str) -> None:
     path = tmp_path / "first.ckpt"
-    with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))}: can't be read: No such file or directory$"):
-        trained(contender(MODELS["hand_built"]), forecast(40), tmp_path / "last.ckpt", warm_from=path)
     path.write_text("weights: none\n")
-    with pytest.raises(CheckpointError, match=f"^{re.escape(str(path))}: not a checkpoint of lstm-flows "):
-        trained(contender(MODELS["hand_built"]), forecast(40), tmp_path / "last.ckpt", warm_from=path)
+    with pytest.raises(CheckpointError) as caught:
+        trained(HAND_BUILT, forecast(40), tmp_path / "last.ckpt", **{how: path})
+    assert names_all(caught.value, f"{path}: not a checkpoint of lstm-flows ")
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -383,19 +309,13 @@ def test_the_epochs_that_patience_saved_can_be_added_by_another_training(tmp_pat
     before = fit(impatient, forecast(60), max_epochs=10, **first)
     assert before.epochs < 10
     on = {"seed": 0, "resume_from": tmp_path / "first", "max_epochs": 10, "best_to": tmp_path / "best"}
-    with pytest.raises(CheckpointError, match=r"by patience 1; with max_epochs 10 it stays so"):
+    with pytest.raises(CheckpointError, match=r"patience 1.*max_epochs 10"):
         fit(impatient, forecast(90), save_to=tmp_path / "second", **on)
     after = fit(impatient, forecast(90), save_to=tmp_path / "second", further=True, **on)
     assert before.epochs < after.best_epoch <= after.epochs <= 10
 
 
 def test_a_training_begins_from_one_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="begins from one checkpoint"):
-        fit(
-            contender(MODELS["built_in"]),
-            forecast(60),
-            seed=0,
-            save_to=tmp_path / "a",
-            resume_from=tmp_path,
-            warm_from=tmp_path,
-        )
+    options = {"seed": 0, "save_to": tmp_path / "a", "resume_from": tmp_path, "warm_from": tmp_path}
+    with pytest.raises(ValueError, match=r"resume_from.*warm_from"):
+        fit(HAND_BUILT, forecast(60), **options)  # type: ignore[arg-type]
