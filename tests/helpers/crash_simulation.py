@@ -1,17 +1,15 @@
 """Flow runs that crash, as by kill -9, in this process; and all that they leave, to hold one's against another's."""
 
 import json
-import os
+import platform
 import re
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
-import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -25,6 +23,8 @@ from tasks.sending import Sender
 
 # of tags: what is of one process, one flow run, or one moment alone
 OWN = ("prefect_flow_run_id", "pid", "started", "host", "error", "source.git", "modelId", "log-model")
+# the tags of a process of this host that has ended: above the largest process id of Linux
+ENDED = {"host": platform.node(), "pid": str(2**22 + 1), "started": "0.00"}
 
 
 class Crash(BaseException):
@@ -117,7 +117,7 @@ def watched(at: str | None = None, *, engine: bool = False) -> Iterator[Watch]:
 
 
 @contextmanager
-def crashing(process: Mapping[str, str]) -> Iterator[None]:
+def crashing() -> Iterator[None]:
     """The block ends with a Crash, and leaves what one by kill -9 leaves: nothing is marked, sent, written or removed
     on the way out; and its process is gone."""
     finalize, leave = Sender.finalize, Sender.__exit__
@@ -141,25 +141,33 @@ def crashing(process: Mapping[str, str]) -> Iterator[None]:
         patch.setattr(Sender, "__exit__", left)
         with pytest.raises(Crash):
             yield
-    disown(process)
+    disown()
 
 
-def disown(process: Mapping[str, str]) -> None:
-    """Let every RUNNING run be that of another process."""
+def disown() -> None:
+    """Let every RUNNING run be that of a process that has ended."""
     client = tracking.client()
     for run in client.search_runs(
         [each.experiment_id for each in client.search_experiments()], "attributes.status = 'RUNNING'"
     ):
-        for key, value in process.items():
+        for key, value in ENDED.items():
             client.set_tag(run.info.run_id, tracking.TAG + key, value)
 
 
-def ended_process() -> dict[str, str]:
-    """What a process that has ended would have told of itself."""
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
-        started = psutil.Process(process.pid).create_time()
-        process.communicate()
-    return {"host": os.uname().nodename, "pid": str(process.pid), "started": f"{started:.2f}"}
+def crash_at_each(points: Sequence[str], start: Callable[[], object], resume: Callable[[], object]) -> list[Watch]:
+    """Start a flow run that crashes at the first point, resume it up to the next one, and so on, and then to its end.
+
+    Each point is counted in its own process; what each process did is returned.
+    """
+    done = []
+    with plain():
+        for number, point in enumerate(points):
+            with watched(point) as did, crashing():
+                (resume if number else start)()
+            done.append(did)
+        with watched() as did:
+            resume()
+    return [*done, did]
 
 
 class Whole(NamedTuple):

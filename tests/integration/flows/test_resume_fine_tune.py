@@ -1,15 +1,13 @@
-"""A night that was interrupted goes on: the same challenger and decision, one champion, the rows that it began with."""
+"""A fine-tuning that crashed and is resumed: the same challenger and decision, one champion, the rows it began with."""
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from helpers.cli_runner import plain, working_in
-from helpers.crash_simulation import Watch, assert_same, crashing, ended_process, left_behind, watched
+from helpers.crash_simulation import assert_same, crash_at_each, left_behind, watched
+from helpers.hourly_load import write_load
 
 from flows import recipes
 from flows.compare import compare
@@ -27,34 +25,44 @@ contenders:
     training: {max_epochs: 1, threads: 1, checkpoint_every_n_steps: 3}
     fine_tuning: {max_epochs: 2}
 """
-NIGHTS = {
+CONFIGS = {
     "resume": FineTuneConfig(experiment="demand", epochs=10),
     "warm_start": FineTuneConfig(experiment="demand", mode="warm_start", learning_rate=0.01, epochs=10),
 }
+TASKS = [
+    *("find_interrupted", "find_version", "find_champion", "look_at_new_rows", "nothing_new", "store_data"),
+    *("check_stored", "measure_drift", "evaluate_champion", "MODE", "evaluate", "register", "choose_champion"),
+    *("evaluate_baselines", "report_fine_tuning"),
+]
+NO_ANSWER = {*TASKS[:5], "check_stored", "register"}
+# where each process crashes, counted in itself; and whose results are computed a second time
+CRASHES = {
+    "resume": (
+        [
+            "log_inputs 0",  # the table is there; what is noted of it is not
+            "after 0",  # all is noted
+            "after 2",  # the champion is evaluated
+            "step 25",
+            "before 10",  # before the decision
+            "set_registered_model_alias 1",  # its record is there
+            "after 0",  # the alias is set
+        ],
+        ["store_data", "evaluate_champion", "choose_champion"],
+    ),
+    "warm_start": (["step 8", "after 2"], ["choose_champion"]),
+}
 
 
-def grown(rows: int) -> None:
-    hours = np.arange(rows)
-    load = 10 + 3 * np.sin(2 * np.pi * hours / 24) + 0.3 * np.random.default_rng(0).normal(size=rows)
-    time = pd.date_range("2024-01-01", periods=rows, freq="h")
-    pd.DataFrame({"time": time, "load": load.round(4)}).to_csv("demand.csv", index=False)
-
-
-def until_tonight() -> None:
+def with_new_rows() -> None:
     """A champion, and new rows since."""
     Path("demand.yaml").write_text(DEMAND)
-    grown(300)
+    write_load(300)
     with watched():
         compare.fn(recipes.load("demand.yaml"))
-    grown(340)
+    write_load(340)
 
 
-def night(mode: str) -> FineTuned:
-    done: FineTuned = fine_tune.fn(NIGHTS[mode])
-    return done
-
-
-def told() -> list[dict[str, Any]]:
+def shown_history() -> list[dict[str, Any]]:
     """The history, but for ids, flow runs and moments."""
     rows = [{key: row[key] for key in row.keys() - {"run", "flow_run", "made"}} for row in history.history("demand")]
     for row in rows:
@@ -62,98 +70,46 @@ def told() -> list[dict[str, Any]]:
     return rows
 
 
-class Whole(NamedTuple):
-    """A night that was not interrupted: what it did, answered and left."""
-
-    did: Watch
-    answer: FineTuned
-    left: dict[str, Any]
-    history: list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Callable[[str], Whole]:
-    done: dict[str, Whole] = {}
-
-    def made(mode: str) -> Whole:
-        if mode not in done:
-            directory = tmp_path_factory.mktemp(mode)
-            (directory / "mlflow.db").write_bytes(database.read_bytes())
-            with working_in(directory), plain():
-                until_tonight()
-                with watched() as did:
-                    answer = night(mode)
-                done[mode] = Whole(did, answer, left_behind("demand"), told())
-        return done[mode]
-
-    return made
-
-
-TASKS = [
-    *("find_interrupted", "find_version", "find_champion", "look_at_new_rows", "nothing_new", "store_data"),
-    *("check_stored", "measure_drift", "evaluate_champion", "MODE", "evaluate", "register", "choose_champion"),
-    *("evaluate_baselines", "report_fine_tuning"),
-]
-NO_ANSWER = {*TASKS[:5], "check_stored", "register"}
-
-
-@pytest.mark.parametrize("mode", NIGHTS)
-def test_a_night_is_these_tasks_and_promotes(whole: Callable[[str], Whole], mode: str) -> None:
-    did = whole(mode).did
+@pytest.mark.parametrize("mode", CONFIGS)
+def test_the_decision_is_the_same_though_the_table_has_grown_since(
+    tmp_path_factory: pytest.TempPathFactory, database: Path, workplace: Path, mode: str
+) -> None:
+    directory, config = tmp_path_factory.mktemp(mode), CONFIGS[mode]
+    (directory / "mlflow.db").write_bytes(database.read_bytes())
+    with working_in(directory), plain():
+        with_new_rows()
+        with watched() as did:
+            expected: FineTuned = fine_tune.fn(config)
+        left, rows = left_behind("demand"), shown_history()
     assert did.calls == [mode if name == "MODE" else name for name in TASKS]
     # the table is stored in a step of its own
     assert did.answers == ["keep_table", *(name for name in did.calls if name not in NO_ANSWER)]
-    assert (whole(mode).answer.outcome, whole(mode).answer.continued, whole(mode).answer.challenger) == (
-        "promoted",
-        2,
-        3,
-    )
+    assert (expected.outcome, expected.continued, expected.challenger) == ("promoted", 2, 3)
 
+    crashes, again = CRASHES[mode]
+    answers: list[FineTuned] = []
 
-@pytest.mark.parametrize(
-    ("mode", "at"),
-    [
-        ("resume", "log_inputs 0"),  # the table is there; what is told of it is not
-        ("resume", "after 1"),  # all is noted
-        ("resume", "after 3"),  # the champion is judged anew
-        ("resume", "step 25"),
-        ("resume", "before 12"),  # before the decision
-        ("resume", "set_registered_model_alias 1"),  # its record is there
-        ("resume", "after 6"),  # the alias is set
-        ("warm_start", "step 8"),
-        ("warm_start", "after 6"),
-    ],
-)
-def test_the_decision_is_the_same_though_the_table_has_grown_since(
-    whole: Callable[[str], Whole], workplace: Path, mode: str, at: str
-) -> None:
-    expected = whole(mode)
+    def resume() -> None:
+        write_load(400)
+        # as the command does: what was asked for comes from the run
+        answers.append(fine_tune.fn(FineTuneConfig(experiment="demand"), "newest"))
+
     with plain():
-        until_tonight()
-        with watched(at) as first, crashing(ended_process()):
-            night(mode)
-        grown(400)
-        with watched() as then:
-            # as the command does: what was asked for comes from the run
-            answer: FineTuned = fine_tune.fn(FineTuneConfig(experiment="demand"), "newest")
+        with_new_rows()
+    done = crash_at_each(crashes, lambda: fine_tune.fn(config), resume)
+    (answer,) = answers
     assert answer.comparison
-    assert expected.answer.comparison
-    assert answer.comparison.dataset == expected.answer.comparison.dataset
-    assert (answer.outcome, answer.message) == (expected.answer.outcome, expected.answer.message)
-    assert_same(left_behind("demand"), expected.left)
-    assert told() == expected.history
+    assert expected.comparison
+    assert answer.comparison.dataset == expected.comparison.dataset
+    assert (answer.outcome, answer.message) == (expected.outcome, expected.message)
+    assert_same(left_behind("demand"), left)
+    assert shown_history() == rows
     assert [reign.version for reign in reigns(tracking.versions("demand"))] == [2, 3]
     assert tracking.aliases("demand") == {"champion": 3, "hand_built": 3}
-    again = [first.answers[-1]] if at.startswith("after") else []
-    assert Counter(first.answers + then.answers) == Counter(expected.did.answers + again)
+    assert Counter(name for each in done for name in each.answers) == Counter([*did.answers, *again])
 
-
-def test_after_it_has_gone_on_there_is_nothing_to_do(whole: Callable[[str], Whole], workplace: Path) -> None:
-    with plain():
-        until_tonight()
-        with watched("after 4"), crashing(ended_process()):
-            night("resume")
-        with watched():
-            fine_tune.fn(FineTuneConfig(experiment="demand"), "newest")
-            state = fine_tune.fn(NIGHTS["resume"])
-    assert state.message == "Nothing to do: no new rows since version 3 was trained."
+    write_load(340)
+    with watched():
+        state = fine_tune.fn(config)
+    assert state.name == "NothingToDo"
+    assert "no new rows since version 3" in state.message

@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on from what it has left, wherever that lies and however much of it is whole."""
+"""A training that crashed is resumed from what it has left, wherever that lies and however much of it is intact."""
 
 import logging
 import shutil
@@ -7,26 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from helpers.cli_runner import plain
-from helpers.crash_simulation import (
-    Crash,
-    Whole,
-    assert_same,
-    crashing,
-    ended_process,
-    left_behind,
-    uninterrupted,
-    watched,
-)
+from helpers.crash_simulation import Crash, Whole, assert_same, crashing, left_behind, uninterrupted, watched
+from helpers.errors import names_all
+from helpers.hourly_load import write_load
 from mlflow import MlflowClient
 
 from flows import recipes
 from flows.compare import compare
 from tasks import lineage, unfinished
-from tasks.references import Comparison
 
 # four steps an epoch: 12, then to 20; a checkpoint in each epoch's middle, and at its end
 DEMAND = """\
@@ -40,29 +30,19 @@ contenders:
 """
 
 
-def compared() -> Comparison:
-    hours = np.arange(300)
-    load = 10 + 3 * np.sin(2 * np.pi * hours / 24) + 0.3 * np.random.default_rng(0).normal(size=300)
-    time = pd.date_range("2024-01-01", periods=300, freq="h")
-    pd.DataFrame({"time": time, "load": load.round(4)}).to_csv("demand.csv", index=False)
+def compare_demand() -> None:
+    write_load(300)
     Path("demand.yaml").write_text(DEMAND)
-    answer: Comparison = compare.fn(recipes.load("demand.yaml"))
-    return answer
+    compare.fn(recipes.load("demand.yaml"))
 
 
-def taken_up() -> Comparison:
-    answer: Comparison = compare.fn(resume="newest")
-    return answer
-
-
-@pytest.fixture(scope="module")
-def gone() -> dict[str, str]:
-    return ended_process()
+def resume() -> None:
+    compare.fn(resume="newest")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Whole:
-    return uninterrupted(compared, "demand", tmp_path_factory.mktemp("whole"), database)
+    return uninterrupted(compare_demand, "demand", tmp_path_factory.mktemp("whole"), database)
 
 
 def test_there_is_something_to_lose(whole: Whole) -> None:
@@ -74,7 +54,7 @@ def test_there_is_something_to_lose(whole: Whole) -> None:
     assert whole.left["unfinished"] == []
 
 
-# ---- in its middle: at step 7 the last two checkpoints are of steps 4 and 6, at 17 of 14 and 16
+# ---- in its middle: at step 7 the last two checkpoints are of steps 4 and 6
 def here() -> Path:
     """The one training's folder."""
     (found,) = unfinished.HERE.iterdir()
@@ -116,74 +96,49 @@ def leave_half_of_the_next() -> None:
     truncate(here() / "last.ckpt.partial")
 
 
-NOT_WHOLE = "not a checkpoint of lstm-flows (BadZipFile)"
+NO_CHECKPOINT = "not a checkpoint"
+# (the step of the crash, what becomes of its files, the step that it is resumed after, what the warnings say)
+CRASHES: list[tuple[int, Callable[[], None], int, list[tuple[str, ...]]]] = [
+    (7, lose_the_slots, 0, 2 * [("last.ckpt", NO_CHECKPOINT, "passed over")]),
+    (3, lambda: None, 2, []),
+    (5, leave_half_of_the_next, 4, []),
+    (7, lambda: truncate(here() / "last.ckpt"), 4, [("last.ckpt", NO_CHECKPOINT, "the one before is used")]),
+    (7, lose_the_last, 4, [("last.ckpt", "No such file", "the one before is used")]),
+    (9, lose_all, 8, []),
+    (11, lose_the_newer_slot, 8, [("last.ckpt", NO_CHECKPOINT, "passed over")]),
+    (10, lambda: None, 10, []),
+    (17, lose_the_slots, 12, 2 * [("last.ckpt", NO_CHECKPOINT, "passed over")]),
+    (13, lambda: None, 12, 2 * [("last.ckpt", NO_CHECKPOINT, "passed over")]),  # no other checkpoint yet
+    (15, lose_all, 14, [("last.ckpt", NO_CHECKPOINT, "passed over")]),  # the second slot is as it was
+    (17, lambda: None, 16, []),
+    (19, lose_all, 18, []),
+]
 
 
-DAMAGES: dict[str, tuple[Callable[[], None], int | None, list[str]]] = {
-    "all there": (lambda: None, 0, []),
-    "a partial file": (leave_half_of_the_next, 0, []),
-    "last truncated": (
-        lambda: truncate(here() / "last.ckpt"),
-        2,
-        [f"/last.ckpt: {NOT_WHOLE}; the one before is used"],
-    ),
-    "last missing": (
-        lose_the_last,
-        2,
-        ["/last.ckpt: can't be read: No such file or directory; the one before is used"],
-    ),
-    "elsewhere": (lose_all, 0, []),
-    "a slot truncated": (lose_the_newer_slot, 2, [f"/last.ckpt: {NOT_WHOLE}; it is passed over"]),
-    "both slots truncated": (lose_the_slots, None, 2 * [f"/last.ckpt: {NOT_WHOLE}; it is passed over"]),
-}
-INITIAL, FINE_TUNED = (7, 12), (17, 20)
-
-
-@pytest.mark.parametrize(
-    ("name", "crash", "ends"),
-    [
-        *((name, *INITIAL) for name in DAMAGES),
-        *((name, *FINE_TUNED) for name in ("elsewhere", "both slots truncated")),
-    ],
-)
-def test_in_its_middle(
-    whole: Whole,
-    gone: dict[str, str],
-    workplace: Path,
-    caplog: pytest.LogCaptureFixture,
-    name: str,
-    crash: int,
-    ends: int,
-) -> None:
-    damage, lost, told = DAMAGES[name]
+def test_in_its_middle(whole: Whole, workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Again and again: each process resumes what the one before has left, and crashes itself."""
+    resumed_after, warnings = 0, []
     with plain():
-        with watched(f"step {crash}") as first, crashing(gone):
-            compared()
-        damage()
-        with watched() as then, caplog.at_level(logging.WARNING, "lstm_flows"):
-            taken_up()
-    begins = crash - 1 - lost if lost is not None else {12: 0, 20: 12}[ends]
-    assert first.fits[-1][-1] == crash
-    assert then.fits[0] == list(range(begins + 1, ends + 1))
-    assert len(caplog.messages) == len(told)
-    assert [message.endswith(end) for message, end in zip(caplog.messages, told, strict=True)] == [True] * len(told)
+        for number, (crash, damage, *then) in enumerate(CRASHES):
+            with watched(f"step {crash}") as did, crashing():
+                (resume if number else compare_demand)()
+            assert did.fits[0][0] == resumed_after + 1, f"{number}: {did.fits}"
+            assert did.fits[-1][-1] == crash
+            check_warnings(caplog, warnings)
+            damage()
+            resumed_after, warnings = then
+        with watched() as did:
+            resume()
+    assert did.fits == [list(range(resumed_after + 1, 21))]
     assert_same(left_behind("demand"), whole.left)
 
 
-def test_again_and_again(whole: Whole, gone: dict[str, str], workplace: Path) -> None:
-    """At each step but the first, one after another, by turns with the folder and without: no step is lost twice."""
-    with plain():
-        with watched("step 3"), crashing(gone):
-            compared()
-        for step in (5, 7, 9, 10, 11, 13, 15, 17, 19):
-            if step % 4 == 1:
-                lose_all()
-            with watched(f"step {step}") as then, crashing(gone):
-                taken_up()
-            assert len(then.fits[-1]) <= 3
-        with watched():
-            taken_up()
-    assert_same(left_behind("demand"), whole.left)
+def check_warnings(caplog: pytest.LogCaptureFixture, expected: list[tuple[str, ...]]) -> None:
+    messages = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(messages) == len(expected), messages
+    for message, parts in zip(messages, expected, strict=True):
+        assert names_all(message, *parts)
+    caplog.clear()
 
 
 # ---- at its end, before the answer is there
@@ -202,41 +157,35 @@ def removes(*first: str) -> Any:
     return SimpleNamespace(copy=shutil.copy, rmtree=rmtree)
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "instead", "elsewhere"),
-    [
-        (lineage, "record", crash, False),
-        (lineage, "record", crash, True),
-        (unfinished, "clear", crash, True),
-        (unfinished, "shutil", removes("best.ckpt"), False),
-        (unfinished, "shutil", removes("last.ckpt", "last.ckpt.previous", "progress.json"), False),
-    ],
-    ids=["not recorded", "not recorded, elsewhere", "snapshots there, elsewhere", "best gone", "last gone"],
-)
-def test_what_has_ended_is_not_trained_again(
-    whole: Whole,
-    gone: dict[str, str],
-    workplace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    owner: Any,
-    name: str,
-    instead: Any,
-    elsewhere: bool,
-) -> None:
+# in turn, all of the first training; and whether the working directory is lost as well
+CRASHES_AT_THE_END: list[tuple[Any, str, Any, bool]] = [
+    (lineage, "record", crash, False),
+    (lineage, "record", crash, True),
+    (unfinished, "clear", crash, True),
+    (unfinished, "shutil", removes("best.ckpt"), False),
+    (unfinished, "shutil", removes("last.ckpt", "last.ckpt.previous", "progress.json"), False),
+]
+
+
+def test_what_has_ended_is_not_trained_again(whole: Whole, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = []
     with plain():
-        with monkeypatch.context() as patch, watched(), crashing(gone):
-            patch.setattr(owner, name, instead)
-            compared()
-        if elsewhere:
-            lose_all()
-        with watched() as then:
-            taken_up()
-    assert then.fits == whole.did.fits[1:]
+        for number, (owner, name, instead, elsewhere) in enumerate(CRASHES_AT_THE_END):
+            with monkeypatch.context() as patch, watched() as did, crashing():
+                patch.setattr(owner, name, instead)
+                (resume if number else compare_demand)()
+            fits.append(did.fits)
+            if elsewhere:
+                lose_all()
+        with watched() as did:
+            resume()
+    assert fits == [whole.did.fits[:1], [], [], [], []]
+    assert did.fits == whole.did.fits[1:]
     assert_same(left_behind("demand"), whole.left)
 
 
 def test_the_last_weights_do_not_pass_for_the_best_where_only_one_of_the_two_was_sent(
-    whole: Whole, gone: dict[str, str], workplace: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Whole, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_artifact, sent = MlflowClient.log_artifact, []
 
@@ -248,10 +197,10 @@ def test_the_last_weights_do_not_pass_for_the_best_where_only_one_of_the_two_was
         log_artifact(self, run_id, path, folder)
 
     with plain():
-        with monkeypatch.context() as patch, watched(), crashing(gone):
+        with monkeypatch.context() as patch, watched(), crashing():
             patch.setattr(MlflowClient, "log_artifact", logged)
-            compared()
+            compare_demand()
         lose_all()
         with watched():
-            taken_up()
+            resume()
     assert_same(left_behind("demand"), whole.left)
