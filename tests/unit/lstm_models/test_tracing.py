@@ -1,6 +1,5 @@
 """An LSTM opened: that the gates and states of `trace` are those of the call, and obey the equations."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -95,13 +94,6 @@ def test_each_layer_and_direction_obeys_the_equations(options: dict[str, Any]) -
         below = torch.cat(of_layer, dim=-1)
 
 
-@pytest.mark.parametrize("options", SETTINGS, ids=str)
-def test_the_last_layer_is_what_a_call_returns(options: dict[str, Any]) -> None:
-    module = make(**options)
-    x, hx = drawn(module)
-    torch.testing.assert_close(output(trace(module, x, hx), module), module(x, hx)[0], **CLOSE)
-
-
 @pytest.mark.parametrize("name", [name for name in CELLS if name != "lstm"])
 def test_the_last_layer_is_what_a_call_returns_for_any_cell(name: str) -> None:
     """To the bit: both are the plain loop."""
@@ -129,13 +121,11 @@ def test_a_gate_that_is_not_there_is_open_and_the_others_are_between(name: str) 
 
 
 # ---- nn.LSTM
-@pytest.mark.parametrize("with_state", [True, False])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "with_state"),
     [
-        {},
-        {"bidirectional": True, "batch_first": True},
-        {"num_layers": 2, "bidirectional": True, "proj_size": 2, "bias": False},
+        ({"bidirectional": True, "batch_first": True}, False),
+        ({"num_layers": 2, "bidirectional": True, "proj_size": 2, "bias": False}, True),
     ],
     ids=str,
 )
@@ -254,9 +244,16 @@ def test_a_padded_batch_is_each_sequence_alone_and_then_nan(options: dict[str, A
             assert of_sequence[:, length:].isnan().all()
 
 
-@pytest.mark.parametrize("with_state", [True, False])
-@pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("lengths", [[2, 5, 1, 6], [6, 5, 5, 1], [3, 3, 3, 3], [2, 1, 4, 3]], ids=str)
+@pytest.mark.parametrize(
+    ("lengths", "batch_first", "with_state"),
+    [
+        ([2, 5, 1, 6], False, True),
+        ([6, 5, 5, 1], True, True),
+        ([3, 3, 3, 3], True, False),
+        ([2, 1, 4, 3], False, False),
+    ],
+    ids=str,
+)
 def test_a_packed_batch_is_the_padded_one_with_its_lengths(
     lengths: list[int], batch_first: bool, with_state: bool
 ) -> None:
@@ -265,13 +262,9 @@ def test_a_packed_batch_is_the_padded_one_with_its_lengths(
     x, state = drawn(module, max(lengths))
     x, hx = x.transpose(0, 1) if batch_first else x, state if with_state else None
     expected = trace(module, x, hx, torch.tensor(lengths))
-    descending = lengths == sorted(lengths, reverse=True)
-    for enforce_sorted in {False, descending}:
+    for enforce_sorted in {False, lengths == sorted(lengths, reverse=True)}:
         packed = pack_padded_sequence(x, torch.tensor(lengths), batch_first, enforce_sorted=enforce_sorted)
-        traced = trace(module, packed, hx)
-        assert_same(traced, expected)
-        out, _ = pad_packed_sequence(module(packed, hx)[0], batch_first)
-        torch.testing.assert_close(output(traced, module).nan_to_num(0), out, **CLOSE)
+        assert_same(trace(module, packed, hx), expected)
 
 
 # ---- gradients
@@ -293,13 +286,15 @@ def test_gradients_go_through_it_as_through_a_call(options: dict[str, Any], leng
         torch.testing.assert_close(value, other, rtol=1e-12, atol=1e-12)  # sums over all steps
 
 
-def test_each_part_has_a_gradient() -> None:
+def test_each_part_has_a_gradient_and_none_is_kept_without_gradients() -> None:
     module = make()
     x, hx = drawn(module)
     for part in trace(module, x.requires_grad_(), hx):
         (gradient,) = torch.autograd.grad(part.sum(), x, retain_graph=True)
         assert gradient.isfinite().all()
         assert gradient.any()
+    with torch.no_grad():
+        assert not any(part.requires_grad for part in trace(module, x, hx))
 
 
 def test_gradients_reach_the_input_of_an_nn_lstm() -> None:
@@ -309,18 +304,11 @@ def test_gradients_reach_the_input_of_an_nn_lstm() -> None:
     torch.testing.assert_close(found, of_the_output(builtin(x)[0], [x]), **CLOSE)
 
 
-def test_without_gradients_nothing_is_kept() -> None:
-    module = make()
-    with torch.no_grad():
-        assert not any(part.requires_grad for part in trace(module, *drawn(module)))
-
-
-def test_nothing_given_is_changed() -> None:
-    module = make(num_layers=2, bidirectional=True)
+def test_the_arguments_are_not_changed() -> None:
+    module = make(num_layers=2, bidirectional=True).eval()
     x, hx = drawn(module)
     given = [x, *hx, LENGTHS, *module.parameters()]
     before = [value.detach().clone() for value in given]
-    module.eval()
     trace(module, x, hx, LENGTHS)
     assert all(torch.equal(value, other) for value, other in zip(given, before, strict=True))
     assert not module.training
@@ -357,45 +345,34 @@ def test_in_training_it_draws_as_a_call_does(options: dict[str, Any], form: str)
 
 
 # ---- refused as by a call
-def pack(features: int = D, dtype: torch.dtype = torch.float64, sorted: bool = True) -> PackedSequence:
+def pack(features: int = D, sorted: bool = True) -> PackedSequence:
     lengths = torch.tensor([3, 2] if sorted else [2, 3])
-    return pack_padded_sequence(torch.zeros(3, 2, features, dtype=dtype), lengths, enforce_sorted=sorted)
+    return pack_padded_sequence(torch.zeros(3, 2, features, dtype=torch.float64), lengths, enforce_sorted=sorted)
 
 
 def zeros(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64)
 
 
+# one of each kind; the rest is for the tests of a call, which validates for both
 REFUSED: dict[str, tuple[Any, ...]] = {
-    "dimensions": (zeros(D),),
     "features": (zeros(T, B, D + 1),),
-    "no step": (zeros(0, B, D),),
-    "type": (zeros(T, B, D).float(),),
     "no tensor": ([[1.0]],),
     "no pair": (zeros(T, B, D), zeros(1, B, H)),
-    "half a pair": (zeros(T, B, D), (zeros(1, B, H),)),
-    "state's shape": (zeros(T, B, D), (zeros(1, B + 1, H), zeros(1, B, H))),
     "state of one sequence": (zeros(T, D), (zeros(1, 1, H), zeros(1, 1, H))),
     "lengths": (zeros(T, B, D), None, torch.tensor([1, 2, 3, T + 1])),
-    "lengths in a list": (zeros(T, B, D), None, [1, 2, 3, 4]),
     "lengths of one sequence": (zeros(T, D), None, torch.tensor([T])),
     "packed, with lengths": (pack(), None, torch.tensor([3, 2])),
     "packed, features": (pack(D + 1),),
-    "packed, type": (pack(dtype=torch.float32),),
     "packed, dimensions": (PackedSequence(zeros(3, 2, D), torch.tensor([2, 1])),),
-    "packed, half a pair": (pack(), (zeros(1, 2, H),)),
-    "packed, state's shape": (pack(), (zeros(1, 3, H), zeros(1, 2, H))),
-    "packed, state's dimensions": (pack(), (zeros(2, H), zeros(1, 2, H))),
     "packed unsorted, no tensors": (pack(sorted=False), (None, None)),
 }
 
 
 @pytest.mark.parametrize("given", REFUSED.values(), ids=list(REFUSED))
-def test_what_a_call_refuses_it_refuses_in_the_same_words(given: tuple[Any, ...]) -> None:
-    module = make()
-    errors = []
-    calls: tuple[Callable[..., Any], ...] = (module, lambda *given: trace(module, *given))
-    for call in calls:
+def test_what_a_call_refuses_trace_refuses_with_the_same_error(given: tuple[Any, ...]) -> None:
+    module, errors = make(), []
+    for call in (module, lambda *given: trace(module, *given)):
         with pytest.raises((ValueError, RuntimeError, AttributeError, TypeError, IndexError)) as caught:
             call(*given)
         errors.append((type(caught.value), str(caught.value)))
@@ -450,7 +427,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-@settings(deadline=None, max_examples=120, derandomize=True)
+@settings(max_examples=60)  # of fifteen options, many of which matter only together
 @given(cases())
 @example(Case(T=1, B=1, H=1))
 @example(Case(B=0, bidirectional=True, layers=2))

@@ -1,0 +1,57 @@
+"""Networks of every kind to export, and what a program has to predict of padded sequences."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lstm_models.config import RNN, AnyModel, BuiltIn, HandBuilt, Output
+from lstm_models.network import Network, Scaling, build_network
+
+D = 3
+SIZES: dict[str, Any] = {"hidden_size": 4, "num_layers": 2, "head": "linear"}
+MODELS: dict[str, AnyModel] = {
+    "hand_built": HandBuilt(kind="hand_built", **SIZES),
+    "built_in": BuiltIn(kind="built_in", **SIZES),
+    "rnn": RNN(kind="rnn", **SIZES),
+}
+FORECAST: dict[str, Any] = {"kind": "forecast", "targets": ["c", "a"], "steps": 2, "places": [2, 0]}
+OUTPUTS = {
+    "number": Output(),
+    "number with center and spread": Output(center=-3.0, spread=2.5),
+    "forecast": Output(**FORECAST),
+    "residual forecast": Output(**FORECAST, residual=True),
+    "classes": Output(kind="classes", targets=["y"], classes=["low", "mid", "top"]),
+}
+# float32, sums in another order; what is predicted is of order 1 to 10
+CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6, "equal_nan": True}
+
+
+def built(name: str, kind: str) -> Network:
+    torch.manual_seed(1)
+    scaling = Scaling(torch.tensor([1.0, -3.0, 0.5]), torch.tensor([2.0, 5.0, 0.25]))
+    return build_network(MODELS[name], D, OUTPUTS[kind], scaling).eval()
+
+
+def as_served(network: Network, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    predictions = network(x_BTD, lengths_B)
+    return predictions.softmax(-1) if network.output.kind == "classes" else predictions
+
+
+def check_padding(program: Callable[[Tensor], Tensor], network: Network) -> None:
+    """Assert that NaN at the end is padding, and that what is nothing else has NaN as its prediction."""
+    x_BTD, lengths = 3 * torch.randn(5, 6, D), [4, 6, 1, 0, 5]
+    padded_BTD = x_BTD.clone()
+    for b, length in enumerate(lengths):
+        padded_BTD[b, length:] = torch.nan
+    predictions = program(padded_BTD)
+    for b, length in enumerate(lengths):
+        if length == 0:
+            assert predictions[b].isnan().all()
+        else:
+            alone = as_served(network, x_BTD[b : b + 1, :length])
+            torch.testing.assert_close(predictions[b : b + 1], alone, **CLOSE)
+    real = [b for b, length in enumerate(lengths) if length]
+    with_lengths = as_served(network, x_BTD[real], torch.tensor(lengths)[real])
+    torch.testing.assert_close(predictions[real], with_lengths, **CLOSE)
