@@ -9,14 +9,12 @@ import copy
 import math
 import pickle
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.func import functional_call, stack_module_state, vmap
@@ -177,11 +175,11 @@ def drawn(module: LSTM, T: int = T, B: int = B) -> tuple[Tensor, tuple[Tensor, T
     return torch.randn(T, B, module.input_size, dtype=torch.float64), (hidden, cell)
 
 
-def make(name: str, seed: int = 0, **options: Any) -> LSTM:
+def make(name: str, seed: int = 0, sizes: tuple[int, int] = (D, H), **options: Any) -> LSTM:
     """A module with this cell; the cell's own options among the others."""
     torch.manual_seed(seed)
     of_cell = {key: options.pop(key) for key in ("forget_bias", "recurrent_dropout", "zoneout") if key in options}
-    return randomised(LSTM(D, H, cell=CELLS[name](**of_cell), dtype=torch.float64, **options))
+    return randomised(LSTM(*sizes, cell=CELLS[name](**of_cell), dtype=torch.float64, **options))
 
 
 def tensors(results: tuple[Tensor, LSTMState]) -> list[Tensor]:
@@ -204,79 +202,28 @@ def test_every_cell_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("sizes", "options"),
     [
-        {},
-        {"biases": "one", "proj_size": 2, "zoneout": 0.3},
-        {"bias": False, "num_layers": 3},
-        {"num_layers": 2, "bidirectional": True, "proj_size": 3, "zoneout": 0.3},
+        ((T, B, D, H), {}),
+        ((T, B, D, H), {"biases": "one", "proj_size": 2, "zoneout": 0.3}),
+        ((T, B, D, H), {"bias": False, "num_layers": 3}),
+        ((T, B, D, H), {"num_layers": 2, "bidirectional": True, "proj_size": 3, "zoneout": 0.3}),
+        ((1, 1, 1, 1), {"bidirectional": True}),  # of one number the deviation is 0
+        ((40, 2, 3, 5), {"zoneout": 0.4}),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_computes_its_papers_equations(name: str, options: dict[str, Any]) -> None:
+def test_a_cell_computes_its_papers_equations(
+    name: str, sizes: tuple[int, int, int, int], options: dict[str, Any]
+) -> None:
     """Zoneout mixes before and after in evaluation."""
-    module = make(name, **options).eval()
-    x, hx = drawn(module)
+    module = make(name, sizes=sizes[2:], **options).eval()
+    x, hx = drawn(module, *sizes[:2])
     expected = reference(name, module, x, hx, zoneout := options.get("zoneout", 0.0))
     assert_close(module(x, hx), expected)
     if zoneout:
         assert np.abs(expected[0] - reference(name, module, x, hx)[0]).max() > 1e-2  # and that is something else
-
-
-class Case(NamedTuple):
-    """What is computed both ways."""
-
-    name: str
-    T: int = 1
-    B: int = 1
-    D: int = 1
-    H: int = 1
-    P: int = 0
-    layers: int = 1
-    bidirectional: bool = False
-    biases: str | None = "two"
-    zoneout: float = 0.0
-    seed: int = 0
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    hidden = draw(st.integers(1, 5))
-    return Case(
-        name=draw(st.sampled_from(sorted(CELLS))),
-        T=draw(st.integers(1, 6)),
-        B=draw(st.integers(1, 3)),
-        D=draw(st.integers(1, 4)),
-        H=hidden,
-        P=draw(st.integers(0, hidden - 1)),
-        layers=draw(st.integers(1, 3)),
-        bidirectional=draw(st.booleans()),
-        biases=draw(st.sampled_from(["one", "two", None])),
-        zoneout=draw(st.sampled_from([0.0, 0.4])),
-        seed=draw(st.integers(0, 2**31)),
-    )
-
-
-@given(cases())
-@example(Case("layer_norm"))  # one number's deviation is 0
-@example(Case("full_gate_recurrence", T=6, H=5))
-@example(Case("peephole", T=40, H=3, zoneout=0.4))
-def test_any_size_of_any_cell_computes_its_papers_equations(case: Case) -> None:
-    torch.manual_seed(case.seed)
-    bias = {"bias": False} if case.biases is None else {"biases": case.biases}
-    module = LSTM(
-        case.D,
-        case.H,
-        case.layers,
-        bidirectional=case.bidirectional,
-        proj_size=case.P,
-        dtype=torch.float64,
-        cell=CELLS[case.name](zoneout=case.zoneout),
-        **bias,
-    ).eval()
-    x, hx = drawn(randomised(module), case.T, case.B)
-    assert_close(module(x, hx), reference(case.name, module, x, hx, case.zoneout))
 
 
 # ---- gates shut and open: exact, for sigmoid(40) is 1 and sigmoid(-800) is 0 in float64
@@ -338,45 +285,35 @@ def test_the_derivatives_are_those_of_finite_differences(name: str) -> None:
 # ---- parameters
 def more_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """What a cell has beside the usual weights, in the state dict's order."""
+    norms = {"ih": 4 * H, "hh": 4 * H, "c": H}
     return {
         "peephole": dict.fromkeys(("weight_ci", "weight_cf", "weight_co"), (H,)),
         "full_gate_recurrence": {"weight_gates": (3 * H, 3 * H)},
-        "layer_norm": {
-            "weight_norm_ih": (4 * H,),
-            "bias_norm_ih": (4 * H,),
-            "weight_norm_hh": (4 * H,),
-            "bias_norm_hh": (4 * H,),
-            "weight_norm_c": (H,),
-            "bias_norm_c": (H,),
-        },
+        "layer_norm": {f"{kind}_norm_{norm}": (size,) for norm, size in norms.items() for kind in ("weight", "bias")},
     }.get(name, {})
+
+
+SUFFIXES = {"l0": D, "l0_reverse": D, "l1": 2 * 3, "l1_reverse": 2 * 3}  # and the size of what is read
 
 
 @pytest.mark.parametrize("biases", ["one", "two"])
 @pytest.mark.parametrize("name", CELLS)
-def test_the_state_dict_has_the_rows_of_the_gates_that_there_are(name: str, biases: Any) -> None:
-    module = LSTM(D, H, num_layers=2, bidirectional=True, proj_size=3, biases=biases, cell=CELLS[name]())
-    gates = len(GATES_OF[name]) * H
-    expected: dict[str, tuple[int, ...]] = {}
-    for layer, size in enumerate((D, 2 * 3)):
-        for direction in ("", "_reverse"):
-            shapes = {"weight_ih": (gates, size), "weight_hh": (gates, 3), "bias_ih": (gates,)}
-            shapes |= {"bias_hh": (gates,)} if biases == "two" else {}
-            shapes |= {"weight_hr": (3, H)} | more_shapes(name)
-            expected |= {f"{kind}_l{layer}{direction}": shape for kind, shape in shapes.items()}
-    assert [(key, tuple(value.shape)) for key, value in module.state_dict().items()] == list(expected.items())
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_the_default_init_draws_uniformly_in_the_state_dicts_order(name: str) -> None:
+def test_the_default_init_draws_uniformly_what_the_cell_has_in_the_state_dicts_order(name: str, biases: Any) -> None:
+    module = {"num_layers": 2, "bidirectional": True, "proj_size": 3, "biases": biases, "cell": CELLS[name]()}
     torch.manual_seed(3)
-    weights = LSTM(D, H, 2, proj_size=2, cell=CELLS[name]()).state_dict()
+    weights = LSTM(D, H, **module).state_dict()
     torch.manual_seed(3)
-    for key, value in weights.items():
-        expected = torch.empty_like(value).uniform_(-1 / math.sqrt(H), 1 / math.sqrt(H))
-        if "_norm_" in key:  # drawn and not used: gains of 1, shifts of 0
-            expected = torch.full_like(value, float(key.startswith("weight")))
-        assert torch.equal(value, expected), key
+    gates, expected = len(GATES_OF[name]) * H, {}
+    for suffix, size in SUFFIXES.items():
+        shapes = {"weight_ih": (gates, size), "weight_hh": (gates, 3), "bias_ih": (gates,), "bias_hh": (gates,)}
+        for kind, shape in (shapes | {"weight_hr": (3, H)} | more_shapes(name)).items():
+            if kind != "bias_hh" or biases == "two":
+                drawn = torch.empty(shape).uniform_(-1 / math.sqrt(H), 1 / math.sqrt(H))
+                # what is drawn for a norm is not used: gains of 1, shifts of 0
+                norm = torch.full(shape, float(kind.startswith("weight")))
+                expected[f"{kind}_{suffix}"] = norm if "_norm_" in kind else drawn
+    assert list(weights) == list(expected)
+    assert_same(list(weights.values()), list(expected.values()))
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -384,22 +321,18 @@ def test_the_normal_init_draws_gate_by_gate_and_what_else_there_is_last(name: st
     torch.manual_seed(5)
     weights = LSTM(D, H, 2, bidirectional=True, proj_size=3, init="normal", cell=CELLS[name]()).state_dict()
     torch.manual_seed(5)
-    for suffix, size in {"l0": D, "l0_reverse": D, "l1": 2 * 3, "l1_reverse": 2 * 3}.items():
-        for gate in "figo":
-            if gate in GATES_OF[name]:
-                first = H * GATES_OF[name].index(gate)
-                assert torch.equal(weights[f"weight_hh_{suffix}"][first : first + H], torch.randn(H, 3))
-                assert torch.equal(weights[f"weight_ih_{suffix}"][first : first + H], torch.randn(H, size))
+    for suffix, size in SUFFIXES.items():
+        for gate in filter(GATES_OF[name].__contains__, "figo"):
+            first = H * GATES_OF[name].index(gate)
+            assert torch.equal(weights[f"weight_hh_{suffix}"][first : first + H], torch.randn(H, 3))
+            assert torch.equal(weights[f"weight_ih_{suffix}"][first : first + H], torch.randn(H, size))
         assert torch.equal(weights[f"weight_hr_{suffix}"], torch.randn(3, H))
         for kind, shape in more_shapes(name).items():
-            found = weights[f"{kind}_{suffix}"]
             if kind.startswith("weight"):
                 value = torch.randn(shape)
-                assert torch.equal(found, torch.ones(shape) if name == "layer_norm" else value), kind
-            else:
-                assert not found.any(), kind
-        assert not weights[f"bias_ih_{suffix}"].any()
-        assert not weights[f"bias_hh_{suffix}"].any()
+                assert torch.equal(weights[f"{kind}_{suffix}"], torch.ones(shape) if name == "layer_norm" else value)
+        biases = [value for key, value in weights.items() if key.startswith("bias") and key.endswith(suffix)]
+        assert not any(value.any() for value in biases)
 
 
 @pytest.mark.parametrize("value", [1.0, 0.0])
@@ -424,8 +357,7 @@ def test_the_forget_bias_is_set_anew_at_every_reset() -> None:
     module = make("lstm", forget_bias=1.0)
     assert not (module.bias_ih_l0[H : 2 * H] == 1).any()  # what trained it has moved it
     module.reset_parameters()
-    assert module.bias_ih_l0[H : 2 * H].tolist() == [1] * H
-    assert module.bias_hh_l0[H : 2 * H].tolist() == [0] * H
+    assert [bias[H : 2 * H].tolist() for bias in (module.bias_ih_l0, module.bias_hh_l0)] == [[1] * H, [0] * H]
 
 
 def test_nn_lstm_can_have_what_a_forget_bias_started_from() -> None:

@@ -1,4 +1,4 @@
-"""The hand-built LSTM against nn.LSTM as a module: parameters, state dicts, hooks, copies, conversion."""
+"""The hand-built LSTM against nn.LSTM as a module: parameters, state dicts, copies, conversion."""
 
 import copy
 import io
@@ -123,34 +123,7 @@ def test_a_copy_is_the_same_module_with_parameters_of_its_own(copied: Callable[[
     assert not other(X)[0].any()
 
 
-# ---- hooks and parametrizations
-def test_state_dict_hooks_are_called_as_nn_lstms() -> None:
-    of_both = []
-    for module in pair(**SOME):
-        calls: list[Any] = []
-
-        def rename(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-            calls.append(("after", prefix, list(state)))  # noqa: B023
-            state["renamed"] = state.pop("weight_hh_l1")
-
-        def back(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-            calls.append(("before loading", prefix, list(state), *rest[1:]))  # noqa: B023
-            state["weight_hh_l1"] = state.pop("renamed")
-
-        module.register_state_dict_pre_hook(lambda *given: calls.append(("before", *given[1:])))  # noqa: B023
-        module.register_state_dict_post_hook(rename)
-        module.register_load_state_dict_pre_hook(back)
-        module.register_load_state_dict_post_hook(lambda _, keys: calls.append(("loaded", str(keys))))  # noqa: B023
-        before = module.weight_hh_l1.detach().clone()
-        state = copy.deepcopy(module.state_dict())
-        module.weight_hh_l1.data.zero_()
-        module.load_state_dict(state, strict=True)
-        assert torch.equal(module.weight_hh_l1, before)
-        of_both.append(calls)
-    assert [call[0] for call in of_both[0]] == ["before", "after", "before loading", "loaded"]
-    assert of_both[0] == of_both[1]
-
-
+# ---- parametrizations
 class Doubled(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return 2 * weight
