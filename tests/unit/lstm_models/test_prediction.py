@@ -1,6 +1,7 @@
-"""What was told, as a table: of a dataset's test part, and of new rows."""
+"""Predictions as a table: of a dataset's test part, and of new rows."""
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from helpers.errors import names_all
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ from lstm_models.data.tables import TableError
 from lstm_models.evaluation import evaluate, judge
 from lstm_models.export import Exportable
 from lstm_models.network import build_network
-from lstm_models.prediction import NewExamples, as_table, read_new
+from lstm_models.prediction import as_table, read_new
 
 
 def table_config(**values: Any) -> TableData:
@@ -62,28 +64,30 @@ def predicted(path: Path, config: AnyData, columns: tuple[str, ...], output: Out
     return found, program.seen_BTD
 
 
-def refused(path: Path, text: str) -> "pytest.RaisesExc[TableError]":
-    return pytest.raises(TableError, match=f"^{re.escape(f'{path}: {text}')}$")
+@contextmanager
+def refused(path: Path, *parts: object) -> Iterator[None]:
+    """The block raises a TableError that begins with the path and names all parts."""
+    with pytest.raises(TableError) as caught:
+        yield
+    assert str(caught.value).startswith(f"{path}: ")
+    assert names_all(caught.value, *parts)
 
 
 # ---- forecasts of new rows
 DAYS = pd.date_range("2024-02-20", periods=8)
 
 
-def test_a_forecast_goes_on_from_the_end_of_the_rows(tmp_path: Path) -> None:
+def test_a_forecast_starts_at_the_end_of_the_rows(tmp_path: Path) -> None:
     path = written(tmp_path, pd.DataFrame({"t": DAYS, "y": np.arange(8.0)}))
     config, output = table_config(time="t", context_length=3, horizon=2), forecast(2, "y")
     found, seen_BTD = predicted(path, config, ("y",), output)
     assert seen_BTD.tolist() == [[[5], [6], [7]]]
     assert found.to_dict("list") == {"t": [pd.Timestamp("2024-02-28"), pd.Timestamp("2024-02-29")], "y": [8.0, 9.0]}
-    assert read_new(path, config, ("y",), output).names == ["the end"]
 
-
-def test_without_times_the_steps_are_counted(tmp_path: Path) -> None:
-    path = written(tmp_path, pd.DataFrame({"t": DAYS, "y": np.arange(8.0)}))
-    new = read_new(path, table_config(context_length=8), ("y",), forecast(3, "y"))
+    config, output = table_config(context_length=8), forecast(3, "y")  # without times the steps are counted
+    new = read_new(path, config, ("y",), output)
     assert (new.names, new.times, list(new.keys.columns)) == (["the end"], (), [])
-    found, seen_BTD = predicted(path, table_config(context_length=8), ("y",), forecast(3, "y"))
+    found, seen_BTD = predicted(path, config, ("y",), output)
     assert seen_BTD.shape == (1, 8, 1)
     assert found.to_dict("list") == {"steps_ahead": [1, 2, 3], "y": [8.0, 9.0, 10.0]}
 
@@ -128,7 +132,7 @@ def test_the_columns_come_in_the_models_order_whatever_the_files(tmp_path: Path,
     assert found.to_dict("list") == {"steps_ahead": [1, 2], "a": [4.0, 5.0], "c": [301.0, 302.0]}
 
 
-@pytest.mark.parametrize("context", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize("context", [1, 5, 20])
 def test_the_times_go_on_as_all_of_the_series_tells_and_not_only_what_is_seen(tmp_path: Path, context: int) -> None:
     """Monday to Friday look like every day; one day, or two, like anything."""
     weekdays = pd.bdate_range("2024-01-01", periods=20)
@@ -172,11 +176,9 @@ def test_of_a_series_with_gaps_the_last_piece_is_seen(tmp_path: Path) -> None:
     found, seen_BTD = predicted(path, config, ("y",), forecast(2, "y"))
     assert seen_BTD.tolist() == [[[90], [100], [110]]]
     assert found.to_dict("list") == {"t": [12, 13], "y": [111.0, 112.0]}
-    with refused(path, "3 rows without a gap at the end; a forecast sees 4"):
+    with refused(path, "3 rows", "sees 4"):
         predicted(path, table_config(time="t", gaps="split", context_length=4), ("y",), forecast(2, "y"))
-
-
-def test_after_a_gap_one_row_is_enough_where_one_is_seen(tmp_path: Path) -> None:
+    # one row after a gap is enough where one is seen
     path = written(tmp_path, pd.DataFrame({"t": [1, 2, 3, 9], "y": np.arange(4.0)}))
     config = table_config(time="t", gaps="split", context_length=1)
     found, seen_BTD = predicted(path, config, ("y",), forecast(2, "y"))
@@ -187,40 +189,35 @@ def test_after_a_gap_one_row_is_enough_where_one_is_seen(tmp_path: Path) -> None
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     table = pd.DataFrame({"g": ["a"] * 5 + ["b"] * 4, "y": np.arange(9.0)})
     path = written(tmp_path, table)
-    with refused(path, "9 rows without a gap at the end; a forecast sees 10"):
+    with refused(path, "9 rows", "sees 10"):
         predicted(path, table_config(context_length=10), ("y",), forecast(2, "y"))
-    with refused(path, "group b: 4 rows without a gap at the end; a forecast sees 5"):
+    with refused(path, "group b: 4 rows", "sees 5"):
         predicted(path, table_config(context_length=5, group="g"), ("y",), forecast(2, "y"))
     assert len(predicted(path, table_config(context_length=4, group="g"), ("y",), forecast(2, "y"))[0]) == 4
 
 
 def test_one_row_does_not_tell_when_the_next_one_is(tmp_path: Path) -> None:
     table = pd.DataFrame({"g": ["a", "a", "b"], "t": [1, 2, 1], "y": np.arange(3.0)})
-    text = "the times after 1 can't be told; it takes at least 2 to tell the step"
     path = written(tmp_path, table)
-    with refused(path, f"group b: {text}"):
+    with refused(path, "group b: ", "the times after 1 ", "at least 2"):
         predicted(path, table_config(context_length=1, group="g", time="t"), ("y",), forecast(2, "y"))
     path = written(tmp_path, table.head(1))
-    with refused(path, text):
+    with refused(path, "the times after 1 ", "at least 2"):
         predicted(path, table_config(context_length=1, time="t"), ("y",), forecast(2, "y"))
 
 
 def test_rows_are_handled_as_the_settings_say(tmp_path: Path) -> None:
     path = written(tmp_path, pd.DataFrame({"t": [1, 2, 3, 5], "y": [1.0, None, 3.0, 5.0]}))
     config = table_config(time="t", context_length=2)
-    with refused(path, "column y, row 2: the value is missing; set missing to drop, forward_fill or interpolate"):
+    with refused(path, "column y, row 2", "missing", "drop, forward_fill or interpolate"):
         predicted(path, config, ("y",), forecast(1, "y"))
     filled = config.model_copy(update={"missing": "interpolate"})
-    with refused(path, "column t, row 4: a gap in time, from 3 to 5; set gaps to split or allow"):
+    with refused(path, "column t, row 4", "from 3 to 5", "gaps", "split or allow"):
         predicted(path, filled, ("y",), forecast(1, "y"))
     allowed = filled.model_copy(update={"gaps": "allow", "context_length": 4})
     assert predicted(path, allowed, ("y",), forecast(1, "y"))[1].tolist() == [[[1], [2], [3], [5]]]
-
-
-def test_a_missing_column_is_told(tmp_path: Path) -> None:
-    path = written(tmp_path, pd.DataFrame({"Y": [1.0]}))
-    with refused(path, "column y is missing; found: Y; did you mean Y?"):
-        predicted(path, table_config(context_length=1), ("y",), forecast(1, "y"))
+    with refused(path, "column x is missing", "found: t, y"):
+        predicted(path, allowed, ("x",), forecast(1, "x"))
 
 
 def test_it_is_the_path_that_is_read_where_training_read_a_query(tmp_path: Path) -> None:
@@ -238,7 +235,6 @@ def test_it_is_the_path_that_is_read_where_training_read_a_query(tmp_path: Path)
     horizon=st.integers(1, 3),
     gaps=st.booleans(),
 )
-@settings(derandomize=True, deadline=None, max_examples=25)  # a shared machine may pause for longer than by default
 def test_new_rows_are_seen_as_the_windows_of_training_were(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], context: int, horizon: int, gaps: bool
 ) -> None:
@@ -339,17 +335,21 @@ def test_an_exported_network_tells_of_new_groups_what_it_told_of_the_test_part(t
 
 # ---- tables with a sequence a row
 def test_of_the_tutorials_companies_each_is_told_by_its_name(tmp_path: Path) -> None:
+    class Learns(FirstAndLast):
+        weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, x_BTD: Tensor) -> Tensor:
+            return self.weight * super().forward(x_BTD)
+
     path = written(tmp_path, tutorial.table().drop(columns="label"))
     new = read_new(path, TutorialData(), (), NUMBER)
     assert new.names == ["A", "B"]
     assert new.batch.lengths_B is None
-    found = prediction.predict(FirstAndLast(), new, TutorialData(), NUMBER)
+    found = prediction.predict(Learns(), new, TutorialData(), NUMBER)  # numbers without a gradient
     assert list(found.columns) == ["company", "day_1", "day_2", "day_3", "day_4", "prediction"]
     assert found["company"].tolist() == ["A", "B"]
     assert found["prediction"].tolist() == [1.0, 2.0]
-
-
-def test_where_nothing_names_the_sequences_it_is_their_row(tmp_path: Path) -> None:
+    # where nothing names the sequences it is their row
     path = written(tmp_path, tutorial.table()[["day_1", "day_2", "day_3", "day_4"]])
     assert read_new(path, TutorialData(), (), NUMBER).names == ["1", "2"]
     numbered = written(tmp_path, tutorial.table().assign(company=[7, 9]))
@@ -363,26 +363,8 @@ def test_sequences_of_the_adding_problem_are_read_by_their_length(tmp_path: Path
     assert new.names == ["1", "2", "3", "4"]
     assert new.batch.x_BTD.shape == (4, 3, 2)
     longer = config.model_copy(update={"length": 4})
-    text = "column value_4 is missing; needed: value_1, mark_1, value_2, mark_2, value_3, mark_3, value_4, mark_4; "
-    with pytest.raises(TableError, match=f"^{re.escape(f'{path}: {text}')}found: "):
+    with refused(path, "column value_4 is missing", "value_3, mark_3, value_4, mark_4", "found: "):
         read_new(path, longer, (), NUMBER)
-
-
-def test_what_is_told_carries_no_gradient(tmp_path: Path) -> None:
-    class Learns(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(()))
-
-        def forward(self, x_BTD: Tensor) -> Tensor:
-            return self.weight * x_BTD[:, 0, 0]
-
-    new = NewExamples(pd.DataFrame(index=range(2)), ["a", "b"], read_new(*_companies(tmp_path)).batch)
-    assert prediction.predict(Learns(), new, TutorialData(), NUMBER)["prediction"].tolist() == [0.0, 1.0]
-
-
-def _companies(folder: Path) -> tuple[Path, TutorialData, tuple[str, ...], Output]:
-    return written(folder, tutorial.table()), TutorialData(), (), NUMBER
 
 
 # ---- the test part
@@ -407,9 +389,7 @@ def test_of_forecasts_each_step_of_each_window_is_a_row() -> None:
     assert list(found.columns) == ["t", "steps_ahead", "b", "b_predicted", "a", "a_predicted"]
 
 
-@pytest.mark.parametrize(
-    ("most", "first_steps"), [(36, 6), (35, 3), (18, 3), (17, 2), (12, 2), (11, 2), (8, 2), (6, 1)]
-)
+@pytest.mark.parametrize(("most", "first_steps"), [(36, 6), (35, 3), (18, 3), (17, 2), (8, 2), (6, 1)])
 def test_of_too_many_numbers_every_so_many_th_window_is_there(
     most: int, first_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,12 +424,11 @@ def test_of_numbers_the_right_one_and_what_was_told() -> None:
     table = pd.DataFrame({"g": g, "x": g * 1.0, "y": g * 2.0})
     data = of_table(table, table_config(task="regress", group="g"), 0)
     found = as_table(judge(lambda batch: batch.y + 1, data), data)
-    assert list(found.columns) == ["g", "target", "prediction"]
-    assert found["target"].tolist() == [2.0 * int(name) for name in found["g"]]
-    assert found["prediction"].tolist() == [2.0 * int(name) + 1 for name in found["g"]]
+    right = [2.0 * int(name) for name in data.keys()["g"]]
+    assert found.to_dict("list") == {
+        "g": data.keys()["g"].tolist(), "target": right, "prediction": [number + 1 for number in right],
+    }  # fmt: skip
 
-
-def test_of_sequences_by_their_names() -> None:
     data = of_table(tutorial.table(), TutorialData(), 0)
     found = as_table(judge(lambda batch: torch.tensor([0.25, 0.75]), data), data)
     assert found.to_dict("list") == {"company": ["A", "B"], "target": [0.0, 1.0], "prediction": [0.25, 0.75]}
