@@ -98,42 +98,6 @@ def test_times_with_a_zone_are_in_utc_and_a_fraction_of_a_second_counts() -> Non
     check_held_out(some, some, "it")
 
 
-def test_strides_and_gaps() -> None:
-    # windows tell 2-3, 5-6, 8-9, and 11-12 would cross; 12-13, and 16-17 would; 17-18, 21-22
-    strides: dict[str, Any] = {"horizon": 2, "stride": 3, "evaluation_stride": 4}
-    some = parts_of(rows(24), time="t", **strides, split={"train": 12, "validation": 5})
-    assert ends_of(some) == of_one((2, 9), (12, 13), (17, 22))
-
-    # a series cut at a gap is one: 20 and 21 have nothing but the gap before them
-    table = pd.concat([rows(10), rows(10, first=20)])
-
-    def cut(train: int, validation: int) -> dict[str, Ends]:
-        return ends_of(parts_of(table, time="t", gaps="split", split={"train": train, "validation": validation}))
-
-    assert cut(12, 4) == of_one((2, 9), (22, 25), (26, 29))
-    # a part on both sides of a gap reaches from the first piece to the last
-    assert cut(14, 1)["train"] == {"": (2, 23)}
-    assert cut(7, 1)["test"] == {"": (8, 29)}
-
-    table = pd.concat([rows(10, g="a"), rows(10, 20, g="a"), rows(18, 500, g="b")])
-    some = parts_of(table, time="t", group="g", gaps="split", split={"train": 14, "validation": 0})
-    assert ends_of(some) == {
-        "train": {"a": (2, 23), "b": (502, 513)},
-        "validation": {},
-        "test": {"a": (24, 29), "b": (514, 517)},
-    }
-
-
-def test_a_series_may_lie_in_one_part_alone() -> None:
-    days = pd.date_range("2024-01-01", periods=20)
-    table = pd.concat(
-        [pd.DataFrame({"g": "old", "t": days, "y": 1.0}), pd.DataFrame({"g": "new", "t": days[15:], "y": 1.0})]
-    )
-    some = parts_of(table, time="t", group="g", split={"train": "2024-01-10", "validation": "2024-01-12"})
-    assert (list(some.train), list(some.validation), list(some.test)) == (["old"], ["old"], ["new", "old"])
-    check_held_out(some, some, "it")
-
-
 @given(
     sizes=st.lists(st.integers(20, 30), min_size=1, max_size=3),
     gap=st.integers(0, 19),
@@ -195,6 +159,10 @@ def test_later_groups_are_held_out_by_date_and_groups_in_a_random_order_are_not(
     one, other = (parts(labelled(12, 6, 2, seed=seed)) for seed in (0, 1))
     check_held_out(one, one, "it")
     refuse(one, other, "group ", "split by date")
+    both = joined(early, late)
+    assert both.by == "group"
+    check_held_out(both, parts(labelled(20, JAN(12), JAN(15))), "it")
+    refuse(both, early, "group 9 ", "(validation)")  # not 8, of both trainings: the validation is looked at first
 
 
 # ---- held out or not
@@ -289,42 +257,6 @@ def test_times_are_joined_by_what_they_mean(zone: str | None) -> None:
     assert ends_of(both) == of_one((utc[2], utc[109]), (utc[70], utc[119]), (utc[120], utc[139]))
 
 
-def test_a_series_or_validation_of_either_is_one_of_both() -> None:
-    def of(**sizes: int) -> Parts:
-        return parts_of(
-            pd.concat([rows(size, g=name) for name, size in sizes.items()]), time="t", group="g", **FRACTIONS
-        )
-
-    before, now = of(gone=50, stays=50), of(stays=60, new=40)
-    both = joined(before, now)
-    assert both.train == {"gone": before.train["gone"], "stays": Span(first=2, last=41), "new": now.train["new"]}
-    assert both.validation["gone"] == before.validation["gone"]
-    assert both.test == now.test
-    assert set(both.test) == {"stays", "new"}
-    # a series that comes back is still one that was learnt from
-    check_held_out(now, of(gone=40), "it")
-    refuse(both, of(gone=40), "group gone: ", "begin at 32,", "rows up to 39 (validation)")
-
-    with_one, without = (parts_of(rows(100), time="t", split={"train": 70, "validation": count}) for count in (10, 0))
-    assert without.validation == {}
-    for pair in ((with_one, without), (without, with_one)):
-        assert joined(*pair).validation == with_one.validation
-    assert joined(without, without) == without
-
-
-def test_labelled_groups_of_either_are_of_both() -> None:
-    before, now = parts(labelled(10, JAN(7), JAN(9))), parts(labelled(14, JAN(10), JAN(12)))
-    both = joined(before, now)
-    assert both.by == "group"
-    assert ends_of(both) == {
-        "train": {str(g): (0, 0) for g in range(9)},
-        "validation": {str(g): (0, 0) for g in (6, 7, 9, 10)},
-        "test": {str(g): (0, 0) for g in (11, 12, 13)},
-    }
-    check_held_out(both, parts(labelled(20, JAN(12), JAN(15))), "it")
-    refuse(both, before, "group 9 ", "(validation)")  # 8 too: the validation is looked at first
-
-
 @st.composite
 def some_parts(draw: st.DrawFn, by: str) -> Parts:
     """Any spans of up to three series; in a part that is not there, none."""
@@ -357,6 +289,10 @@ def test_refused_of_either_is_refused_of_both_and_nothing_else_is(data: st.DataO
     other = judged.model_copy(update={"by": "another thing"})
     assert not any(is_held_out(seen, other) for seen in (before, now, both))
     assert both.test == now.test
+    for part in ("train", "validation"):  # of a series of one alone it is that one's
+        one, other, of_both = (getattr(some, part) for some in (before, now, both))
+        assert of_both.keys() == one.keys() | other.keys()
+        assert all(of_both[name] == (one | other)[name] for name in one.keys() ^ other.keys())
     # in whichever order and however often
     mirrored = joined(now, before)
     assert (both.train, both.validation) == (mirrored.train, mirrored.validation)

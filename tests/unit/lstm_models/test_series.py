@@ -20,6 +20,9 @@ from lstm_models.data.tables import TableError
 
 NAN = np.nan
 LABELS: dict[str, Any] = {"task": "classify", "group": "g"}
+REGRESS: dict[str, Any] = {"task": "regress", "group": "g"}
+TIME: dict[str, Any] = {"time": "t"}
+BOTH: dict[str, Any] = {"time": "t", "group": "g"}
 
 
 def prepared(table: pd.DataFrame, **settings: Any) -> Series:
@@ -43,6 +46,9 @@ def arrow(values: Any, type: Any = None) -> "pd.Series[Any]":
 
 def days(*numbers: int) -> pd.DatetimeIndex:
     return pd.DatetimeIndex([pd.Timestamp("2024-01-01") + pd.Timedelta(days=number) for number in numbers])
+
+
+TOKYO = days(0, 1, 2).tz_localize("UTC").tz_convert("Asia/Tokyo")
 
 
 def of(series: Series) -> list[tuple[str, list[float]]]:
@@ -81,7 +87,7 @@ def test_labels_and_their_features() -> None:
     assert series.values.tolist() == [[2, 0], [4, 1], [1, 1], [3, 1]]
     assert (listed(series.labels), series.classes) == ([0, 1], ("down", "up"))
     assert series.notes == ("no features, as they hold no numbers: city",)
-    series = prepared(table.assign(a=[0.1, 7, 0.1, 7]), task="regress", group="g", features=["b"])
+    series = prepared(table.assign(a=[0.1, 7, 0.1, 7]), **REGRESS, features=["b"])
     assert series.labels is not None
     assert (series.labels.dtype, series.labels.tolist()) == (np.float32, np.float32([7, 0.1]).tolist())
     assert (series.columns, series.classes) == (("b",), ())
@@ -93,21 +99,12 @@ def test_labels_and_their_features() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        np.array([1, 0, 1], dtype=np.int8),
-        np.array([True, False, True]),
-        np.array([1, 0, 1], dtype=np.float16),
-        arrow([1, 0, 1], pa.uint64()),
-        arrow([True, False, True]),
-        arrow([Decimal("1.00"), Decimal("0.00"), Decimal("1.00")]),
-        arrow(["1", "0", "1.0"]),
-        arrow(["1", "0", "1.0"], pa.large_string()),
-        arrow(["1", "0", "1"]).astype("category"),
-        pd.array([1, 0, 1], dtype="Int64"),
-        pd.array([True, False, True], dtype="boolean"),
-        [Decimal(1), False, "1"],
+        np.array([1, 0, 1], dtype=np.int8), np.array([True, False, True]), np.array([1, 0, 1], dtype=np.float16),
+        arrow([1, 0, 1], pa.uint64()), arrow([True, False, True]), arrow([Decimal("1.00"), Decimal(0), Decimal(1)]),
+        arrow(["1", "0", "1.0"]), arrow(["1", "0", "1.0"], pa.large_string()), arrow([*"101"]).astype("category"),
+        pd.array([1, 0, 1], dtype="Int64"), pd.array([True, False, True], dtype="boolean"), [Decimal(1), False, "1"],
     ],
-    ids=lambda values: str(getattr(values, "dtype", "object")),
-)
+)  # fmt: skip
 def test_numbers_of_any_type(values: Any) -> None:
     assert of(prepared(frame(a=values))) == [("", [1, 0, 1])]
 
@@ -115,18 +112,11 @@ def test_numbers_of_any_type(values: Any) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        arrow([1, None, 3], pa.int64()),
-        arrow([1.0, NAN, 3.0]),
-        arrow([True, None, True]),
-        arrow([Decimal("1.5"), None, Decimal("2.5")]),
-        arrow(["1", None, "3"]),
-        pd.array([1, None, 3], dtype="Int64"),
-        [1.0, NAN, 3.0],
-        [1, None, "3"],
-        arrow([None, None, None]),
+        arrow([1, None, 3], pa.int64()), arrow([1.0, NAN, 3.0]), arrow([True, None, True]), arrow(["1", None, "3"]),
+        arrow([Decimal("1.5"), None, Decimal("2.5")]), pd.array([1, None, 3], dtype="Int64"), [1.0, NAN, 3.0],
+        [1, None, "3"], arrow([None, None, None]),
     ],
-    ids=lambda values: str(getattr(values, "dtype", "object")),
-)
+)  # fmt: skip
 def test_a_missing_value_of_any_type(values: Any) -> None:
     row = 1 if pd.isna(values[0]) else 2
     refuse(frame(a=values), f"column a, row {row}: ", "missing", "drop, forward_fill or interpolate")
@@ -138,21 +128,14 @@ def test_a_missing_value_of_any_type(values: Any) -> None:
         (["2024-01-01", "2024-01-02", "2024-01-03"], "M"),
         (["2024-01-01T00:00:00Z", "2024-01-02T01:00+01:00", "2024-01-03 00:00"], "M"),
         (arrow(["2024-01-01", "2024-01-02", "2024-01-03"]), "M"),
-        ([dt.date(2024, 1, 1), dt.date(2024, 1, 2), dt.date(2024, 1, 3)], "M"),
-        (arrow([dt.date(2024, 1, 1), dt.date(2024, 1, 2), dt.date(2024, 1, 3)]), "M"),
-        (arrow(days(0, 1, 2), pa.date64()), "M"),
-        (days(0, 1, 2), "M"),
-        (arrow(days(0, 1, 2)), "M"),
-        (days(0, 1, 2).tz_localize("UTC").tz_convert("Asia/Tokyo"), "M"),
-        (arrow(days(0, 1, 2).tz_localize("UTC").tz_convert("Asia/Tokyo")), "M"),
-        ([19723, 19724, 19725], "i"),
-        ([19723.0, 19724.0, 19725.0], "i"),
+        ([*days(0, 1, 2).date], "M"), (arrow(days(0, 1, 2).date), "M"), (arrow(days(0, 1, 2), pa.date64()), "M"),
+        (days(0, 1, 2), "M"), (arrow(days(0, 1, 2)), "M"), (TOKYO, "M"), (arrow(TOKYO), "M"),
+        ([19723, 19724, 19725], "i"), ([19723.0, 19724.0, 19725.0], "i"),
         (arrow([19723, 19724, 19725], pa.uint64()), "i"),
         (arrow([Decimal(19723), Decimal(19724), Decimal(19725)]), "i"),
         (pd.array([19723, 19724, 19725], dtype="Int32"), "i"),
     ],
-    ids=lambda value: str(getattr(value, "dtype", type(value[0]))),
-)
+)  # fmt: skip
 def test_times_of_any_type(values: Any, kind: str) -> None:
     series = prepared(frame(a=[1, 2, 3], t=values), time="t")
     assert series.time is not None
@@ -182,13 +165,13 @@ def test_groups_of_any_type(values: Any, expected: list[tuple[str, list[float]]]
 
 def test_rows_come_in_the_order_of_group_and_time() -> None:
     table = frame(a=[1, 2, 3, 4, 5], t=[2, 9, 1, 8, 3], g=[*"xyxyx"])
-    series = prepared(table, time="t", group="g")
+    series = prepared(table, **BOTH)
     assert of(series) == [("x", [3, 1, 5]), ("y", [4, 2])]
     assert listed(series.time) == [1, 2, 3, 8, 9]
     assert of(prepared(table, group="g")) == [("x", [1, 3, 5]), ("y", [2, 4])]  # as in the source
     # rows of other groups in between are no disorder
     mixed = frame(a=[1, 2, 3, 4], t=[1, 1, 2, 2], g=[*"yxyx"])
-    assert of(prepared(mixed, time="t", group="g", unsorted="refuse")) == [("x", [2, 4]), ("y", [1, 3])]
+    assert of(prepared(mixed, **BOTH, unsorted="refuse")) == [("x", [2, 4]), ("y", [1, 3])]
 
 
 @pytest.mark.parametrize(("way", "kept"), [("first", [1, 5, 6]), ("last", [3, 5, 6]), ("mean", [2, 5, 6])])
@@ -200,7 +183,7 @@ def test_duplicates(way: str, kept: list[float]) -> None:
 
 def test_the_mean_of_duplicates_is_of_the_values_that_are_there() -> None:
     table = frame(a=[1, NAN, 3, NAN, 5, 6], t=[1, 1, 1, 2, 3, 3], g=[*"xxxxxy"])
-    series = prepared(table, time="t", group="g", duplicates="mean", missing="interpolate")
+    series = prepared(table, **BOTH, duplicates="mean", missing="interpolate")
     assert of(series) == [("x", [2, 3.5, 5]), ("y", [6])]
     assert series.rows == (6, {"time there already": 2}, 4)
     table = frame(n=[1, 2, 3, 5], t=[1, 1, 2, 2], g=[1, 1, 1, 2], a=[*"uuuv"])
@@ -247,14 +230,14 @@ def test_a_missing_time_group_or_label_is_dropped_or_refused() -> None:
     assert of(series) == [("x", [1]), ("y", [5])]
     whole = table.drop(index=1).reindex([0, 0, 2, 3, 4]).assign(t=1)
     for missing in ("refuse", "forward_fill", "interpolate"):
-        settings: dict[str, Any] = {**LABELS, "time": "t", "missing": missing}
+        settings = LABELS | TIME | {"missing": missing}
         refuse(table, "column t, row 2: the time is missing", "drop", **settings)
         refuse(whole, "column g, row 3: the group is missing", "drop", **settings, duplicates="first")
         labels = table.assign(t=range(5), g=[*"xxyxy"])
         refuse(labels, "column a, row 4: the label is missing", "drop", **settings)
     table = frame(n=[1, 2], g=["x", "y"], a=[1.5, NAN])
-    refuse(table, "column a, row 2: the label is missing", "drop", task="regress", group="g")
-    series = prepared(table, task="regress", group="g", missing="drop")
+    refuse(table, "column a, row 2: the label is missing", "drop", **REGRESS)
+    series = prepared(table, **REGRESS, missing="drop")
     assert series.rows.dropped == {"label missing": 1}
     assert series.notes == ("column n is constant", "groups without a row left: 1 of 2")
 
@@ -262,7 +245,7 @@ def test_a_missing_time_group_or_label_is_dropped_or_refused() -> None:
 @pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
 def test_missing_keys_of_arrow_types(zone: str | None) -> None:
     table = frame(a=[1, 2, 3, 4], t=arrow([*days(1, 0).tz_localize(zone), None, pd.Timestamp("2024-01-03", tz=zone)]))
-    series = prepared(table.assign(g=arrow([0.5, 0.5, 0.5, NAN])), time="t", group="g", missing="drop")
+    series = prepared(table.assign(g=arrow([0.5, 0.5, 0.5, NAN])), **BOTH, missing="drop")
     assert of(series) == [("0.5", [2, 1])]
     assert (series.rows.dropped, series.notes) == ({"time missing": 1, "group missing": 1}, ())
     table = frame(a=[1, 2, 3], t=arrow([1.0, NAN, 2.0]))
@@ -272,31 +255,18 @@ def test_missing_keys_of_arrow_types(zone: str | None) -> None:
 # ---- gaps
 def test_gaps() -> None:
     table = frame(a=[1, 2, 3, 4, 5, 6, 7], t=[1, 2, 3, 7, 8, 2, 4], g=[*"xxxxxyy"])
-    settings = {"time": "t", "group": "g"}
-    series = prepared(table, gaps="split", **settings)
+    series = prepared(table, gaps="split", **BOTH)
     assert series.groups == (Group("x", 0, 3), Group("x", 3, 5), Group("y", 5, 7))
     assert series.rows == (7, {}, 7)
-    assert prepared(table, gaps="allow", **settings).groups == (Group("x", 0, 5), Group("y", 5, 7))
-    refuse(table, "column t, row 4 (group x): a gap", "from 3 to 7", "split or allow", **settings)
-    backwards = frame(a=range(6), t=[10, 9, 4, 3, 2, 99])
-    refuse(backwards, "column t, row 2: a gap", "from 4 to 9", "2 gaps", "split or allow", time="t")
-
-
-@pytest.mark.parametrize(
-    ("t", "g", "expected"),
-    [
-        # the same times in several groups, and others
-        ([1, 2, 4, 5] * 2 + [1, 2, 3, 5], "xxxxyyyyzzzz", [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9, 10], [11]]),
-        # each group has a step of its own
-        ([1, 2, 3, 4, 10, 20, 30, 40], "xxxxyyyy", [[0, 1, 2, 3], [4, 5, 6, 7]]),
-    ],
-)
-def test_gaps_of_several_groups(t: list[int], g: str, expected: list[list[float]]) -> None:
-    series = prepared(frame(a=range(len(t)), t=t, g=[*g]), time="t", group="g", gaps="split")
-    assert of(series) == [(g[int(rows[0])], rows) for rows in expected]
-
-
-def test_the_pieces_of_a_group_share_its_label() -> None:
+    assert prepared(table, gaps="allow", **BOTH).groups == (Group("x", 0, 5), Group("y", 5, 7))
+    # the same times in several groups, and others
+    table = frame(a=range(12), t=[1, 2, 4, 5, 1, 2, 4, 5, 1, 2, 3, 5], g=[*"xxxxyyyyzzzz"])
+    series = prepared(table, gaps="split", **BOTH)
+    assert of(series) == [("x", [0, 1]), ("x", [2, 3]), ("y", [4, 5]), ("y", [6, 7]), ("z", [8, 9, 10]), ("z", [11])]
+    # each group has a step of its own
+    table = frame(a=range(8), t=[1, 2, 3, 4, 10, 20, 30, 40], g=[*"xxxxyyyy"])
+    assert len(prepared(table, **BOTH).groups) == 2
+    # the pieces of a group share its label
     table = frame(n=[1, 2, 3, 4, 9], t=[1, 2, 3, 9, 1], g=[*"xxxxy"], a=[*"uuuuv"])
     series = prepared(table, **LABELS, time="t", gaps="split")
     assert ([group.name for group in series.groups], listed(series.labels)) == (["x", "x", "y"], [0, 0, 1])
@@ -366,6 +336,7 @@ def test_columns_that_are_no_times(values: Any, texts: str) -> None:
     refuse(frame(a=[1, 2, 3], t=values), f"column t, {texts.split('|')[0]}", *texts.split("|")[1:], time="t")
 
 
+SORTED, DROP = {"unsorted": "refuse"}, {"missing": "drop"}
 A_DAY, NEXT_DAY = "2024-01-01T00:00:00.000000", "2024-01-02T00:00:00.000000"
 
 
@@ -373,39 +344,27 @@ A_DAY, NEXT_DAY = "2024-01-01T00:00:00.000000", "2024-01-02T00:00:00.000000"
     ("columns", "settings", "texts"),
     [
         # not in order
-        ({"t": [1, 5, 4]}, {"time": "t", "unsorted": "refuse"}, "column t, row 3: 4 comes after 5|unsorted to sort"),
-        (
-            {"t": days(1, 3, 0, 2), "g": [*"xyxy"]},
-            {"time": "t", "group": "g", "unsorted": "refuse"},
-            f"column t, row 3 (group x): {A_DAY} comes after {NEXT_DAY}|unsorted to sort",
-        ),
+        ({"t": [1, 5, 4]}, TIME | SORTED, "column t, row 3: 4 comes after 5|unsorted to sort"),
+        ({"t": days(1, 3, 0, 2), "g": [*"xyxy"]}, BOTH | SORTED, f"row 3 (group x): {A_DAY} comes after {NEXT_DAY}"),
         # twice
-        ({"t": [1, 3, 2, 1]}, {"time": "t"}, "column t, row 4: 1 |row 1 already|first, last or mean"),
-        (
-            {"t": [1, 1, 1], "g": [*"xyy"]},
-            {"time": "t", "group": "g"},
-            "column t, row 3 (group y): 1 |row 2 already|first, last or mean",
-        ),
+        ({"t": [1, 3, 2, 1]}, TIME, "column t, row 4: 1 |row 1 already|first, last or mean"),
+        ({"t": [1, 1, 1], "g": [*"xyy"]}, BOTH, "column t, row 3 (group y): 1 |row 2 already|first, last or mean"),
+        # gaps
+        ({"t": [1, 2, 3, 7, 8, 2], "g": [*"xxxxxy"]}, BOTH, "column t, row 4 (group x): |from 3 to 7|split or allow"),
+        ({"t": [10, 9, 4, 3, 2, 99]}, TIME, "column t, row 2: |from 4 to 9|2 gaps|split or allow"),
         # labels that contradict each other, or are of one class
         ({"n": [1, 2, 3, 4], "g": [*"xyxy"], "a": [*"uvuu"]}, LABELS, "column a, row 4: group y |v and u|one label"),
-        (
-            {"n": [1, 2, 3, 4], "g": [*"xyxy"], "a": [1, 2, 1.5, 2]},
-            {"task": "regress", "group": "g"},
-            "column a, row 3: group x |both 1.0 and 1.5",
-        ),
+        ({"n": [1, 2, 3, 4], "g": [*"xyxy"], "a": [1, 2, 1.5, 2]}, REGRESS, "column a, row 3: group x |1.0 and 1.5"),
         ({"n": [1, 2], "g": ["x", "y"], "a": ["u", "u"]}, LABELS, "column a: |label is u|two to classify"),
-        (
-            {"n": [1, 2, NAN], "g": [*"xyz"], "a": [*"uuv"]},
-            {**LABELS, "missing": "drop"},
-            "column a: |label is u|two to classify",  # the other class has no row left
-        ),
+        # the other class has no row left
+        ({"n": [1, 2, NAN], "g": [*"xyz"], "a": [*"uuv"]}, LABELS | DROP, "column a: |label is u|two to classify"),
         # nothing to learn from
         ({"a": []}, {}, "no rows"),
-        ({"a": [NAN, NAN]}, {"missing": "drop"}, "none of the 2 rows|value missing: 2"),
+        ({"a": [NAN, NAN]}, DROP, "none of the 2 rows|value missing: 2"),
         ({"a": [NAN, NAN]}, {"missing": "forward_fill"}, "none of the 2 rows|end of a series: 2"),
-        ({"n": [*"xy"], "g": [*"xy"], "a": [1, 2]}, {"task": "regress", "group": "g"}, "no column|name the features"),
+        ({"n": [*"xy"], "g": [*"xy"], "a": [1, 2]}, REGRESS, "no column|name the features"),
         # columns that are missing
-        ({"a": [1]}, {"time": "t"}, "column t is missing|found: a"),
+        ({"a": [1]}, TIME, "column t is missing|found: a"),
         ({"A": [1]}, {"target": "a"}, "column a is missing|found: A|did you mean A?"),
         ({0: [1], 1: [2]}, {"target": "a"}, "column a is missing|found: 0, 1"),
     ],
@@ -422,12 +381,8 @@ def test_names_of_columns() -> None:
 
 
 # ---- what holds for every table
-ROW = st.tuples(
-    st.sampled_from(["x", "y", "z", None]),
-    st.none() | st.integers(-20, 20),
-    st.none() | st.floats(-1e30, 1e30),
-    st.none() | st.floats(-1e30, 1e30),
-)
+VALUES = st.none() | st.floats(-1e30, 1e30)
+ROW = st.tuples(st.sampled_from(["x", "y", "z", None]), st.none() | st.integers(-20, 20), VALUES, VALUES)
 TABLES = st.lists(ROW, min_size=1, max_size=25)
 WAYS = st.fixed_dictionaries(
     {
@@ -436,7 +391,7 @@ WAYS = st.fixed_dictionaries(
         "duplicates": st.sampled_from(["first", "last", "mean"]),
     }
 )
-SETTINGS: dict[str, Any] = {"time": "t", "group": "g", "features": ["b", "a"]}
+SETTINGS = BOTH | {"features": ["b", "a"]}
 
 
 def table_of(rows: list[Any], whole: bool = False) -> pd.DataFrame:
@@ -447,8 +402,7 @@ def table_of(rows: list[Any], whole: bool = False) -> pd.DataFrame:
 
 
 def check(series: Series, rows: int) -> None:
-    assert series.rows.read == rows
-    assert series.rows.read == series.rows.used + sum(series.rows.dropped.values())
+    assert series.rows.read == rows == series.rows.used + sum(series.rows.dropped.values())
     assert series.rows.used == len(series.values) > 0
     assert all(count > 0 for count in series.rows.dropped.values())
     assert series.values.flags.c_contiguous
