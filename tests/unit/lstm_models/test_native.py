@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from helpers.errors import names_all
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -35,27 +36,38 @@ def test_where_there_is_a_compiler_the_native_code_runs() -> None:
 
 
 def test_without_the_library_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(native.SWITCH, raising=False)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(native, "FOLDER", tmp_path)
-    assert native.library.__wrapped__() == native.Library(
-        "python: no _native_avx2, which an installation builds where there is a C++ compiler"
-    )
+    reasons = {}
+    for switch, capability in (("python", "AVX2"), ("native", "DEFAULT"), ("native", "AVX2"), ("native", "AVX512")):
+        monkeypatch.setenv(native.SWITCH, switch)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)  # noqa: B023
+        name, *code = native.library.__wrapped__()
+        assert code == [None, None]
+        assert name.startswith("python: ")
+        reasons[switch, capability] = name
+    assert reasons["python", "AVX2"] == "python: LSTM_FLOWS_BACKEND=python"
+    assert names_all(reasons["native", "DEFAULT"], "default")
+    assert names_all(reasons["native", "AVX2"], "_native_avx2", "installation")
+    assert names_all(reasons["native", "AVX512"], "_native_avx512", "installation")
 
 
 @is_native
 def test_a_library_that_is_not_ours_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = native.backend().removeprefix("native ")
     path = tmp_path / f"_native_{name}.so"
+    (ours,) = native.FOLDER.glob(f"_native_{name}.*so")
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     path.write_bytes(b"")
-    assert native.library.__wrapped__() == native.Library(f"python: {path}: file too short")
-    (ours,) = Path(native.__file__).parent.glob(f"_native_{name}.*so")
+    refused = native.library.__wrapped__()
+    assert names_all(refused.name, "python: ", path, "too short")
+    assert refused.code is None
+    path.unlink()
     shutil.copy(ours, path)
     assert native.library.__wrapped__().name == f"native {name}"
     monkeypatch.setattr(native, "VERSION", 0)
     refused = native.library.__wrapped__()
-    assert refused == native.Library(f"python: {path.name} is of another version; install lstm-flows again")
+    assert names_all(refused.name, "python: ", path.name, "version", "install")
+    assert refused.code is None
 
 
 @is_native
@@ -98,11 +110,12 @@ CASES = st.builds(
 )
 
 
-def new(case: Case) -> nn.LSTM:
+def new(case: Case, dtype: torch.dtype = torch.float32) -> nn.LSTM:
     torch.manual_seed(case.seed)
-    return nn.LSTM(
+    module = nn.LSTM(
         case.D, case.H, case.layers, bias=case.bias, bidirectional=case.bidirectional, batch_first=case.batch_first
     )
+    return module.to(dtype)
 
 
 def results(case: Case, module: nn.Module) -> dict[str, Tensor]:
@@ -133,24 +146,23 @@ def assert_as_exact(case: Case) -> None:
     """At most three times as far from float64 as nn.LSTM is, in the root of the mean square.
 
     nn.LSTM may be right by chance, so an error of four units in the last place of the largest number always passes: of
-    the three numbers that a gradient can consist of, one rounding more or less is a factor.
+    the three numbers that a gradient can consist of, one rounding more or less is a factor. And where the input is
+    large, so does what a rounding of the gates' sums makes: an error as large in results; in gradients it is multiplied
+    by the input, and summed over steps and sequences.
     """
-    builtin = new(case)
-    exact = nn.LSTM(
-        case.D, case.H, case.layers, bias=case.bias, bidirectional=case.bidirectional, batch_first=case.batch_first,
-        dtype=torch.float64,
-    )  # fmt: skip
-    exact.load_state_dict(builtin.state_dict())
+    of_results = 2**-24 * case.scale * case.D**0.5 if case.scale > 1 else 0.0
+    of_gradients = of_results * case.scale * (case.T * case.B) ** 0.5
+    builtin, exact = new(case), new(case, torch.float64)
     expected, its = results(case, exact), results(case, builtin)
     for name, own in results(case, LSTM.from_builtin(builtin)).items():
         size = expected[name].square().mean().sqrt().item()
         error, allowed = ((each - expected[name]).square().mean().sqrt().item() for each in (own, its[name]))
         largest = expected[name].abs().max().item()
-        assert error <= 3 * allowed + 2**-21 * largest, f"{name}: {error:.1e} and not {allowed:.1e} of {size:.1e}"
+        floor = 2**-21 * largest + (of_results if name in ("out", "hidden", "cell") else of_gradients)
+        assert error <= 3 * allowed + floor, f"{name}: {error:.1e} and not {allowed:.1e} of {size:.1e}"
 
 
 @is_native
-@settings(deadline=None, max_examples=100, derandomize=True)
 @given(CASES)
 def test_it_is_as_exact_as_the_built_in_one(case: Case) -> None:
     assert_as_exact(case)
@@ -160,10 +172,10 @@ def test_it_is_as_exact_as_the_built_in_one(case: Case) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        Case(T=3, B=4, D=5, H=2048),
+        Case(T=3, B=4, D=5, H=700),
         Case(T=3, B=4, D=2048, H=64),
         Case(T=2, B=4096, D=3, H=5),
-        Case(T=10_000, B=1, D=3, H=4),
+        Case(T=2_000, B=1, D=3, H=4),
         Case(T=30, B=70, D=17, H=129, bidirectional=True, layers=2, packed=True),
         Case(T=1, B=1, D=1, H=1),
     ],
@@ -181,7 +193,6 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @is_native
-@settings(deadline=None, max_examples=30, derandomize=True)
 @given(CASES, st.integers(2, 9))
 def test_no_number_depends_on_the_threads(case: Case, number: int) -> None:
     module, before = LSTM.from_builtin(new(case)), torch.get_num_threads()
@@ -196,7 +207,6 @@ def test_no_number_depends_on_the_threads(case: Case, number: int) -> None:
 
 
 @is_native
-@settings(deadline=None, max_examples=30, derandomize=True)
 @given(CASES)
 def test_a_call_without_gradients_returns_what_one_with_them_returns(case: Case) -> None:
     module = LSTM.from_builtin(new(case))
@@ -210,7 +220,6 @@ def test_a_call_without_gradients_returns_what_one_with_them_returns(case: Case)
 
 
 @is_native
-@settings(deadline=None, max_examples=30, derandomize=True)
 @given(CASES)
 def test_a_sequence_has_the_same_result_alone_and_in_a_packed_batch(case: Case) -> None:
     """Whoever its neighbours are, wherever it lies: nothing is padded, nothing reads another's row."""
@@ -416,7 +425,7 @@ def test_batch_sizes_of_no_packed_sequence_are_refused(sizes: list[int]) -> None
     weights = {"weight_ih": torch.randn(16, 3), "weight_hh": torch.randn(16, 4)}
     with pytest.raises(RuntimeError) as caught:
         unroll(data, LSTMState(zeros, zeros), weights, batch_sizes=torch.tensor(sizes))
-    assert str(caught.value) == f"no PackedSequence of 5 rows has the batch_sizes {sizes}"
+    assert names_all(caught.value, "PackedSequence", "5 rows", sizes)
 
 
 @is_native
