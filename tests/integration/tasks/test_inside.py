@@ -7,8 +7,6 @@ import pytest
 import torch
 from helpers.errors import names_all
 from matplotlib.figure import Figure
-from mlflow import MlflowClient
-from mlflow.artifacts import load_image
 from pydantic import TypeAdapter
 from torch import Tensor
 
@@ -54,32 +52,11 @@ def run_id(workplace: Path) -> str:
 
 
 # ---- log_gates
-def test_a_run_gets_a_picture_of_its_gates(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: dict[str, Figure] = {}
-    log_figure = MlflowClient.log_figure
-
-    def record(self: MlflowClient, run_id: str, figure: Figure, artifact_file: str) -> None:
-        logged[artifact_file] = figure
-        log_figure(self, run_id, figure, artifact_file)
-
-    monkeypatch.setattr(MlflowClient, "log_figure", record)
-    network = build("hand_built", hidden_size=1, head="none")
-    inside.log_gates(Figures(), network, dataset(4), run_id, "hand_built/initial")
-    width, height = load_image(f"runs:/{run_id}/gates.png").size
-    assert width == 800
-    assert height > 400
-    figure = logged["gates.png"]
-    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["1", "2"]
-    assert figure.get_suptitle().startswith("hand_built/initial: ")
-    written = [text.get_text() for axes in figure.axes for text in axes.texts]
-    opened = trace(network.recurrent, take(0, 1).x_BTD)
-    # x has two features, hence twelve numbers; the parts are rows, the sequences columns
-    shown = [f"{value:.2f}" for part in opened for column in part[0] for value in column.flatten().tolist()]
-    assert written[2 * 2 * LENGTH :] == shown
-
-
-@pytest.mark.parametrize("rows", [[3, 1], [4]], ids=str)
-def test_the_configuration_chooses_the_sequences(run_id: str, monkeypatch: pytest.MonkeyPatch, rows: list[int]) -> None:
+@pytest.mark.parametrize(("rows", "chosen"), [(None, [1, 2]), ([3, 1], [3, 1]), ([4], [4])], ids=str)
+@pytest.mark.parametrize("place", ["", "a/untrained"])
+def test_a_run_gets_a_picture_of_the_gates_of_chosen_sequences(
+    run_id: str, monkeypatch: pytest.MonkeyPatch, rows: list[int] | None, chosen: list[int], place: str
+) -> None:
     drawn: list[tuple[str, Tensor, Step, list[str]]] = []
 
     def draw(*what: Any) -> Figure:
@@ -88,11 +65,12 @@ def test_the_configuration_chooses_the_sequences(run_id: str, monkeypatch: pytes
 
     monkeypatch.setattr(figures, "gates", draw)
     network = build("built_in", hidden_size=3)
-    inside.log_gates(Figures(gates_of=rows), network, dataset(4), run_id, "a/untrained", place="a/untrained")
-    assert [file.path for file in tracking.client().list_artifacts(run_id, "a/untrained")] == ["a/untrained/gates.png"]
+    inside.log_gates(Figures(gates_of=rows), network, dataset(4), run_id, "a/initial", place)
+    stored = tracking.client().list_artifacts(run_id, place or None)
+    assert [file.path for file in stored] == [f"{place}/gates.png".lstrip("/")]
     ((name, x_BTD, opened, names),) = drawn
-    expected_BTD = take(*(row - 1 for row in rows)).x_BTD
-    assert (name, names) == ("a/untrained", [str(row) for row in rows])
+    expected_BTD = take(*(row - 1 for row in chosen)).x_BTD
+    assert (name, names) == ("a/initial", [str(row) for row in chosen])
     assert torch.equal(x_BTD, expected_BTD)
     with torch.no_grad():
         expected = trace(network.recurrent, expected_BTD)

@@ -66,8 +66,11 @@ def test_a_run_whose_process_is_gone_is_marked_killed(workplace: Path) -> None:
         runs.close_abandoned_runs(tracking.experiment_id("tutorial"))
         assert status(abandoned) == "RUNNING"  # as long as the process is there
         process.communicate()
+    elsewhere = tracking.start_run(tracking.experiment_id("tutorial"), "on another host", tags={}, note="")
+    for name, value in {"host": "elsewhere", "pid": str(process.pid)}.items():
+        tracking.client().set_tag(elsewhere, f"lstm_flows.{name}", value)
     alive = runs.start_parent(runs.comparison(CONFIG))
-    assert (status(abandoned), status(alive.run_id)) == ("KILLED", "RUNNING")
+    assert [status(run_id) for run_id in (abandoned, elsewhere, alive.run_id)] == ["KILLED", "RUNNING", "RUNNING"]
 
 
 def test_a_cell_that_can_not_be_had_leaves_no_run(workplace: Path) -> None:

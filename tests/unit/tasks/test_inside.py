@@ -3,7 +3,6 @@
 import json
 
 import pandas as pd
-import pytest
 import torch
 
 from lstm_models import figures
@@ -18,17 +17,6 @@ def opened(layers: int = 1, units: int = 1, names: tuple[str, ...] = ("A", "B"))
     numbers = torch.cartesian_prod(*(torch.arange(size, dtype=torch.float64) for size in shape)) @ place.double()
     parts = (numbers.reshape(shape) + letter for letter in range(6))
     return inside.Opened("models:/m/1", list(names), torch.zeros(len(names), 2, 1), Step(*parts))
-
-
-def test_the_table_has_a_line_for_each_sequence_and_step() -> None:
-    table = opened().table()
-    assert table.columns.tolist() == ["sequence", "step", "i", "f", "g", "o", "c", "h"]
-    assert table.to_numpy().tolist() == [
-        ["A", "1", "0.0000", "1.0000", "2.0000", "3.0000", "4.0000", "5.0000"],
-        ["A", "2", "0.0010", "1.0010", "2.0010", "3.0010", "4.0010", "5.0010"],
-        ["B", "1", "0.0100", "1.0100", "2.0100", "3.0100", "4.0100", "5.0100"],
-        ["B", "2", "0.0110", "1.0110", "2.0110", "3.0110", "4.0110", "5.0110"],
-    ]
 
 
 def test_the_table_names_layers_where_there_are_several_and_takes_the_mean_of_units() -> None:
@@ -71,9 +59,3 @@ def test_a_contender_without_a_finite_gradient_does_not_spoil_the_picture() -> N
     curves = {"a": {"h": {1: 0.1, 2: 1.0}, "c": {1: 0.2, 2: 1.0}}, "b": {}}
     figure = figures.gradients_through_time({"untrained": curves, "initial": curves})
     assert len(figure.axes[0].lines) == 2
-
-
-@pytest.mark.parametrize(("numbers", "chosen"), [(None, [0, 1]), ([3, 1], [2, 0]), ([4], [3])])
-def test_sequences_are_numbered_from_1(numbers: list[int] | None, chosen: list[int]) -> None:
-    assert inside._chosen(4, numbers) == chosen
-    assert inside._chosen(1, None) == [0]

@@ -95,20 +95,3 @@ def test_a_cells_file_that_changes_after_its_import_keeps_the_digest_of_the_impo
     before, cell = fingerprint(config, "d"), find_cell("cell_of_mine.Mine")
     own_cell.write_text(f"{OWN_CELL}\n\n# changed\n")
     assert fingerprint(config, "d") == before or find_cell("cell_of_mine.Mine") is not cell
-
-
-def test_git_commit_is_none_where_git_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*_: object, **__: object) -> None:
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(provenance.subprocess, "run", run)
-    assert provenance.git_commit() is None
-
-
-def test_a_process_is_gone_only_where_that_can_be_known() -> None:
-    this = provenance.this_process()
-    assert not provenance.is_gone(this)
-    assert provenance.is_gone({**this, "started": "0.00"})  # a later process with the same number
-    assert provenance.is_gone({**this, "pid": str(2**22 + 1)})  # above the largest process id of Linux
-    assert not provenance.is_gone({**this, "host": "another", "started": "0.00"})
-    assert not provenance.is_gone({"host": this["host"]})
