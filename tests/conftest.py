@@ -22,7 +22,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 TESTS = Path(__file__).parent
-LANES = {"unit": 60, "integration": 300, "e2e": 900}  # seconds after which a test is taken to hang, on a busy machine
+LANES = {"unit": 120, "integration": 300, "e2e": 900}  # seconds after which a test is taken to hang, on a busy machine
 
 # The same examples each time, so that a change is judged by nothing but itself; `--hypothesis-profile=explore` draws
 # others, and more.
