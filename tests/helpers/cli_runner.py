@@ -4,7 +4,7 @@ import io
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -45,16 +45,36 @@ def plain(*, wholly: bool = True) -> Iterator[None]:
     """No picture of gates; and wholly: no other pictures, and a placeholder for the exported program. These take longer
     than all the rest."""
 
-    def save(path: str, mlflow_model: Any, **_: Any) -> None:
-        Path(path).mkdir()
-        Path(path, "program").write_text("a placeholder")
-        mlflow_model.save(str(Path(path, "MLmodel")))
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inside, "log_gates", lambda *_: None)
         if wholly:
             patch.setattr(reporting, "_figures", lambda *_: {})
-            patch.setattr(mlflow.pytorch, "save_model", save)
+            patch.setattr(mlflow.pytorch, "save_model", _save_placeholder)
+        yield
+
+
+def _save_placeholder(path: str, mlflow_model: Any, **_: Any) -> None:
+    Path(path).mkdir()
+    Path(path, "program").write_text("a placeholder")
+    mlflow_model.save(str(Path(path, "MLmodel")))
+
+
+@contextmanager
+def real_for(gates: str = "", exports: Sequence[int] = ()) -> Iterator[None]:
+    """Pictures of gates only for this contender/phase, and for what has no gates; real programs for these versions."""
+    log_gates, save_model, saved = inside.log_gates, mlflow.pytorch.save_model, []
+
+    def log(*arguments: Any) -> None:
+        if arguments[4] == gates or "rnn" in arguments[4]:
+            log_gates(*arguments)
+
+    def save(*arguments: Any, **options: Any) -> None:
+        saved.append(arguments)
+        (save_model if len(saved) in exports else _save_placeholder)(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inside, "log_gates", log)
+        patch.setattr(mlflow.pytorch, "save_model", save)
         yield
 
 
