@@ -31,22 +31,14 @@ def test_equal_tables_have_equal_digests() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t: t.assign(a=[0.0, 0.5, 2.0000000000000004]),
-        lambda t: t.assign(b=[1, 2, 4]),
-        lambda t: t.assign(name=["x", "y", "Z"]),
-        lambda t: t.assign(a=[0.0, 0.5, np.nan]),
-        lambda t: t.rename(columns={"a": "A"}),
-        lambda t: t.iloc[[1, 0, 2]],
-        lambda t: t[["name", "b", "a"]],
-        lambda t: t.assign(b=t["b"].astype("int32")),
-        lambda t: t.assign(b=t["b"].astype("float64")),
-        lambda t: t.iloc[:2],
-        lambda t: pd.concat([t, t.iloc[:1]]),
-        lambda t: t.drop(columns="b"),
-        lambda t: t.assign(c=0),
-        lambda t: t.rename(columns={"a": "b", "b": "a"}),
+        lambda t: t.assign(a=[0.0, 0.5, 2.0000000000000004]), lambda t: t.assign(b=[1, 2, 4]),
+        lambda t: t.assign(name=["x", "y", "Z"]), lambda t: t.assign(a=[0.0, 0.5, np.nan]),
+        lambda t: t.rename(columns={"a": "A"}), lambda t: t.rename(columns={"a": "b", "b": "a"}),
+        lambda t: t[["name", "b", "a"]], lambda t: t.drop(columns="b"), lambda t: t.assign(c=0),
+        lambda t: t.assign(b=t["b"].astype("int32")), lambda t: t.assign(b=t["b"].astype("float64")),
+        lambda t: t.iloc[[1, 0, 2]], lambda t: t.iloc[:2], lambda t: pd.concat([t, t.iloc[:1]]),
     ],
-)
+)  # fmt: skip
 def test_every_change_changes_the_digest(change: Any) -> None:
     assert digest(change(table())) != digest(table())
 
@@ -141,9 +133,7 @@ def test_a_file_that_is_no_csv_table(tmp_path: Path, content: bytes | None, text
 @pytest.mark.parametrize(
     ("start", "line", "text"),
     [
-        (b"", b"a" * 60_000_000, "10 MB"),
         (b"a,b\r\n1,", b"2" * 60_000_000 + b"\r\n", "10 MB"),
-        (b"", b"a," * 999_999 + b"a\n1\n", "1,000,000 columns; at most 10,000"),
         (b"\r\n\r\n", b"a," * 10_000 + b"\n1\n", "10,001 columns; at most 10,000"),
         (b"", b"a," * 10_000, "10,001 columns; at most 10,000"),
     ],
