@@ -13,11 +13,7 @@ import torchmetrics  # noqa: F401  # here, for its import makes matplotlib's fol
 from helpers.errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression as SklearnLogistic
 from sklearn.linear_model import Ridge as SklearnRidge
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from lstm_models import baselines, evaluation
@@ -125,42 +121,32 @@ def last_value(batch: Batch) -> Tensor:
     return batch.x_BTD[:, -1:].expand(-1, 2, -1)
 
 
-def test_forecasts_by_hand() -> None:
-    """Told: 20 20, 50 50, 10 10; to be told: 50 10, 10 30, 30 40. Off by 30 -10, -40 -20, 20 30."""
-    found = judge(last_value, ups_and_downs())
+@pytest.mark.parametrize(("scaling", "unit"), [("standard", 10.0), ("minmax", 20.0), ("none", 1.0)])
+def test_forecasts_by_hand(scaling: str, unit: float) -> None:
+    """Predicted: 20 20, 50 50, 10 10; what came: 50 10, 10 30, 30 40. Off by 30 -10, -40 -20, 20 30."""
+    found = judge(last_value, ups_and_downs(scaling=scaling))
     assert found.told.squeeze(-1).tolist() == [[20, 20], [50, 50], [10, 10]]
     assert found.y.squeeze(-1).tolist() == [[50, 10], [10, 30], [30, 40]]
     assert found.losses_W.dtype == torch.float64
-    assert found.losses_W.tolist() == [5.0, 10.0, 6.5]
+    assert found.losses_W.tolist() == pytest.approx([500 / unit**2, 1000 / unit**2, 650 / unit**2], rel=1e-12)
     mse, percentages = 4300 / 6, [30 / 70, 10 / 30, 40 / 60, 20 / 80, 20 / 40, 30 / 50]
-    assert found.metrics == pytest.approx(
-        {
-            "mse": mse,
-            "mae": 25,
-            "rmse": math.sqrt(mse),
-            "scaled_mse": 43 / 6,
-            "scaled_mae": 2.5,
-            "scaled_rmse": math.sqrt(43 / 6),
-            "mase": 25 / 20,
-            "smape": 200 * sum(percentages) / 6,
-            "r2": 1 - 43 * 6 / 77,  # in tens: the squares sum to 61, the sum is 17
-        },
-        rel=1e-12,
-    )
+    expected = {
+        "mse": mse,
+        "mae": 25,
+        "rmse": math.sqrt(mse),
+        "scaled_mse": mse / unit**2,
+        "scaled_mae": 25 / unit,
+        "scaled_rmse": math.sqrt(mse) / unit,
+        "mase": 25 / 20,
+        "smape": 200 * sum(percentages) / 6,
+        "r2": 1 - 43 * 6 / 77,  # in tens: the squares sum to 61, the sum is 17
+    }
+    assert found.metrics == pytest.approx(expected, rel=1e-12)
     assert found.by_step["mse"] == pytest.approx([2900 / 3, 1400 / 3], rel=1e-12)
     assert found.by_step["mae"] == pytest.approx([30, 20], rel=1e-12)
     assert found.by_step["mase"] == pytest.approx([1.5, 1], rel=1e-12)
     assert set(found.by_step) == set(found.metrics)
     assert found.confusion == []
-
-
-@pytest.mark.parametrize(("scaling", "unit"), [("standard", 10.0), ("minmax", 20.0), ("none", 1.0)])
-def test_scaled_figures_are_in_the_units_of_the_scaling_and_the_others_are_not(scaling: str, unit: float) -> None:
-    found, other = judge(last_value, ups_and_downs(scaling=scaling)), judge(last_value, ups_and_downs())
-    assert found.metrics["scaled_mse"] == pytest.approx(4300 / 6 / unit**2, rel=1e-12)
-    assert found.losses_W.tolist() == pytest.approx([500 / unit**2, 1000 / unit**2, 650 / unit**2], rel=1e-12)
-    for name in ("mse", "mae", "rmse", "mase", "smape", "r2"):
-        assert found.metrics[name] == other.metrics[name]
 
 
 def test_of_several_series_mase_divides_by_the_mean_over_the_steps_of_all_and_none_between_them() -> None:
@@ -423,75 +409,54 @@ def all_of(data: Dataset, part: str = "test") -> Batch:
     return batch
 
 
-def test_the_naive_forecasts_against_a_loop() -> None:
-    data = waves()
+@pytest.mark.parametrize("scaling", ["standard", "minmax", "none"])
+def test_forecast_baselines_are_of_the_targets_and_the_ridge_of_scaled_windows(scaling: str) -> None:
+    data = waves(scaling=scaling)
     batch, targets = all_of(data), [2, 0]  # of a, b and c the targets c and a
     found = {name: tell(batch) for name, tell in tellers(data).items()}
-    assert {forecasts.shape for forecasts in found.values()} == {batch.y.shape}
     assert data.series is not None
-    for n, x_TD in enumerate(batch.x_BTD[:3]):
-        for step in range(3):
-            assert torch.equal(found["last_value"][n, step], x_TD[-1, targets])
-            assert torch.equal(found["seasonal_naive"][n, step], x_TD[8 + step - 7, targets])  # a context of 8 steps
-    mean_K = data.series.values[: round(0.7 * 160)].astype(float).mean(0)[targets]
-    np.testing.assert_allclose(found["mean"], np.broadcast_to(mean_K, batch.y.shape), rtol=1e-6)  # float32's
-
-
-@pytest.mark.parametrize("scaling", ["standard", "minmax", "none"])
-def test_the_ridge_forecast_is_that_of_scikit_learn_on_scaled_windows(scaling: str) -> None:
-    """Its penalty the one that errs least on the validation part, in scaled units."""
-    data = waves(scaling=scaling)
-    center_D, spread_D = (
-        (torch.zeros(3), torch.ones(3)) if data.center_D is None else (data.center_D, data.spread_D)
-    )  # fmt: skip
+    trained_NK = torch.from_numpy(data.series.values[: round(0.7 * 160), targets])
+    assert torch.equal(found["last_value"], baselines.last_value(batch.x_BTD[..., targets], 3))
+    assert torch.equal(found["seasonal_naive"], baselines.seasonal_naive(batch.x_BTD[..., targets], 3, 7))
+    np.testing.assert_allclose(found["mean"], baselines.mean(trained_NK, data.test.count, 3), rtol=1e-6)  # float32's
+    center_D, spread_D = (data.center_D, data.spread_D) if scaling != "none" else (torch.zeros(3), torch.ones(3))
+    assert center_D is not None
     assert spread_D is not None
 
     def scaled(part: str) -> tuple[np.ndarray, np.ndarray]:
         x_BTD, y, _ = all_of(data, part)
         return (
             ((x_BTD - center_D) / spread_D).flatten(1).double().numpy(),
-            (y / spread_D[[2, 0]]).flatten(1).double().numpy(),
+            (y / spread_D[targets]).flatten(1).double().numpy(),
         )
 
+    # the penalty is the one that errs least on the validation part, in scaled units
     models = [SklearnRidge(alpha=alpha).fit(*scaled("train")) for alpha in baselines.ALPHAS]
     x, y = scaled("validation")
     best = min(models, key=lambda model: ((model.predict(x) - y) ** 2).mean())
-    expected = best.predict(scaled("test")[0]).reshape(-1, 3, 2) * spread_D[[2, 0]].numpy()
+    expected = best.predict(scaled("test")[0]).reshape(-1, 3, 2) * spread_D[targets].numpy()
     # float32: what goes in and what comes out is rounded; of values up to 70
-    np.testing.assert_allclose(tellers(data)["ridge"](all_of(data)), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found["ridge"], expected, rtol=1e-4, atol=1e-3)
 
 
-def features(data: Dataset, part: str) -> np.ndarray:
-    """Of each sequence without its padding, written down once more."""
-    x_BTD, _, lengths_B = all_of(data, part)
-    assert lengths_B is not None
-    rows = []
-    for x_TD, length in zip(x_BTD.double().numpy(), lengths_B.tolist(), strict=True):
-        x = x_TD[:length]
-        rows.append(np.concatenate([x.mean(0), x.std(0), x[0], x[-1], x.min(0), x.max(0)]))
-    return np.stack(rows)
+def test_baselines_of_labels_and_of_numbers_are_of_the_sequences_without_padding() -> None:
+    def sequences(data: Dataset, part: str) -> list[Tensor]:
+        x_BTD, _, lengths_B = all_of(data, part)
+        assert lengths_B is not None
+        return [x_TD[:length] for x_TD, length in zip(x_BTD, lengths_B.tolist(), strict=True)]
 
-
-def test_the_labels_baselines_are_the_shares_and_scikit_learns_logistic_regression() -> None:
-    data = classes()
-    found, trained_W = tellers(data), all_of(data, "train").y
-    counts = torch.bincount(trained_W, minlength=3) + 1
-    expected = (counts / 23).log().double().expand(6, 3)
-    torch.testing.assert_close(found["majority_class"](all_of(data)), expected, rtol=0, atol=1e-6, check_dtype=False)
-    reference = make_pipeline(StandardScaler(), SklearnLogistic(max_iter=10_000))
-    reference.fit(features(data, "train"), trained_W.numpy())
-    logits = found["logistic_regression"](all_of(data))
-    np.testing.assert_allclose(logits, reference.predict_log_proba(features(data, "test")), rtol=1e-9, atol=1e-9)
-
-
-def test_the_numbers_baselines_are_the_mean_and_scikit_learns_ridge() -> None:
-    data = numbers()
-    found, trained_W = tellers(data), all_of(data, "train").y.double().numpy()
-    assert found["mean"](all_of(data)).tolist() == pytest.approx([trained_W.mean()] * 6, rel=1e-6)  # float32
-    reference = make_pipeline(StandardScaler(), RidgeCV(baselines.ALPHAS)).fit(features(data, "train"), trained_W)
-    expected = reference.predict(features(data, "test"))
-    np.testing.assert_allclose(found["ridge"](all_of(data)), expected, rtol=1e-5)  # float32
-    assert np.ptp(expected) > 1
+    for data in (classes(), numbers()):
+        found = {name: tell(all_of(data)) for name, tell in tellers(data).items()}
+        (train, test), y_W = (sequences(data, part) for part in ("train", "test")), all_of(data, "train").y
+        if data.output.kind == "classes":
+            assert torch.equal(found["majority_class"], baselines.majority_class(y_W, 6, 3))
+            logistic = baselines.LogisticRegression.fit(train, y_W, 3).predict(test)
+            np.testing.assert_allclose(found["logistic_regression"], logistic, rtol=1e-12)
+        else:
+            assert found["mean"].tolist() == pytest.approx([y_W.double().mean().item()] * 6, rel=1e-6)  # float32
+            expected = baselines.SummaryRidge.fit(train, y_W).predict(test)
+            np.testing.assert_allclose(found["ridge"], expected, rtol=1e-6)  # float32
+            assert expected.max() - expected.min() > 1
 
 
 @pytest.mark.parametrize("make", [waves, classes, numbers], ids=["forecast", "classes", "number"])
