@@ -26,9 +26,9 @@ def pair(
     return ours, reference
 
 
-def draw_state(module: LSTM | nn.LSTM, *batch: int) -> tuple[Tensor, Tensor]:
+def draw_state(module: LSTM | nn.LSTM, *batch: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """Draw a state for a batch of this size, or without a size for one sequence."""
-    K, dtype = module.num_layers * (1 + module.bidirectional), module.weight_ih_l0.dtype
+    K, dtype = module.num_layers * (1 + module.bidirectional), dtype or module.weight_ih_l0.dtype
     hidden = torch.randn(K, *batch, module.proj_size or module.hidden_size, dtype=dtype)
     return hidden.requires_grad_(), torch.randn(K, *batch, module.hidden_size, dtype=dtype).requires_grad_()
 
