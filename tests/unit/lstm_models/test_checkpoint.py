@@ -17,14 +17,7 @@ from helpers.errors import names_all
 from helpers.trainings import assert_same_state, contender, content
 
 from lstm_models import files
-from lstm_models.checkpoint import (
-    FORMAT_VERSION,
-    CheckpointError,
-    load_network,
-    newest,
-    random_state,
-    set_random_state,
-)
+from lstm_models.checkpoint import FORMAT_VERSION, CheckpointError, load_network, newest, random_state, set_random_state
 from lstm_models.config import BuiltIn, HandBuilt
 from lstm_models.data.dataset import in_sample
 from lstm_models.data.tables import Sequences

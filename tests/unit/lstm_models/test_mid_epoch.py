@@ -333,37 +333,39 @@ def test_a_training_that_patience_has_ended_has_ended(tmp_path: Path) -> None:
 
 
 # ---- when a checkpoint is written
-def test_without_the_settings_a_checkpoint_is_written_at_the_end_only(tmp_path: Path) -> None:
-    run(CASES["hand_built, sequences"], tmp_path, Crashes(4 * EPOCHS))
+@pytest.mark.parametrize("minutes", [None, 60.0])
+def test_with_no_checkpoint_due_it_is_written_at_the_end_only(tmp_path: Path, minutes: float | None) -> None:
+    case = every(CASES["hand_built, sequences"], None, checkpoint_every_n_minutes=minutes)
+    run(case, tmp_path, Crashes(4 * EPOCHS))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("minutes", "written"), [(1e-9, True), (60.0, False)])
-def test_minutes_are_a_measure_too(tmp_path: Path, minutes: float, written: bool, straight: Straight) -> None:
-    case = every(CASES["hand_built, sequences"], None, checkpoint_every_n_minutes=minutes)
-    first = run(case, tmp_path, Crashes(6))
-    assert first.last.exists() == written
-    if written:
-        assert checkpoint(first.last)["global_step"] == 6
-    assert_same_run(go_on(case, tmp_path), straight("hand_built, sequences"))
-
-
-def test_a_crash_while_it_is_written_leaves_the_checkpoint_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_that_fails_while_it_is_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, straight: Straight
 ) -> None:
-    case = every(CASES["hand_built, sequences"], 3)
-    whole = L.Trainer.save_checkpoint
+    """A crash ends the training, a full disk is a warning."""
+    name = "hand_built, sequences"
+    case, save, error = every(CASES[name], 3), L.Trainer.save_checkpoint, [Exception()]
 
     def half(trainer: L.Trainer, path: Path, *args: Any) -> None:
-        whole(trainer, path, *args)
+        save(trainer, path, *args)
         if trainer.global_step == 6:
             os.truncate(path, path.stat().st_size // 2)
-            raise Crash
+            raise error[0]
 
     monkeypatch.setattr(L.Trainer, "save_checkpoint", half)
+    error[0] = Crash()
     first = run(case, tmp_path, Crashes(99))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert checkpoint(first.last)["global_step"] == 3
+
+    error[0], written = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), []
+    done = run(case, tmp_path, on_snapshot=lambda: written.append(checkpoint(first.last)["global_step"]))
+    (warning,) = caplog.messages
+    assert names_all(warning, f"{first.last}: ", "No space left on device")
+    assert written == [3, 9]
+    assert_same_run(done, straight(name))
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "last.ckpt.previous"}
 
 
 @pytest.mark.parametrize(
@@ -412,28 +414,7 @@ def test_on_sigterm_a_checkpoint_is_written_after_the_step_and_the_handler_calle
         assert_whole_curve(first, then, whole)
 
 
-def test_a_full_disk_is_a_warning_and_the_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, straight: Straight
-) -> None:
-    name = "hand_built, sequences"
-    written, whole = [], L.Trainer.save_checkpoint
-
-    def full(trainer: L.Trainer, path: Path, *args: Any) -> None:
-        whole(trainer, path, *args)
-        if trainer.global_step == 6:
-            os.truncate(path, path.stat().st_size // 2)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(L.Trainer, "save_checkpoint", full)
-    done = run(every(CASES[name], 3), tmp_path, on_snapshot=lambda: written.append(checkpoint(tmp_path / "last.ckpt")))
-    (warning,) = caplog.messages
-    assert names_all(warning, f"{tmp_path}/last.ckpt: ", "No space left on device")
-    assert [checkpoint["global_step"] for checkpoint in written] == [3, 9]
-    assert_same_run(done, straight(name))
-    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "last.ckpt.previous"}
-
-
-def test_a_clock_that_jumps_back_changes_nothing(
+def test_minutes_are_a_measure_too_also_where_the_clock_jumps_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: Straight
 ) -> None:
     """Neither how often checkpoints are written, nor what comes of the training."""

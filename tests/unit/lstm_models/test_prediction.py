@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lstm_models import prediction
-from lstm_models.config import NUMBER, AddingData, AnyData, HandBuilt, Output, TableData, TutorialData
+from lstm_models.config import NUMBER, AddingData, AnyData, HandBuilt, Output, Sql, TableData, TutorialData
 from lstm_models.data import tutorial
 from lstm_models.data.dataset import Dataset, of_table, read
 from lstm_models.data.tables import TableError
@@ -26,7 +26,7 @@ from lstm_models.prediction import as_table, read_new
 
 
 def table_config(**values: Any) -> TableData:
-    return TableData(kind="table", path="somewhere/else.csv", **{"target": "y", **values})
+    return TableData(**{"kind": "table", "path": "somewhere/else.csv", "target": "y"} | values)
 
 
 def written(folder: Path, table: pd.DataFrame, name: str = "new.csv") -> Path:
@@ -75,51 +75,69 @@ def refused(path: Path, *parts: object) -> Iterator[None]:
 
 # ---- forecasts of new rows
 DAYS = pd.date_range("2024-02-20", periods=8)
-
-
-def test_a_forecast_starts_at_the_end_of_the_rows(tmp_path: Path) -> None:
-    path = written(tmp_path, pd.DataFrame({"t": DAYS, "y": np.arange(8.0)}))
-    config, output = table_config(time="t", context_length=3, horizon=2), forecast(2, "y")
-    found, seen_BTD = predicted(path, config, ("y",), output)
-    assert seen_BTD.tolist() == [[[5], [6], [7]]]
-    assert found.to_dict("list") == {"t": [pd.Timestamp("2024-02-28"), pd.Timestamp("2024-02-29")], "y": [8.0, 9.0]}
-
-    config, output = table_config(context_length=8), forecast(3, "y")  # without times the steps are counted
-    new = read_new(path, config, ("y",), output)
-    assert (new.names, new.times, list(new.keys.columns)) == (["the end"], (), [])
-    found, seen_BTD = predicted(path, config, ("y",), output)
-    assert seen_BTD.shape == (1, 8, 1)
-    assert found.to_dict("list") == {"steps_ahead": [1, 2, 3], "y": [8.0, 9.0, 10.0]}
-
-
-def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path: Path) -> None:
-    shops = [
+COUNT = pd.DataFrame({"t": DAYS, "y": np.arange(8.0)})
+SHOPS = pd.concat(
+    [
         pd.DataFrame({"shop": "b", "t": DAYS, "y": np.arange(8.0)}),
         pd.DataFrame({"shop": "a", "t": DAYS[2:6], "y": np.arange(100.0, 104.0)}),
     ]
-    path = written(tmp_path, pd.concat(shops).sample(frac=1, random_state=1))  # in no order
-    config, output = table_config(time="t", group="shop", context_length=3), forecast(2, "y")
-    new = read_new(path, config, ("y",), output)
-    assert new.names == ["a", "b"]
-    assert new.keys.to_dict("list") == {"shop": ["a", "b"]}
-    found, seen_BTD = predicted(path, config, ("y",), output)
-    assert seen_BTD.tolist() == [[[101], [102], [103]], [[5], [6], [7]]]
-    assert found.to_dict("list") == {
-        "shop": ["a", "a", "b", "b"],
-        "t": [pd.Timestamp(f"2024-02-{day}") for day in (26, 27, 28, 29)],
-        "y": [104.0, 105.0, 8.0, 9.0],
-    }
+).sample(frac=1, random_state=1)  # in no order
+GAP = pd.DataFrame({"t": [1, 2, 3, 4, 5, 9, 10, 11], "y": [10.0, 20.0, 30.0, 40.0, 50.0, 90.0, 100.0, 110.0]})
+NEW_ROWS: dict[str, tuple[pd.DataFrame, dict[str, Any], list[str], Any, dict[str, Any]]] = {
+    "the end of the rows": (
+        COUNT, {"time": "t", "context_length": 3}, ["the end"], [[[5], [6], [7]]],
+        {"t": [pd.Timestamp("2024-02-28"), pd.Timestamp("2024-02-29")], "y": [8.0, 9.0]},
+    ),
+    "no times": (
+        COUNT, {"context_length": 8}, ["the end"], [[[n] for n in range(8)]], {"steps_ahead": [1, 2], "y": [8.0, 9.0]},
+    ),
+    "several series": (
+        SHOPS, {"time": "t", "group": "shop", "context_length": 3}, ["a", "b"],
+        [[[101], [102], [103]], [[5], [6], [7]]],
+        {
+            "shop": ["a", "a", "b", "b"],
+            "t": [pd.Timestamp(f"2024-02-{day}") for day in (26, 27, 28, 29)],
+            "y": [104.0, 105.0, 8.0, 9.0],
+        },
+    ),
+    "several series without times": (
+        pd.DataFrame({"shop": [1, 2, 1, 2, 1], "y": [0.0, 10.0, 1.0, 11.0, 2.0]}),
+        {"group": "shop", "context_length": 2}, ["1", "2"], [[[1], [2]], [[10], [11]]],
+        {"shop": ["1", "1", "2", "2"], "steps_ahead": [1, 2, 1, 2], "y": [3.0, 4.0, 12.0, 13.0]},
+    ),
+    "the last piece after a gap": (
+        GAP, {"time": "t", "gaps": "split", "context_length": 3}, ["the end"], [[[90], [100], [110]]],
+        {"t": [12, 13], "y": [111.0, 112.0]},
+    ),
+    "one row after a gap": (
+        GAP.head(6), {"time": "t", "gaps": "split", "context_length": 1}, ["the end"], [[[90]]],
+        {"t": [10, 11], "y": [91.0, 92.0]},
+    ),
+    "missing values": (
+        pd.DataFrame({"t": [1, 2, 3, 5], "y": [1.0, None, 3.0, 5.0]}),
+        {"time": "t", "missing": "interpolate", "gaps": "allow", "context_length": 4}, ["the end"],
+        [[[1], [2], [3], [5]]], {"t": [6, 7], "y": [6.0, 7.0]},
+    ),
+    "the path, where training read a query": (
+        COUNT, {"path": None, "sql": Sql(url="sqlite:///no.db", query="SELECT y FROM t"), "context_length": 1},
+        ["the end"], [[[7]]], {"steps_ahead": [1, 2], "y": [8.0, 9.0]},
+    ),
+}  # fmt: skip
 
 
-def test_of_several_series_without_times_each_has_its_steps(tmp_path: Path) -> None:
-    path = written(tmp_path, pd.DataFrame({"shop": [1, 2, 1, 2, 1], "y": [0.0, 10.0, 1.0, 11.0, 2.0]}))
-    found, seen_BTD = predicted(path, table_config(group="shop", context_length=2), ("y",), forecast(2, "y"))
-    assert seen_BTD.tolist() == [[[1], [2]], [[10], [11]]]
-    assert found.to_dict("list") == {
-        "shop": ["1", "1", "2", "2"],
-        "steps_ahead": [1, 2, 1, 2],
-        "y": [3.0, 4.0, 12.0, 13.0],
-    }
+@pytest.mark.parametrize(("table", "values", "called", "seen", "expected"), NEW_ROWS.values(), ids=NEW_ROWS)
+def test_each_series_is_forecast_from_its_own_end(
+    tmp_path: Path, table: pd.DataFrame, values: dict[str, Any], called: list[str], seen: Any, expected: dict[str, Any]
+) -> None:
+    path, config = written(tmp_path, table), table_config(**values)
+    new = read_new(path, config, ("y",), forecast(2, "y"))
+    found, seen_BTD = predicted(path, config, ("y",), forecast(2, "y"))
+    assert (new.names, seen_BTD.tolist(), found.to_dict("list")) == (called, seen, expected)
+    if config.group:
+        assert new.keys.to_dict("list") == {config.group: called}
+    else:
+        assert list(new.keys.columns) == []
+    assert len(new.times) == (len(called) if config.time else 0)
 
 
 @pytest.mark.parametrize("name", ["new.csv", "new.parquet"])
@@ -163,70 +181,34 @@ def test_with_a_zone_the_times_go_on_in_it(
     assert str(found["t"].dt.tz) == zone
 
 
-def test_times_may_be_whole_numbers(tmp_path: Path) -> None:
-    path = written(tmp_path, pd.DataFrame({"t": [10, 20, 30, 40], "y": np.arange(4.0)}))
-    found, _ = predicted(path, table_config(time="t", context_length=2), ("y",), forecast(2, "y"))
-    assert found["t"].tolist() == [50, 60]
+TWO = pd.DataFrame({"g": ["a"] * 5 + ["b"] * 4, "y": np.arange(9.0)})
+ONE = pd.DataFrame({"g": ["a", "a", "b"], "t": [1, 2, 1], "y": np.arange(3.0)})
+HOLES = pd.DataFrame({"t": [1, 2, 3, 5], "y": [1.0, None, 3.0, 5.0]})
 
 
-def test_of_a_series_with_gaps_the_last_piece_is_seen(tmp_path: Path) -> None:
-    t = [1, 2, 3, 4, 5, 9, 10, 11]
-    path = written(tmp_path, pd.DataFrame({"t": t, "y": np.array(t) * 10.0}))
-    config = table_config(time="t", gaps="split", context_length=3)
-    found, seen_BTD = predicted(path, config, ("y",), forecast(2, "y"))
-    assert seen_BTD.tolist() == [[[90], [100], [110]]]
-    assert found.to_dict("list") == {"t": [12, 13], "y": [111.0, 112.0]}
-    with refused(path, "3 rows", "sees 4"):
-        predicted(path, table_config(time="t", gaps="split", context_length=4), ("y",), forecast(2, "y"))
-    # one row after a gap is enough where one is seen
-    path = written(tmp_path, pd.DataFrame({"t": [1, 2, 3, 9], "y": np.arange(4.0)}))
-    config = table_config(time="t", gaps="split", context_length=1)
-    found, seen_BTD = predicted(path, config, ("y",), forecast(2, "y"))
-    assert seen_BTD.tolist() == [[[3]]]
-    assert found["t"].tolist() == [10, 11]
-
-
-def test_too_few_rows_are_refused(tmp_path: Path) -> None:
-    table = pd.DataFrame({"g": ["a"] * 5 + ["b"] * 4, "y": np.arange(9.0)})
+@pytest.mark.parametrize(
+    ("table", "values", "named"),
+    [
+        (GAP, {"time": "t", "gaps": "split", "context_length": 4}, ("3 rows", "sees 4")),
+        (TWO, {"context_length": 10}, ("9 rows", "sees 10")),
+        (TWO, {"context_length": 5, "group": "g"}, ("group b: 4 rows", "sees 5")),
+        (ONE, {"context_length": 1, "time": "t", "group": "g"}, ("group b: ", "times after 1 ", "at least 2")),
+        (ONE.head(1), {"context_length": 1, "time": "t"}, ("times after 1 ", "at least 2")),
+        (HOLES, {"context_length": 2}, ("column y, row 2", "missing", "drop, forward_fill or interpolate")),
+        (
+            HOLES,
+            {"context_length": 2, "time": "t", "missing": "interpolate"},
+            ("column t, row 4", "from 3 to 5", "gaps", "split or allow"),
+        ),
+        (DAYS.to_frame(name="Y"), {"context_length": 2}, ("column y is missing", "found: Y", "did you mean Y?")),
+    ],
+)
+def test_rows_that_can_not_be_used_are_refused(
+    tmp_path: Path, table: pd.DataFrame, values: dict[str, Any], named: tuple[str, ...]
+) -> None:
     path = written(tmp_path, table)
-    with refused(path, "9 rows", "sees 10"):
-        predicted(path, table_config(context_length=10), ("y",), forecast(2, "y"))
-    with refused(path, "group b: 4 rows", "sees 5"):
-        predicted(path, table_config(context_length=5, group="g"), ("y",), forecast(2, "y"))
-    assert len(predicted(path, table_config(context_length=4, group="g"), ("y",), forecast(2, "y"))[0]) == 4
-
-
-def test_one_row_does_not_tell_when_the_next_one_is(tmp_path: Path) -> None:
-    table = pd.DataFrame({"g": ["a", "a", "b"], "t": [1, 2, 1], "y": np.arange(3.0)})
-    path = written(tmp_path, table)
-    with refused(path, "group b: ", "the times after 1 ", "at least 2"):
-        predicted(path, table_config(context_length=1, group="g", time="t"), ("y",), forecast(2, "y"))
-    path = written(tmp_path, table.head(1))
-    with refused(path, "the times after 1 ", "at least 2"):
-        predicted(path, table_config(context_length=1, time="t"), ("y",), forecast(2, "y"))
-
-
-def test_rows_are_handled_as_the_settings_say(tmp_path: Path) -> None:
-    path = written(tmp_path, pd.DataFrame({"t": [1, 2, 3, 5], "y": [1.0, None, 3.0, 5.0]}))
-    config = table_config(time="t", context_length=2)
-    with refused(path, "column y, row 2", "missing", "drop, forward_fill or interpolate"):
-        predicted(path, config, ("y",), forecast(1, "y"))
-    filled = config.model_copy(update={"missing": "interpolate"})
-    with refused(path, "column t, row 4", "from 3 to 5", "gaps", "split or allow"):
-        predicted(path, filled, ("y",), forecast(1, "y"))
-    allowed = filled.model_copy(update={"gaps": "allow", "context_length": 4})
-    assert predicted(path, allowed, ("y",), forecast(1, "y"))[1].tolist() == [[[1], [2], [3], [5]]]
-    with refused(path, "column x is missing", "found: t, y"):
-        predicted(path, allowed, ("x",), forecast(1, "x"))
-
-
-def test_it_is_the_path_that_is_read_where_training_read_a_query(tmp_path: Path) -> None:
-    path = written(tmp_path, pd.DataFrame({"y": [1.0, 2.0]}))
-    config = TableData.model_validate(
-        {"kind": "table", "sql": {"url": "sqlite:///no.db", "query": "SELECT y FROM t"}, "target": "y"}
-        | {"context_length": 2}
-    )
-    assert predicted(path, config, ("y",), forecast(1, "y"))[0]["y"].tolist() == [3.0]
+    with refused(path, *named):
+        predicted(path, table_config(**values), ("y",), forecast(2, "y"))
 
 
 @given(
