@@ -65,7 +65,7 @@ def test_figures_that_can_be_reckoned_by_hand() -> None:
 
 
 @given(sizes, seeds)
-def test_errors_and_r2_are_those_of_scikit_learn(size: tuple[int, int, int], seed: int) -> None:
+def test_forecast_scores_are_those_of_scikit_learn_and_of_their_formulas(size: tuple[int, int, int], seed: int) -> None:
     predictions, targets, scale, mase = drawn(*size, seed)
     found = forecast_scores(predictions, targets, scale, mase)
     p, y = (x.flatten(0, 1).double().numpy() for x in (predictions, targets))
@@ -76,6 +76,8 @@ def test_errors_and_r2_are_those_of_scikit_learn(size: tuple[int, int, int], see
     assert found.scaled_mae == pytest.approx(sk.mean_absolute_error(y / scale.numpy(), p / scale.numpy()))
     assert found.scaled_rmse == pytest.approx(math.sqrt(found.scaled_mse))
     assert found.mase == pytest.approx(np.mean(np.abs(p - y).mean(0) / mase.numpy()))
+    size_of_both = np.abs(p) + np.abs(y)
+    assert found.smape == pytest.approx(np.mean(200 * np.abs(p - y) / np.where(size_of_both > 0, size_of_both, 1)))
     varies = y.std(0) > 0
     if varies.any():
         assert found.r2 == pytest.approx(sk.r2_score(y[:, varies], p[:, varies]))
@@ -97,22 +99,6 @@ def test_figures_by_step_are_those_of_each_step_alone_and_their_mean_the_overall
         assert np.mean(found.by_step[name]) == pytest.approx(getattr(found, name))
     # the order of the windows does not matter
     same(figures(forecast_scores(predictions.flip(0), targets.flip(0), scale, mase)), figures(found))
-
-
-@given(sizes, seeds, st.integers(-3, 3), st.integers(-50, 50))
-def test_scaled_and_shifted_data_change_the_figures_as_they_should(
-    size: tuple[int, int, int], seed: int, power: int, shift: int
-) -> None:
-    predictions, targets, scale, mase = drawn(*size, seed)
-    found = figures(forecast_scores(predictions, targets, scale, mase))
-
-    by = 2.0**power
-    larger = figures(forecast_scores(by * predictions, by * targets, by * scale, by * mase))
-    same(larger, {**found, "mse": found["mse"] * by**2, "mae": found["mae"] * by, "rmse": found["rmse"] * by})
-
-    moved = figures(forecast_scores(predictions + shift, targets + shift, scale, mase))
-    del found["smape"], moved["smape"]  # which depends on where 0 is
-    same(moved, found)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +289,7 @@ def test_the_area_is_that_of_the_order_even_where_all_are_sure() -> None:
         (torch.zeros(2, 2), torch.zeros(3), ("logits (2, 2)", "labels (3,)", "(sequences)")),
         (torch.tensor([[0, 0], [0, math.nan]]), torch.zeros(2), ("sequence 1", "finite")),
         (torch.zeros(2, 3), torch.tensor([0, 3]), ("label", "sequence 1", "3", "0 to 2")),
+        (torch.zeros(2, 3), torch.tensor([-1, 0]), ("label", "sequence 0", "-1", "0 to 2")),
         (torch.zeros(2, 3), torch.tensor([0.5, 1.0]), ("label", "sequence 0", "0.5", "0 to 2")),
     ],
 )
