@@ -21,7 +21,7 @@ from lstm_models.data.examples import Examples
 from lstm_models.data.tables import TableError, digest
 
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-many = settings(max_examples=60, suppress_health_check=slow)  # a table has more dimensions than 30 examples reach
+many = settings(max_examples=100, suppress_health_check=slow)  # a table has more dimensions than 30 examples reach
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +212,7 @@ LABELS = PLAIN | {"task": "classify", "group": "", "split": {"train": 3, "valida
 
 @example(case=(b",x,y\na,1,0\nb,1,1\nc,1,0\nd,1,1\n", LABELS), seed=0)
 @example(case=(b"y\n1\n2\n3\n", PLAIN | {"split": {"train": 6, "validation": 2**63 - 1, "test": 5}}), seed=0)
+@example(case=(b"y\n1\n2\n3\n", PLAIN | {"split": {"train": 2**63, "validation": 1}}), seed=0)
 @given(case=csv_tables(), seed=st.integers(0, 3))
 @many
 def test_any_csv_table_makes_a_dataset_or_one_line(folder: Path, case: tuple[bytes, dict[str, Any]], seed: int) -> None:
