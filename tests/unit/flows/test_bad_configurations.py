@@ -359,6 +359,7 @@ def test_any_file_runs_and_comes_back_or_is_one_line(path: Path, content: str | 
         assert holds(config.model_dump(mode="json"), given | ({"contenders": contenders} if contenders else {}))
 
 
+@example(source="a\0b.yaml")
 @given(source=st.text(max_size=20) | texts_of_all_kinds | somehow.map(lambda text: f"{text}.yaml"))
 def test_any_source_is_one_line(source: str) -> None:
     refused(*said("compare", "--dry-run", "--", source))

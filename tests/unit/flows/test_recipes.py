@@ -192,6 +192,7 @@ def test_what_a_change_may_be() -> None:
     assert recipes.load("tutorial", ["seed=1", "seed=2"]).seed == 2  # the last counts
     config = recipes.load("tutorial", ["contenders.built_in.fine_tuning={max_epochs: 301}"])  # a whole section
     assert config.contenders["built_in"].fine_tuning.max_epochs == 301
+    assert recipes.load("tutorial", ["figures.gates_of=[2]"]).figures.gates_of == [2]  # in a section that is left out
     assert list(recipes.load("tutorial", ["contenders.built_in=null"]).contenders) == ["hand_built"]
     assert list(recipes.load("tutorial", ["contenders.hand_built=~"]).contenders) == ["built_in"]
     for number in ("1e-3", "1E-3", "1.0e-3", "0.001", "10e-4", "+1e-3"):
