@@ -162,8 +162,8 @@ CRASHES_AT_THE_END: list[tuple[Any, str, Any, bool]] = [
     (lineage, "record", crash, False),
     (lineage, "record", crash, True),
     (unfinished, "clear", crash, True),
-    (unfinished, "shutil", removes("best.ckpt"), False),
     (unfinished, "shutil", removes("last.ckpt", "last.ckpt.previous", "progress.json"), False),
+    (unfinished, "shutil", removes("best.ckpt"), False),  # the last: a wrong best checkpoint would be mended by another
 ]
 
 
