@@ -336,27 +336,66 @@ def changed(value: Any, path: tuple[Any, ...], by: Any) -> Any:
     return new if isinstance(value, dict) else list(new.values())
 
 
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    return functools.reduce(lambda section, name: section[name], path, value)
+
+
+def alike(value: Any) -> st.SearchStrategy[Any]:
+    """Other values of the type of one that is right, most of which are right too."""
+    match value:
+        case bool():
+            return st.booleans()
+        case int():
+            return st.integers(1, 2**40)
+        case float():
+            return st.floats(0, 1) | st.floats()
+        case str():
+            return texts_of_all_kinds | st.just(value)
+    return st.none() | st.integers(1, 2**40) | texts_of_all_kinds if value is None else st.just(value)
+
+
+RECIPES = {name: recipes.load(name).model_dump(mode="json") for name in ("tutorial", "forecast")}
+
+
 @st.composite
-def altered(draw: st.DrawFn, values: st.SearchStrategy[dict[str, Any]]) -> str:
+def altered_a_little(draw: st.DrawFn) -> str:
+    """The text of a right configuration with another value of the same type at one place: a quarter of them run."""
+    given = draw(right | st.sampled_from(list(RECIPES.values())))
+    leaves = [path for path in places(given) if not isinstance(at(given, path), dict | list)]
+    path = draw(st.sampled_from(leaves))
+    return written(changed(given, path, draw(alike(at(given, path)))))
+
+
+@st.composite
+def altered(draw: st.DrawFn) -> str:
     """The text of a right configuration with anything at one place, or with one thing more."""
-    given = draw(values)
+    given = draw(right)
     path = draw(st.sampled_from(list(places(given))))
     if draw(st.booleans()) and isinstance(path[-1:] and path[-1], str):
         path = (*path[:-1], draw(st.sampled_from(["x", "seed", "kind", "max_epochs"]) | texts_of_all_kinds))
-        section = functools.reduce(lambda value, name: value[name], path[:-1], given)
-        given = changed(given, path[:-1], {**section, path[-1]: None})
+        given = changed(given, path[:-1], {**at(given, path[:-1]), path[-1]: None})
     return written(changed(given, path, draw(anything | somehow.map(Raw))))
 
 
-@given(content=altered(right) | somehow | st.binary(max_size=40))
-@settings(large, max_examples=100)  # most of what is drawn is refused at once, in no time
-def test_any_file_runs_and_comes_back_or_is_one_line(path: Path, content: str | bytes) -> None:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
-    before = path.read_bytes()
+@pytest.mark.parametrize("contents", [altered_a_little(), altered()], ids=["a little", "a lot"])
+@given(data=st.data())
+@large
+def test_an_altered_configuration_runs_and_comes_back_or_is_one_line(
+    path: Path, contents: st.SearchStrategy[str], data: st.DataObject
+) -> None:
+    content = data.draw(contents)
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
     if config := check(path, str(path)):
-        given = yaml_text.read(before.decode())
+        given = yaml_text.read(content)
         contenders = {name: each for name, each in given.get("contenders", {}).items() if each is not None}
         assert holds(config.model_dump(mode="json"), given | ({"contenders": contenders} if contenders else {}))
+
+
+@given(content=somehow | st.binary(max_size=40))
+@settings(max_examples=100)  # refused at once, in no time
+def test_any_file_is_one_line(path: Path, content: str | bytes) -> None:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+    refused(*said("compare", str(path), "--dry-run"))
 
 
 @example(source="a\0b.yaml")
@@ -369,14 +408,19 @@ def test_any_source_is_one_line(source: str) -> None:
 def settings_given(draw: st.DrawFn, config: type[Config], values: dict[str, Any]) -> list[str]:
     """What --set may be given, and what it may not."""
     more = st.lists(st.sampled_from([*config.model_fields, "kind", "x", ""]) | texts_of_all_kinds, max_size=2)
-    keys = st.tuples(st.sampled_from(list(places(values))), more).map(
-        lambda path: ".".join(map(str, [*path[0], *path[1]]))
-    )
-    pairs = st.builds("{}={}".format, keys, anything.map(written) | somehow)
-    return [part for change in draw(st.lists(pairs | somehow, min_size=1, max_size=3)) for part in ("--set", change)]
-
-
-RECIPES = {name: recipes.load(name).model_dump(mode="json") for name in ("tutorial", "forecast")}
+    paths = [path for path in places(values) if not isinstance(at(values, path), dict | list)]
+    which = draw(st.sampled_from(["right", "right", "wrong", "text"]))
+    changes = []
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(paths))
+        match which:
+            case "right":
+                changes.append(f"{'.'.join(map(str, path))}={written(draw(alike(at(values, path))))}")
+            case "wrong":
+                changes.append(f"{'.'.join(map(str, [*path, *draw(more)]))}={draw(anything.map(written) | somehow)}")
+            case "text":
+                changes.append(draw(somehow))
+    return [part for change in changes for part in ("--set", change)]
 
 
 @example(given=("tutorial", ["--set", f"experiment={HUGE.text}"]))
@@ -386,7 +430,7 @@ RECIPES = {name: recipes.load(name).model_dump(mode="json") for name in ("tutori
         lambda name: st.tuples(st.just(name), settings_given(CompareConfig, RECIPES[name]))
     )
 )
-@settings(large, max_examples=100)  # as above
+@settings(large, max_examples=60)  # of which some run
 def test_any_set_runs_and_comes_back_or_is_one_line(path: Path, given: tuple[str, list[str]]) -> None:
     source, changes = given
     check(path, source, *changes)
@@ -402,7 +446,7 @@ def test_any_set_runs_and_comes_back_or_is_one_line(path: Path, given: tuple[str
         )
     )
 )
-@settings(large, max_examples=100)  # as above
+@settings(large, max_examples=60)  # of which some run
 def test_any_settings_of_a_flow_on_an_experiment_are_taken_or_are_one_line(given: tuple[str, str, list[str]]) -> None:
     flow, experiment, changes = given
     code, out, errors = said(flow, "--dry-run", *changes, "--", experiment)

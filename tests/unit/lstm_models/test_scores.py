@@ -134,6 +134,8 @@ def test_a_constant_target_has_no_r2_and_the_others_keep_theirs() -> None:
     alone = forecast_scores(predictions[..., :1], targets[..., :1], scale[:1], mase[:1])
     assert alone.r2 is None
     assert "r2" not in alone.flat()
+    equal = torch.full((3, 1, 1), 0.1, dtype=torch.float64)  # whose mean is another number by a rounding
+    assert forecast_scores(equal, equal, ONE, ONE).r2 is None
     # constant in each step only
     targets = torch.tensor([1.0, 3.0]).view(1, 2, 1).expand(4, 2, 1)
     steps = forecast_scores(targets + 0.5, targets, ONE, ONE)
