@@ -118,27 +118,6 @@ def test_in_an_outage_points_are_held_and_arrive_when_it_is_over(
     assert names_all(message, "out of reach", "ConnectionError", f"points of run {run_id}")
 
 
-def test_what_had_not_arrived_in_a_crash_arrives_when_the_training_goes_on(
-    outage: Outage, run_id: str, workplace: Path
-) -> None:
-    outage.on = True
-
-    def train() -> None:
-        with Sender(run_id, workplace) as crashed:
-            crashed.log_metrics({"loss": 0.5, "nan": float("nan")}, 3)
-            crashed.flush()  # with each checkpoint
-            raise RuntimeError("the crash")
-
-    with pytest.raises(RuntimeError, match="the crash"):
-        train()
-    outage.on = False
-    assert history(run_id) == []
-    with Sender(run_id, workplace) as sender:
-        sender.log_metrics({"loss": 0.25}, 4)
-    assert history(run_id) == [(3, 0.5), (4, 0.25)]
-    assert [step for step, _ in history(run_id, "nan")] == [3]
-
-
 def test_the_seconds_count_from_the_first_beginning(
     run_id: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,37 +140,30 @@ def test_a_damaged_progress_file_is_a_warning(run_id: str, workplace: Path, capl
     assert names_all(message, workplace / "progress.json", "damaged")
 
 
-def test_where_mlflow_stays_away_the_end_says_so_and_nothing_is_lost(
-    outage: Outage, run_id: str, workplace: Path
+@pytest.mark.parametrize("error", [None, RuntimeError("the crash")], ids=["at the end", "in a crash"])
+def test_what_has_not_arrived_arrives_when_the_training_goes_on(
+    outage: Outage, run_id: str, workplace: Path, caplog: pytest.LogCaptureFixture, error: Exception | None
 ) -> None:
+    """MLflow stays away: the end says so, but for the error of a training that broke."""
     outage.on = True
 
     def train() -> None:
         with Sender(run_id, workplace) as sender:
-            sender.log_metrics({"loss": 0.5}, 3)
+            sender.log_metrics({"loss": 0.5, "nan": float("nan")}, 3)
+            if error:
+                sender.flush()  # with each checkpoint
+                raise error
             sender.finalize("success")  # as Lightning does at the end
 
-    with pytest.raises(requests.ConnectionError, match="no route"):
+    with pytest.raises(type(error) if error else requests.ConnectionError, match="the crash" if error else "no route"):
         train()
+    assert names_all(caplog.messages[-1], "2 points", "can't be sent to MLflow", "ConnectionError: no route")
     outage.on = False
-    with Sender(run_id, workplace):
-        pass
-    assert history(run_id) == [(3, 0.5)]
-
-
-def test_the_error_of_the_training_comes_before_that_of_the_outage(
-    outage: Outage, run_id: str, workplace: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    outage.on = True
-
-    def train() -> None:
-        with Sender(run_id, workplace) as sender:
-            sender.log_metrics({"loss": 0.5}, 3)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        train()
-    assert names_all(caplog.messages[-1], "1 points", "can't be sent to MLflow", "ConnectionError: no route")
+    assert history(run_id) == []
+    with Sender(run_id, workplace) as sender:
+        sender.log_metrics({"loss": 0.25}, 4)
+    assert history(run_id) == [(3, 0.5), (4, 0.25)]
+    assert [step for step, _ in history(run_id, "nan")] == [3]
 
 
 def test_what_mlflow_refuses_ends_the_training(run_id: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
