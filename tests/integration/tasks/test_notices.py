@@ -77,18 +77,18 @@ def notice(event: str, message: str, experiment: str | None, flow_run: str | Non
 
 # ---- what is sent
 def test_a_notice_is_a_json_object(hook: Hook, warnings: Warnings, monkeypatch: pytest.MonkeyPatch) -> None:
-    notices.send("promotion", "Größer als 1 \u2192 2", experiment="demand", flow_run="f")
     notices.send("rollback", "back")  # what is not known is null
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "mine")
     notices.send("promotion", "on", experiment="demand")  # of the flow run at hand
+    notices.send("promotion", "Größer als 1 \u2192 2", experiment="demand", flow_run="f")
     monkeypatch.setenv("LSTM_FLOWS_WEBHOOK", "")
     notices.send("promotion", "to nobody")
     monkeypatch.delenv("LSTM_FLOWS_WEBHOOK")
     notices.send("promotion", "to nobody")
     bodies = [
-        notice("promotion", "Größer als 1 \u2192 2", "demand", "f"),
         notice("rollback", "back", None, None),
         notice("promotion", "on", "demand", "mine"),
+        notice("promotion", "Größer als 1 \u2192 2", "demand", "f"),
     ]
     assert hook.posts == [(f"/{SECRET}", "application/json", body) for body in bodies]
     assert warnings() == []
