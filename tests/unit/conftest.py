@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 from pytest_socket import disable_socket, enable_socket
 
 PROCESSES = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "pty.spawn"}
@@ -68,7 +69,8 @@ sys.addaudithook(GUARD)
 
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the program makes by tempfile lies with the tests' own files."""
+    """What the program makes by tempfile, and what hypothesis keeps, lies with the tests' own files."""
+    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temporary"))
     yield
     tempfile.tempdir = before
