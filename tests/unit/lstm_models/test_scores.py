@@ -192,6 +192,7 @@ def test_predictions_with_gradients_are_taken() -> None:
         ({"scale_K": torch.ones(2)}, ("scale_K", "(2,)", "1 targets")),
         ({"scale_K": torch.zeros(1)}, ("scale_K", "[0.0]", "above 0")),
         ({"scale_K": -ONE}, ("scale_K", "[-1.0]", "below 0")),
+        ({"scale_K": ONE * math.inf}, ("scale_K", "[inf]", "finite")),
         ({"mase_scale_K": ONE * math.nan}, ("mase_scale_K", "[nan]", "finite")),
     ],
 )
