@@ -175,14 +175,8 @@ def falling(factor: float, steps: int = 20) -> dict[int, float]:
 
 
 GRADIENTS = {
-    "untrained": {
-        "hand_built": {"h": falling(0.5), "c": falling(0.9)},
-        "rnn": {"h": falling(0.1)},
-    },
-    "fine_tuned": {
-        "hand_built": {"h": falling(0.3), "c": falling(0.5)},
-        "rnn": {"h": falling(0.25)},
-    },
+    "untrained": {"hand_built": {"h": falling(0.5), "c": falling(0.9)}, "rnn": {"h": falling(0.1)}},
+    "fine_tuned": {"hand_built": {"h": falling(0.3), "c": falling(0.5)}, "rnn": {"h": falling(0.25)}},
 }
 
 
@@ -384,6 +378,7 @@ def test_long_names_lose_their_middle_beside_a_line_and_are_whole_in_the_title()
 
 
 def test_a_line_that_ends_in_no_number_has_its_name_at_the_bottom() -> None:
+    assert written(forecasts([window({"a": [float("nan"), 104.0]})])) == 800
     figure = errors_by_step({"hand_built": [0.2, 0.3], "rnn": [0.3, float("nan")]}, {}, "1")
     assert names(labels(figure, figure.axes[0])) == ["hand_built", "rnn"]
     assert figure.get_suptitle() == "hand_built, lowest of 2: from 0.20 at step 1 to 0.30 at step 2"
@@ -458,10 +453,6 @@ def test_of_the_past_a_horizon_is_shown_and_24_steps_at_least() -> None:
 )
 def test_forecasts_name_the_nearest_in_these_windows_alone(windows: list[Forecast], title: str) -> None:
     assert str(forecasts(windows).get_suptitle()).replace("\n", " ") == title
-
-
-def test_forecasts_without_a_number_are_drawn() -> None:
-    assert written(forecasts([window({"a": [float("nan"), 104.0]})])) == 800
 
 
 def test_a_forecast_of_one_step_is_a_marker() -> None:
@@ -593,6 +584,8 @@ def test_all_are_right_only_if_all_are() -> None:
     ):  # fmt: skip
         figure = confusion({"rnn": [[right, wrong], [0, 0]]}, ["no", "yes"])
         assert figure.get_suptitle() == f"rnn is right in {percent} % of {right + wrong:,}"
+    figure = confusion(dict.fromkeys(["hand_built", "built_in", "rnn", "gru"], COUNTS), CLASSES)
+    assert {axes.get_subplotspec().rowspan.start for axes in told_panels(figure)} == {0}  # few classes: one row
     # a name may hold any word
     figure = confusion({"a_in_b": [[1, 0], [0, 1]], "in": [[1, 0], [0, 1]]}, ["no", "yes"])
     assert figure.get_suptitle() == "a_in_b is right in 100 %, in in 100 % of 2"
@@ -614,8 +607,3 @@ def test_counts_are_written_up_to_12_classes_and_a_hundred_are_drawn(contenders:
     assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))
     assert ticks[0].get_text() == "a long …ass, 0"
     assert len(ticks) == classes if classes < 100 else 10 <= len(ticks) <= 26
-
-
-def test_few_classes_stand_in_one_row() -> None:
-    figure = confusion(dict.fromkeys(["hand_built", "built_in", "rnn", "gru"], COUNTS), CLASSES)
-    assert {axes.get_subplotspec().rowspan.start for axes in told_panels(figure)} == {0}

@@ -150,80 +150,19 @@ def test_an_nn_lstm_keeps_its_mode_and_its_draws(training: bool) -> None:
     assert builtin.training is training
 
 
-def test_an_nn_lstm_takes_lengths_here() -> None:
-    builtin = make(bidirectional=True).to_builtin()
-    x = torch.randn(T, B, D, dtype=torch.float64)
-    packed, _ = builtin(pack_padded_sequence(x, LENGTHS, enforce_sorted=False))
-    found = output(trace(builtin, x, None, LENGTHS), builtin).nan_to_num(0)
-    torch.testing.assert_close(found, pad_packed_sequence(packed)[0], **CLOSE)
-
-
 # ---- shapes
-@pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("options", SETTINGS, ids=str)
-def test_shapes(options: dict[str, Any], batch_first: bool) -> None:
-    module = make(batch_first=batch_first, **options)
-    K, P = module.num_layers * directions(module), module.proj_size or H
-    x, _ = drawn(module)
-
-    def batch(*dots: int) -> tuple[int, ...]:
-        return dots[::-1] if batch_first else dots
-
-    forms: list[tuple[Any, tuple[int, ...]]] = [
-        (x[:, 0], (T,)),
-        (x.reshape(*batch(T, B), D), batch(T, B)),
-        (x[:1, :1], (1, 1)),
-        (x.new_zeros(*batch(T, 0), D), batch(T, 0)),
-        (pack_padded_sequence(x, LENGTHS, enforce_sorted=False), batch(T, B)),
-        (pack_padded_sequence(x, torch.tensor([4, 4, 2, 1])), batch(4, B)),
-    ]
-    for input, dots in forms:
-        assert [tuple(part.shape) for part in trace(module, input)] == [(K, *dots, H)] * 5 + [(K, *dots, P)]
-
-
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
 def test_one_sequence_and_batch_first_hold_the_same_numbers(options: dict[str, Any]) -> None:
+    """And each part has the shape that is promised."""
     module, other = make(**options), make(batch_first=True, **options)
     x, (hidden, cell) = drawn(module)
     batch = trace(module, x, (hidden, cell))
-    assert_same(
-        trace(other, x.transpose(0, 1), (hidden, cell)),
-        Step(*(part.transpose(1, 2) for part in batch)),
-    )
+    assert_same(trace(other, x.transpose(0, 1), (hidden, cell)), Step(*(part.transpose(1, 2) for part in batch)))
+    K = module.num_layers * directions(module)
+    assert [tuple(part.shape) for part in batch] == [(K, T, B, H)] * 5 + [(K, T, B, module.proj_size or H)]
     one = trace(module, x[:, 1], (hidden[:, 1], cell[:, 1]))
     for part, expected in zip(one, batch, strict=True):
         torch.testing.assert_close(part, expected[:, :, 1], **CLOSE)  # a batch's products sum in another order
-
-
-@pytest.mark.parametrize("with_lengths", [True, False])
-def test_a_backward_step_lies_where_the_input_that_it_read_lies(with_lengths: bool) -> None:
-    """To the bit what an LSTM of one direction with these weights does with each sequence turned round."""
-    both, one = make(bidirectional=True), make()
-    weights = {name: value for name, value in both.state_dict().items() if name.endswith("_reverse")}
-    one.load_state_dict({name.removesuffix("_reverse"): value for name, value in weights.items()})
-    x, (hidden, cell) = drawn(both)
-    lengths = LENGTHS if with_lengths else torch.full((B,), T)
-
-    def turned(sequences: Tensor) -> Tensor:
-        """(T, B, ...), each from its end to its beginning."""
-        parts = [
-            torch.cat([part[:length].flip(0), part[length:]])
-            for part, length in zip(sequences.unbind(1), lengths.tolist(), strict=True)
-        ]
-        return torch.stack(parts, dim=1)
-
-    given = LENGTHS if with_lengths else None
-    backward = [part[1] for part in trace(both, x, (hidden, cell), given)]
-    alone = [turned(part[0]) for part in trace(one, turned(x), (hidden[1:], cell[1:]), given)]
-    assert_same(backward, alone)
-
-
-def test_without_a_state_the_first_step_follows_zeros() -> None:
-    module = make(num_layers=2, bidirectional=True, proj_size=2)
-    x, (hidden, cell) = drawn(module)
-    zeros = (torch.zeros_like(hidden), torch.zeros_like(cell))
-    assert_same(trace(module, x), trace(module, x, zeros))
-    assert not torch.equal(trace(module, x).c, trace(module, x, (hidden, cell)).c)
 
 
 # ---- sequences of different lengths
@@ -322,13 +261,13 @@ DRAWS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("form", ["batch", "lengths", "packed", "packed unsorted"])
+@pytest.mark.parametrize("form", ["lengths", "packed", "packed unsorted"])
 @pytest.mark.parametrize("options", DRAWS, ids=str)
 def test_in_training_it_draws_as_a_call_does(options: dict[str, Any], form: str) -> None:
     """The same seed, the same draws, in the same places."""
     module = make(**options)
     x, hx = drawn(module)
-    lengths = {"batch": torch.full((B,), T), "packed": torch.tensor([6, 5, 2, 1])}.get(form, LENGTHS)
+    lengths = torch.tensor([6, 5, 2, 1]) if form == "packed" else LENGTHS
     packed = form.startswith("packed")
     given = pack_padded_sequence(x, lengths, enforce_sorted=form == "packed") if packed else x
     more = (lengths,) if form == "lengths" else ()

@@ -14,6 +14,7 @@ from helpers.trainings import assert_same_state, contender, content
 
 from flows import recipes
 from lstm_models import native
+from lstm_models.checkpoint import CheckpointError
 from lstm_models.config import BuiltIn, Contender, HandBuilt
 from lstm_models.data import tutorial
 from lstm_models.data.dataset import in_sample
@@ -151,13 +152,16 @@ def test_a_loss_that_is_no_number_ends_the_training(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_after_resuming_the_error_counts_epochs_from_the_beginning(tmp_path: Path) -> None:
-    settings, half = contender(PLAIN, 2, 4), tmp_path / "half.ckpt"
+def test_a_resumed_training_counts_epochs_from_the_beginning(tmp_path: Path) -> None:
+    settings, half, last = contender(PLAIN, 2, 4), tmp_path / "half.ckpt", tmp_path / "last.ckpt"
     fit(settings, DATA, seed=0, save_to=half)
     with pytest.raises(NonFiniteLoss) as caught:
-        fit(settings, with_targets(*[1e30] * 5), seed=0, save_to=tmp_path / "last.ckpt", resume_from=half)
+        fit(settings, with_targets(*[1e30] * 5), seed=0, save_to=last, resume_from=half)
     assert names_all(caught.value, "inf", "epoch 3;")
-    assert not (tmp_path / "last.ckpt").exists()
+    with pytest.raises(CheckpointError) as refused:
+        fit(settings, DATA, seed=0, save_to=last, resume_from=half, max_epochs=2)
+    assert names_all(refused.value, f"{half}: ", "2 epochs", "max_epochs 2")
+    assert not last.exists()
 
 
 # ---- around the training

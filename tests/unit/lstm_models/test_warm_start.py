@@ -17,7 +17,6 @@ from lstm_models import training
 from lstm_models.checkpoint import CheckpointError, load_network
 from lstm_models.config import AnyModel, BuiltIn, Contender, HandBuilt, Split, TableData
 from lstm_models.data.dataset import Dataset, in_sample, of_table
-from lstm_models.data.examples import Batch
 from lstm_models.data.loader import BatchLoader
 from lstm_models.data.tables import Sequences
 from lstm_models.network import Network
@@ -177,25 +176,6 @@ def test_but_for_its_weights_a_warm_start_is_a_training_from_the_seed(
         assert found.get("best") == wanted.get("best")
 
 
-def test_a_warm_start_depends_on_its_weights_and_on_its_seed(tmp_path: Path) -> None:
-    settings, data = contender(MODELS["hand_built"]), forecast(40)
-    for seed in (1, 2):
-        trained(settings, data, tmp_path / f"from{seed}.ckpt", seed=seed)
-    losses = {
-        (start, seed): fit(
-            settings, data, seed=seed, save_to=tmp_path / "last.ckpt", warm_from=start and tmp_path / f"{start}.ckpt"
-        ).loss
-        for start, seed in (("from1", 1), ("from1", 2), ("from2", 1), (None, 1))
-    }
-    assert len(set(losses.values())) == 4
-    # the loader and dropout alone draw from the seed: without them it does not matter
-    plain = contender(MODELS["hand_built"], shuffle=False)
-    once, again = (
-        trained(plain, data, tmp_path / "last.ckpt", seed=seed, warm_from=tmp_path / "from1.ckpt") for seed in (1, 2)
-    )
-    assert_equal(once["state_dict"], again["state_dict"])
-
-
 # ---- epochs
 def test_the_epochs_of_a_warm_start_count_from_1(tmp_path: Path) -> None:
     """max_epochs may be less than the checkpoint has, of which patience may have been the end."""
@@ -230,20 +210,6 @@ def test_a_warm_start_lasts_for_the_initial_trainings_epochs_by_default(
     settings = contender(MODELS["hand_built"], batch_size=64)
     done = fit(settings, forecast(64), seed=1, save_to=tmp_path / "last.ckpt", warm_from=first, max_epochs=given)
     assert done.epochs == (given or settings.training.max_epochs)
-
-
-@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
-def test_a_number_is_told_in_the_unit_that_the_weights_were_learnt_in(tmp_path: Path, how: str) -> None:
-    """At a rate at which no weight moves the same is told as before, of whatever rows."""
-    small, large = labelled("regress", 10), labelled("regress", 16)
-    assert (small.output.center, small.output.spread) != (large.output.center, large.output.spread)
-    first, last = tmp_path / "first.ckpt", tmp_path / "last.ckpt"
-    settings = contender(MODELS["hand_built"], learning_rate=1e-30)
-    trained(settings, small, first)
-    trained(settings, large, last, max_epochs=None, **{how: first})
-    batch: Batch = large.test.take(torch.arange(large.test.count))
-    one, other = (load_network(path)(batch.x_BTD, batch.lengths_B) for path in (first, last))
-    assert torch.equal(one, other)
 
 
 # ---- what is refused
