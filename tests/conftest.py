@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MPLCONFIGDIR": tempfile.gettempdir() + "/lstm-flows-matplotlib",  # where it keeps its list of fonts
     "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -24,7 +26,8 @@ from hypothesis import settings  # noqa: E402
 TESTS = Path(__file__).parent
 LANES = {"unit": 120, "integration": 300, "e2e": 900}  # seconds after which a test is taken to hang, on a busy machine
 
-# The same examples each time, so that a change is judged by nothing but itself; `--hypothesis-profile=explore` draws
+# The same examples each time (but for constants of the program's own, which hypothesis takes from what is imported), so
+# that a change is judged by nothing but itself; `--hypothesis-profile=explore` draws
 # others, and more.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.register_profile("explore", database=None, deadline=None, max_examples=1000)

@@ -45,7 +45,8 @@ class Guard:
         text = os.fsdecode(path)
         if text in (os.devnull, ":memory:", "") or "__pycache__" in text:
             return True
-        return Path(os.path.abspath(text)).is_relative_to(str(self.allowed))
+        path = Path(os.path.abspath(text))
+        return path.is_relative_to(str(self.allowed)) or path.is_relative_to(os.environ["MPLCONFIGDIR"])
 
     def _refuse(self, what: str) -> None:
         self.violations.append(what)
