@@ -3,7 +3,7 @@
     python benchmarks/abilities.py
 
 Standard output is a Markdown table: "yes" where it worked, or else the exception that came. Takes half a minute. That
-what works is also right, is held by the tests (tests/lstm_models/test_drop_in.py, test_composable.py).
+what works is also right, is held by the tests (tests/unit/lstm_models/nn/).
 """
 
 import warnings

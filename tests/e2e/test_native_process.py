@@ -29,7 +29,7 @@ print(lstm_models.backend(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @is_native
 def test_a_forked_process_runs_the_code_that_the_environment_names() -> None:
-    """The other values of the environment are in tests/unit/lstm_models/test_native.py."""
+    """The other values of the environment are in tests/unit/lstm_models/nn/kernels/test_native.py."""
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2"}
     command = [sys.executable, "-c", FORK]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
