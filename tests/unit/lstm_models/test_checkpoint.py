@@ -95,9 +95,9 @@ def test_the_random_state_is_restored_and_reading_it_does_not_move_it(tmp_path: 
     draws()
     torch.save(random_state(), tmp_path / "state.pt")
     expected = [draws(), draws()]
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
+    random.seed(999)  # a seed that no test begins with: what is not restored must differ
+    np.random.seed(999)
+    torch.manual_seed(999)
     assert draws() not in expected
 
     set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
