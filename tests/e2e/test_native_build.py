@@ -75,7 +75,13 @@ def test_nothing_is_read_or_written_outside_of_what_is_given(tmp_path: Path) -> 
         "LD_PRELOAD": ":".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
     }
-    command = [sys.executable, "-c", WATCHED, str(tmp_path), str(ROOT / "tests/unit/lstm_models/nn/kernels/test_native.py")]
+    command = [
+        sys.executable,
+        "-c",
+        WATCHED,
+        str(tmp_path),
+        str(ROOT / "tests/unit/lstm_models/nn/kernels/test_native.py"),
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1:] == [f"native {name}"], (done.stdout + done.stderr)[-3000:]
     assert " passed" in done.stdout
