@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +37,10 @@ settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure the coverage of the processes that tests start too, where it is measured at all."""
+    """Set what the processes that tests start take from this one: Ctrl-C, and whether coverage is measured."""
+    if threading.current_thread() is threading.main_thread():
+        # a shell's background jobs ignore Ctrl-C, and so would their children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
     if config.getoption("cov_source", None) and runs_tests:
         os.environ["COVERAGE_PROCESS_START"] = str(TESTS.parent / "pyproject.toml")
