@@ -1,9 +1,9 @@
 """Which of twenty deliberate faults the test suite notices: a table of mutations, each killed or survived.
 
 Each mutation of mutations.toml is applied by itself, and the tests that cover its lines are run until the first one
-fails; if none does, all tests of their files, since what a fixture runs is counted for the first test that asks for it.
-Which tests these are is read from the coverage data that `make coverage` leaves, so run that first. The files are changed
-in place and restored: run it in a clone.
+fails; if none does, all tests of their files, for what a fixture runs is counted for the first test that asks for it.
+Which tests these are is read from the coverage data that `make coverage` leaves, so run that first. The files change
+in place and are restored: run it in a clone.
 
 python benchmarks/mutations.py [FILE ...]    all mutations, or those of these files
 """
