@@ -52,7 +52,7 @@ def test_ctrl_c_kills_the_run_and_names_the_remedy(newcomer: Newcomer) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: every process of the group gets it
     out, errors = process.communicate()
     assert (process.returncode, out) == (130, "")
-    assert names_all(errors, "interrupted", "lstm-flows compare --resume")
+    assert names_all(errors.strip(), "interrupted", "lstm-flows compare --resume")  # after the ^C in the terminal
     assert newcomer.statuses("tutorial") == [("compare tutorial", "KILLED"), ("hand_built/initial", "KILLED")]
 
 
