@@ -39,7 +39,7 @@ class Guard:
         if isinstance(path, int):  # a file that is open already
             return True
         text = os.fsdecode(path)
-        if text in (os.devnull, ":memory:", "") or "__pycache__" in text:
+        if text in (os.devnull, ":memory:", "") or "__pycache__" in text or Path(text).name.startswith(".coverage"):
             return True
         base = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}").resolve()
         absolute = Path(os.path.normpath(base / text))
