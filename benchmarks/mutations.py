@@ -48,9 +48,9 @@ def load() -> list[Mutation]:
 def covering_tests(data: CoverageData, mutation: Mutation) -> list[str]:
     """Return the ids of the tests that run a mutated line, those of the fastest lane first."""
     contexts = data.contexts_by_lineno(str(ROOT / mutation.file))
-    found = {name for line in mutation.lines for context in contexts.get(line, []) for name in context.split("|")}
-    # a subprocess has pytest's own variable, "id (call)"
-    tests = {re.sub(r" \((setup|call|teardown)\)$", "", name) for name in found} - {""}
+    # "id|run" of pytest-cov's, and "id (call)", pytest's own variable, of a process that a test has started
+    phase = re.compile(r"(\||\s\()(setup|run|call|teardown)\)?$")
+    tests = {phase.sub("", context) for line in mutation.lines for context in contexts.get(line, [])} - {""}
     lane = {test: next((i for i, lane in enumerate(LANES) if test.startswith(lane)), 0) for test in tests}
     return sorted(tests, key=lambda test: (lane[test], test))
 
