@@ -40,7 +40,9 @@ def newcomer(tmp_path: Path, database: Path) -> Newcomer:
 
 
 def test_ctrl_c_kills_the_run_and_names_the_remedy(newcomer: Newcomer) -> None:
-    process = newcomer.start("compare")
+    epochs = {"training": 1_000_000, "fine_tuning": 2_000_000}  # a training that is still there when it is interrupted
+    longer = [f"contenders.hand_built.{phase}.max_epochs={number}" for phase, number in epochs.items()]
+    process = newcomer.start("compare", *(part for change in longer for part in ("--set", change)))
     client = newcomer.tracking()
 
     def has_points() -> bool:
