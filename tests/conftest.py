@@ -29,8 +29,7 @@ TESTS = Path(__file__).parent
 LANES = {"unit": 120, "integration": 300, "e2e": 900}  # seconds after which a test is taken to hang, on a busy machine
 
 # The same examples each time (but for constants of the program's own, which hypothesis takes from what is imported), so
-# that a change is judged by nothing but itself; `--hypothesis-profile=explore` draws
-# others, and more.
+# that a change is judged by nothing but itself; `--hypothesis-profile=explore` draws others, and more.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.register_profile("explore", database=None, deadline=None, max_examples=1000)
 settings.load_profile("repeatable")

@@ -12,7 +12,6 @@ from typing import Any
 
 import mlflow
 import pytest
-from helpers import servers as deployed
 from helpers.demand import write_demand
 from helpers.prefect_api import PrefectAPI
 from helpers.processes import BIN, ROOT, eventually, running
@@ -21,20 +20,6 @@ from helpers.servers import NEEDS_POSTGRESQL, Servers
 from flows import recipes
 
 pytestmark = NEEDS_POSTGRESQL
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with deployed.servers(tmp_path_factory.mktemp("servers")) as started:
-        yield started
-
-
-@pytest.fixture
-def client(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
-    """MLflow's client, with the name and the password that it reads from the environment."""
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-        monkeypatch.setenv(name, servers.environment[name])
-    return mlflow.MlflowClient(servers.environment["MLFLOW_TRACKING_URI"])
 
 
 # ---- a night: the worker of deploy/worker.sh, and what the schedule starts

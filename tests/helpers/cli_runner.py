@@ -3,10 +3,9 @@
 import io
 import json
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import mlflow.pytorch
 import pytest
 
 from flows.cli import main
+from helpers.http_server import http_server
 from tasks import inside, reporting
 
 
@@ -83,21 +83,11 @@ def webhook() -> Iterator[list[dict[str, Any]]]:
     """A server that the environment names as the webhook, and what it is sent."""
     posts: list[dict[str, Any]] = []
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
+    def receive(_: BaseHTTPRequestHandler, body: bytes) -> int:
+        posts.append(json.loads(body))
+        return 200
 
-        def log_message(self, *_: Any) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Receiver) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LSTM_FLOWS_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
+    with http_server(receive) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_FLOWS_WEBHOOK", f"{url}/secret")
         patch.setenv("NO_PROXY", "127.0.0.1")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield posts
-        finally:
-            server.shutdown()
-            thread.join()
+        yield posts

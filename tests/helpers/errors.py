@@ -1,5 +1,8 @@
 """What an error has to say, whatever its words: the thing, the value, the remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 
@@ -18,3 +21,12 @@ def names_all(message: object, *parts: object) -> bool:
 def refused(kind: type[Exception], *parts: object) -> "pytest.RaisesExc[Exception]":
     """pytest.raises, of an error that is one line and holds each of these parts."""
     return pytest.raises(kind, check=lambda error: names_all(error, *parts) and "\n" not in str(error))
+
+
+@contextmanager
+def refused_at(kind: type[Exception], place: object, *parts: object) -> Iterator[None]:
+    """The block raises an error that begins with a place, such as a file's path, and names all parts."""
+    with pytest.raises(kind) as caught:
+        yield
+    assert str(caught.value).startswith(f"{place}: ")
+    assert names_all(caught.value, *parts)

@@ -3,15 +3,13 @@
 What a configuration may hold is in tests/unit/lstm_models/test_config.py.
 """
 
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from helpers.errors import names_all
+from helpers.memory import little_memory
 
 from flows import recipes
 from lstm_models import yaml_text
@@ -343,7 +341,7 @@ def test_a_file_that_grows_when_it_is_read_is_refused_within_little_memory(
     if limit == "1,000 values":  # 100,000 without aliases would take seconds
         monkeypatch.setattr(yaml_text, "MOST_VALUES", 1000)
     path = write(content)
-    with little_memory():
+    with little_memory(15e6):
         assert names_all(message(path), f"{path}: ", limit)
 
 
@@ -351,17 +349,8 @@ def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"
     with path.open("wb") as file:
         file.truncate(10**10)  # sparse: it takes no room
-    with little_memory():
+    with little_memory(15e6):
         assert names_all(message(str(path)), f"{path}: ", "1,000,000 characters")
-
-
-@contextmanager
-def little_memory() -> Iterator[None]:
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 15e6
 
 
 def test_aliases_may_repeat_what_is_short(own: str) -> None:

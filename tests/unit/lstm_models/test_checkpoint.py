@@ -3,17 +3,16 @@
 import pickle
 import random
 import shutil
-import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.errors import names_all
+from helpers.errors import names_all, refused_at
+from helpers.memory import little_memory
 from helpers.trainings import assert_same_state, contender, content
 
 from lstm_models import files
@@ -45,15 +44,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def checkpoint(trained: dict[str, Path]) -> Path:
     return trained["hand-built"]
-
-
-@contextmanager
-def refused(path: Path, *parts: object) -> Iterator[None]:
-    """The block raises a CheckpointError that begins with the path and names all parts."""
-    with pytest.raises(CheckpointError) as caught:
-        yield
-    assert str(caught.value).startswith(f"{path}: ")
-    assert names_all(caught.value, *parts)
 
 
 # ---- what it holds
@@ -108,9 +98,9 @@ def test_the_random_state_is_restored_and_reading_it_does_not_move_it(tmp_path: 
 # ---- what is no checkpoint
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     path = tmp_path / "last.ckpt"
-    with refused(path, "can't be read", "No such file"):
+    with refused_at(CheckpointError, path, "can't be read", "No such file"):
         load_network(path)
-    with refused(tmp_path, "can't be read", "directory"):
+    with refused_at(CheckpointError, tmp_path, "can't be read", "directory"):
         load_network(tmp_path)
     for write in (
         lambda: path.write_text("weights: none\n"),
@@ -120,7 +110,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, checkpoint: Pat
         lambda: torch.save({"state_dict": {}}, path),
     ):
         write()
-        with refused(path, "not a checkpoint of lstm-flows"):
+        with refused_at(CheckpointError, path, "not a checkpoint of lstm-flows"):
             load_network(path)
 
 
@@ -129,7 +119,7 @@ def test_a_checkpoint_with_one_changed_byte_is_refused(tmp_path: Path, checkpoin
     path, changed = tmp_path / "last.ckpt", bytearray(checkpoint.read_bytes())
     changed[int(len(changed) * place)] ^= 1
     path.write_bytes(changed)
-    with refused(path, "damaged", "bytes are not those that were written"):
+    with refused_at(CheckpointError, path, "damaged", "bytes are not those that were written"):
         load_network(path)
 
 
@@ -137,7 +127,7 @@ def test_another_format_version_is_refused(tmp_path: Path, checkpoint: Path) -> 
     path, changed = tmp_path / "last.ckpt", content(checkpoint)
     changed["lstm_flows"]["format_version"] = 1
     torch.save(changed, path)
-    with refused(path, "format version 1", "reads 2", "train anew"):
+    with refused_at(CheckpointError, path, "format version 1", "reads 2", "train anew"):
         load_network(path)
 
 
@@ -156,7 +146,7 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_is_used_with_a_warning(
     path.unlink()
     assert newest(path) == before
     before.write_bytes(checkpoint.read_bytes()[:-1])
-    with refused(path, "can't be read", f"{before}: ", "train anew"):
+    with refused_at(CheckpointError, path, "can't be read", f"{before}: ", "train anew"):
         newest(path)
     before.unlink()
     with pytest.raises(CheckpointError, match=r"last.ckpt: can't be read: No such file or directory$"):
@@ -188,7 +178,7 @@ class Payload:
 def test_a_pickles_payload_does_not_run(tmp_path: Path) -> None:
     folder, path = tmp_path / "it ran", tmp_path / "last.ckpt"
     path.write_bytes(pickle.dumps({"lstm_flows": Payload(folder)}))
-    with refused(path, "BadZipFile"):
+    with refused_at(CheckpointError, path, "BadZipFile"):
         load_network(path)
     assert not folder.exists()
 
@@ -199,7 +189,7 @@ def test_a_payload_inside_a_checkpoint_does_not_run(tmp_path: Path, checkpoint: 
     torch.save(content(checkpoint) | {"more": Payload(folder)}, path)
     if sealed:  # a seal tells of damage, not of who made it
         files.seal(path)
-    with refused(path, "__builtin__.getattr", "no part of a tensor"):
+    with refused_at(CheckpointError, path, "__builtin__.getattr", "no part of a tensor"):
         load_network(path)
     assert not folder.exists()
 
@@ -214,22 +204,13 @@ class Long:
         return bytearray, (10**8,)
 
 
-@contextmanager
-def little_memory() -> Iterator[None]:
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 5e6
-
-
 def test_what_a_pickle_asks_for_is_not_made(tmp_path: Path, checkpoint: Path) -> None:
     path = tmp_path / "last.ckpt"
     for protocol, named in ((2, "__builtin__.bytearray"), (4, "what it hides")):
         torch.save(content(checkpoint) | {"more": Long()}, path, pickle_protocol=protocol)
         if protocol == 2:
             assert len(torch.load(path, weights_only=True)["more"]) == 10**8
-        with little_memory(), refused(path, named, "no part of a tensor"):
+        with little_memory(5e6), refused_at(CheckpointError, path, named, "no part of a tensor"):
             load_network(path)
 
 
@@ -241,7 +222,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path, checkpoint: Pat
             target.writestr(name, source.read(name))
     assert small.stat().st_size < path.stat().st_size / 100
     assert torch.load(small, weights_only=True)["more"].shape == (10**7,)
-    with little_memory(), refused(small, "data.pkl", "compressed"):
+    with little_memory(5e6), refused_at(CheckpointError, small, "data.pkl", "compressed"):
         load_network(small)
 
 
@@ -258,7 +239,7 @@ def test_a_description_that_lies_takes_no_memory(
     path, changed = tmp_path / "last.ckpt", content(checkpoint)
     changed["lstm_flows"]["network"] |= change
     torch.save(changed, path)
-    with little_memory(), refused(path, "damaged", "ValueError", *named):
+    with little_memory(5e6), refused_at(CheckpointError, path, "damaged", "ValueError", *named):
         load_network(path)
 
 
@@ -269,5 +250,5 @@ def test_a_weight_of_an_absurd_size_takes_no_memory(tmp_path: Path, checkpoint: 
         # one number, told of often
         changed["state_dict"][f"network.recurrent.{name}"] = torch.zeros(1).expand(4 * 10**6, *shape)
     torch.save(changed, path)
-    with little_memory(), refused(path, f"a file of {path.stat().st_size:,} bytes", "2 layers"):
+    with little_memory(5e6), refused_at(CheckpointError, path, f"a file of {path.stat().st_size:,} bytes", "2 layers"):
         load_network(path)

@@ -1,7 +1,5 @@
 """Predictions as a table: of a dataset's test part, and of new rows."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.errors import names_all
+from helpers.errors import refused_at
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -62,15 +60,6 @@ def predicted(path: Path, config: AnyData, columns: tuple[str, ...], output: Out
     program = Counts(output)
     found = prediction.predict(program, read_new(path, config, columns, output), config, output)
     return found, program.seen_BTD
-
-
-@contextmanager
-def refused(path: Path, *parts: object) -> Iterator[None]:
-    """The block raises a TableError that begins with the path and names all parts."""
-    with pytest.raises(TableError) as caught:
-        yield
-    assert str(caught.value).startswith(f"{path}: ")
-    assert names_all(caught.value, *parts)
 
 
 # ---- forecasts of new rows
@@ -207,7 +196,7 @@ def test_rows_that_can_not_be_used_are_refused(
     tmp_path: Path, table: pd.DataFrame, values: dict[str, Any], named: tuple[str, ...]
 ) -> None:
     path = written(tmp_path, table)
-    with refused(path, *named):
+    with refused_at(TableError, path, *named):
         predicted(path, table_config(**values), ("y",), forecast(2, "y"))
 
 
@@ -345,7 +334,7 @@ def test_sequences_of_the_adding_problem_are_read_by_their_length(tmp_path: Path
     assert new.names == ["1", "2", "3", "4"]
     assert new.batch.x_BTD.shape == (4, 3, 2)
     longer = config.model_copy(update={"length": 4})
-    with refused(path, "column value_4 is missing", "value_3, mark_3, value_4, mark_4", "found: "):
+    with refused_at(TableError, path, "column value_4 is missing", "value_3, mark_3, value_4, mark_4", "found: "):
         read_new(path, longer, (), NUMBER)
 
 
