@@ -17,7 +17,9 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MPLCONFIGDIR": tempfile.gettempdir() + "/lstm-flows-matplotlib",  # where it keeps its list of fonts
+    # where they keep a list of fonts and compiled code: torch sets its own to whatever tempfile says at its first use
+    "MPLCONFIGDIR": tempfile.gettempdir() + "/lstm-flows-matplotlib",
+    "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir() + "/lstm-flows-inductor",
     "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -15,6 +15,7 @@ WRITES: dict[str, tuple[tuple[int, int | None], ...]] = {
     "os.rmdir": ((0, 1),), "os.link": ((1, 3),), "os.symlink": ((1, 2),), "os.truncate": ((0, None),),
     "sqlite3.connect": ((0, None),),
 }  # fmt: skip
+CACHES = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")  # the variables that name what libraries keep between runs
 TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -43,7 +44,7 @@ class Guard:
             return True
         base = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}").resolve()
         absolute = Path(os.path.normpath(base / text))
-        return any(absolute.is_relative_to(place) for place in (str(self.allowed), os.environ["MPLCONFIGDIR"]))
+        return any(absolute.is_relative_to(place) for place in (str(self.allowed), *map(os.environ.__getitem__, CACHES)))
 
     def _refuse(self, what: str) -> None:
         self.violations.append(what)
