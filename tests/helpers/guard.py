@@ -44,7 +44,9 @@ class Guard:
             return True
         base = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}").resolve()
         absolute = Path(os.path.normpath(base / text))
-        return any(absolute.is_relative_to(place) for place in (str(self.allowed), *map(os.environ.__getitem__, CACHES)))
+        return any(
+            absolute.is_relative_to(place) for place in (str(self.allowed), *map(os.environ.__getitem__, CACHES))
+        )
 
     def _refuse(self, what: str) -> None:
         self.violations.append(what)
