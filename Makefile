@@ -55,7 +55,7 @@ ui: .venv/built
 	@touch $@
 
 # The program itself, which is built in seconds: the native loop over time, and the command.
-.venv/built: .venv/installed lstm_models/native.cpp
+.venv/built: .venv/installed lstm_models/nn/kernels/native.cpp
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
@@ -65,4 +65,4 @@ ui: .venv/built
 	@touch $@
 
 clean:
-	rm -rf .venv .coverage* mlflow.db* mlruns mlartifacts tensorboard unfinished build dist *.egg-info lstm_models/_native_*.so
+	rm -rf .venv .coverage* mlflow.db* mlruns mlartifacts tensorboard unfinished build dist *.egg-info lstm_models/nn/kernels/_native_*.so

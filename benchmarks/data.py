@@ -37,9 +37,9 @@ def measure(path: Path) -> dict[str, float]:
     import lightning as L
 
     from lstm_models.config import CompareConfig, TableData
-    from lstm_models.data.dataset import of_table, read
+    from lstm_models.data.dataset import build_dataset, read_table
     from lstm_models.data.loader import BatchLoader
-    from lstm_models.training import fit
+    from lstm_models.training.trainer import fit
 
     class Stop(L.Callback):
         def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
@@ -54,10 +54,10 @@ def measure(path: Path) -> dict[str, float]:
     config = CompareConfig.model_validate({"experiment": "data", "data": data, "contenders": contenders})
     assert isinstance(config.data, TableData)
     clock = [time.perf_counter()]
-    table = read(config.data)
+    table = read_table(config.data)
     columns = int(table.memory_usage(index=False, deep=True).sum())
     clock.append(time.perf_counter())
-    dataset = of_table(table, config.data, config.seed)
+    dataset = build_dataset(table, config.data, config.seed)
     del table
     clock.append(time.perf_counter())
     batches = iter(BatchLoader(dataset.train, batch_size=64, shuffle=True))

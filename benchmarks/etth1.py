@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 from flows import recipes
-from lstm_models.checkpoint import load_network
 from lstm_models.config import CompareConfig
-from lstm_models.data.dataset import Dataset, of_table, read
-from lstm_models.evaluation import evaluate, judge, tellers
-from lstm_models.training import fit
+from lstm_models.data.dataset import Dataset, build_dataset, read_table
+from lstm_models.evaluation.evaluate import evaluate, evaluate_predictor, fit_baselines
+from lstm_models.training.checkpoint import load_network
+from lstm_models.training.trainer import fit
 
 # Zhou et al. 2021, table 1: LSTMa on ETTh1, univariate; by horizon MSE and MAE of standardised values
 PUBLISHED = {24: (0.114, 0.272), 48: (0.193, 0.358), 168: (0.236, 0.392), 336: (0.590, 0.698), 720: (0.683, 0.768)}
@@ -41,11 +41,13 @@ def main() -> None:
     print("| horizon | model | MSE | MAE | seconds | below LSTMa |\n| ---: | --- | ---: | ---: | ---: | --- |")
     for horizon in given.horizons:
         config = recipes.load("etth1", [f"data.path={given.path}", f"data.horizon={horizon}"])
-        dataset = of_table(read(config.data), config.data, config.seed)
+        dataset = build_dataset(read_table(config.data), config.data, config.seed)
         mse, mae = PUBLISHED[horizon]
         print(f"| {horizon} | LSTMa, published | {mse:.3f} | {mae:.3f} | - | - |", flush=True)
         rows = [(name, *trained(config, name, dataset)) for name in config.contenders]
-        rows += [(name, judge(tell, dataset).metrics, None) for name, tell in tellers(dataset).items()]
+        rows += [
+            (name, evaluate_predictor(tell, dataset).metrics, None) for name, tell in fit_baselines(dataset).items()
+        ]
         for name, metrics, seconds in rows:
             own = metrics["scaled_mse"], metrics["scaled_mae"]
             below = "yes" if own[0] < mse and own[1] < mae else "no"

@@ -49,7 +49,7 @@ contenders:
     fine_tuning: {max_epochs: 600}
 """
 WINDOWS = """
-data: {kind: table, path: "shipped:co2.csv", time: week, target: co2, missing: interpolate, context_length: 52,
+data: {kind: table, path: "sample:co2.csv", time: week, target: co2, missing: interpolate, context_length: 52,
        horizon: 13, season: 52}
 contenders:
   hand_built: &contender
@@ -140,14 +140,14 @@ def cost(minutes: float) -> bool:
     """Train for so long as the task does, and add up the time that goes into what is kept."""
     import lightning as L
 
-    from lstm_models.callbacks import Snapshots
     from lstm_models.config import parse_config
-    from lstm_models.data.dataset import load
-    from lstm_models.training import fit
+    from lstm_models.data.dataset import read_dataset
+    from lstm_models.training.callbacks import PeriodicCheckpoint
+    from lstm_models.training.trainer import fit
     from tasks import tracking
-    from tasks.answers import once
-    from tasks.references import ParentRun
-    from tasks.sending import Sender
+    from tasks.orchestration.result_cache import cached_in_run
+    from tasks.schemas import ParentRun
+    from tasks.tracking.mlflow_logger import BufferedMLflowLogger
 
     class Ends(L.Callback):
         def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -173,9 +173,9 @@ def cost(minutes: float) -> bool:
         written += 1
         sender.send_snapshot()
 
-    timed(Snapshots, "_write", "training thread")
-    timed(Sender, "log_metrics", "training thread")
-    timed(Sender, "_work", "sender's CPU", time.thread_time)
+    timed(PeriodicCheckpoint, "_write", "training thread")
+    timed(BufferedMLflowLogger, "log_metrics", "training thread")
+    timed(BufferedMLflowLogger, "_work", "sender's CPU", time.thread_time)
     values = yaml.safe_load(WINDOWS)
     own = json.loads(json.dumps(values["contenders"]["hand_built"]))
     own["training"] |= {"checkpoint_every_n_steps": None, "max_epochs": 10**6, "patience": None}
@@ -184,12 +184,12 @@ def cost(minutes: float) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
         os.environ["MLFLOW_TRACKING_URI"] = tracked(Path(scratch))
-        experiment = tracking.experiment_id("cost")
+        experiment = tracking.get_or_create_experiment("cost")
         run_id = tracking.start_run(experiment, "cost", tags={}, note="")
         parent = ParentRun(run_id=run_id, experiment_id=experiment, experiment="cost", tensorboard_dir="boards")
-        data, folder = load(config.data, config.seed), Path(scratch)
+        data, folder = read_dataset(config.data, config.seed), Path(scratch)
         began = time.monotonic()
-        with Sender(run_id, folder) as sender:
+        with BufferedMLflowLogger(run_id, folder) as sender:
             fit(
                 config.contenders["hand_built"], data, seed=config.seed, save_to=folder / "last.ckpt",
                 best_to=folder / "best.ckpt", loggers=[sender], callbacks=[Ends()], on_snapshot=count,
@@ -197,7 +197,7 @@ def cost(minutes: float) -> bool:
         whole = time.monotonic() - began
         size = (folder / "last.ckpt").stat().st_size
 
-        @once
+        @cached_in_run
         def answer(number: int, parent: ParentRun) -> ParentRun:
             return parent
 

@@ -53,8 +53,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from lstm_models import LSTM, backend
-from lstm_models.kernel import in_operations
-from lstm_models.native import SETS
+from lstm_models.nn.kernels.dispatch import bptt_loop
+from lstm_models.nn.kernels.native import INSTRUCTION_SETS
 
 SEED = 42
 WARM_UP_ROUNDS = 3
@@ -112,7 +112,7 @@ class InOperations(nn.Module):
         self.lstm = lstm
 
     def forward(self, x: Tensor | PackedSequence) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
-        return self.lstm.run(x, None, None, in_operations)
+        return self.lstm.run(x, None, None, bptt_loop)
 
 
 class CellLoop(nn.Module):
@@ -361,7 +361,7 @@ def target(case: Case, training: bool, threads: int | None) -> float | None:
     """The most that the hand-built LSTM may take of nn.LSTM's time, on the native backend."""
     if not has_native(case, torch.device("cpu")) or threads is None:
         return None
-    if backend() == f"native {SETS['AVX2']}":
+    if backend() == f"native {INSTRUCTION_SETS['AVX2']}":
         return AVX2_TARGET if training else None
     return case.native.get(threads) if training else 1.0
 

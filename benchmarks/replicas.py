@@ -23,11 +23,11 @@ import torch
 
 from flows import recipes
 from lstm_models.config import Contender
-from lstm_models.data import tutorial
 from lstm_models.data.loader import SequenceLoader
-from lstm_models.data.tables import to_sequences
-from lstm_models.module import SequenceModule
-from lstm_models.training import fit, new_network
+from lstm_models.data.sequences import to_sequences
+from lstm_models.data.synthetic import tutorial
+from lstm_models.training.module import SequenceModule
+from lstm_models.training.trainer import fit, new_network
 
 COPIES = (1, 8, 64, 256)
 MODELS = {"the tutorial's": ["hidden_size=1"], "hidden size 16": ["hidden_size=16", "head=linear"]}

@@ -4,22 +4,22 @@ from prefect import flow
 
 from flows import recipes
 from lstm_models.config import CompareConfig
-from tasks.champions import choose_champion
-from tasks.data import look_at_data, store_data
-from tasks.earlier import find_earlier, find_interrupted
-from tasks.endings import HOOKS
+from tasks.data import store_data, validate_data
 from tasks.evaluation import evaluate, evaluate_baselines, evaluate_untrained
-from tasks.references import Comparison, DatasetRef, ParentRun, Result
-from tasks.registry import register
+from tasks.orchestration.resume import find_finished_run, find_interrupted_run
+from tasks.orchestration.state_hooks import HOOKS
+from tasks.promotion import promote_best
+from tasks.registration import register
 from tasks.reporting import report
-from tasks.runs import comparison, family
-from tasks.training import resume, train
+from tasks.schemas import ComparisonReport, DatasetRef, ParentRun, PhaseResult
+from tasks.tracking.runs import comparison_spec, tracked_flow_run
+from tasks.training import fine_tune, train
 
 
 @flow(name="compare", **HOOKS)
 def compare(
     config: CompareConfig | str = recipes.DEFAULT, again: bool = False, resume: str | None = None
-) -> Comparison:
+) -> ComparisonReport:
     """Train, fine-tune, evaluate, register and compare the contenders of a configuration on one dataset.
 
     Args:
@@ -35,38 +35,36 @@ def compare(
         TableError: if the data can't be used.
         ResumeError: if the run can't go on.
     """
-    if interrupted := find_interrupted("compare", resume):
+    if interrupted := find_interrupted_run("compare", resume):
         config = interrupted.config
     else:
         config = recipes.load(config)
-        digest = look_at_data(config)
-        if not again and (earlier := find_earlier(config, digest)):
+        digest = validate_data(config)
+        if not again and (earlier := find_finished_run(config, digest)):
             return earlier
-    with family(comparison(config), interrupted) as parent:
+    with tracked_flow_run(comparison_spec(config), interrupted) as parent:
         dataset = store_data(config, parent)
-        results = [result for contender in config.contenders for result in compete(config, contender, dataset, parent)]
+        results = [
+            result
+            for contender in config.contenders
+            for result in train_and_evaluate(config, contender, dataset, parent)
+        ]
         baselines = evaluate_baselines(dataset, parent)
-        holders = choose_champion(config, results, parent)
+        holders = promote_best(config, results, parent)
         return report(config, dataset, results, baselines, holders, parent)
 
 
-def compete(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> list[Result]:
+def train_and_evaluate(
+    config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun
+) -> list[PhaseResult]:
     """One contender's way: untrained, initial, fine-tuned; the two trained phases become model versions."""
     untrained = evaluate_untrained(config, contender, dataset, parent)
     initial = train(config, contender, dataset, parent)
     initial_result = evaluate(config, initial, dataset)
-    fine_tuned = resume(config, initial, dataset, parent)
+    fine_tuned = fine_tune(config, initial, dataset, parent)
     fine_tuned_result = evaluate(config, fine_tuned, dataset)
     return [
         untrained,
         register(config, initial, initial_result, dataset),
         register(config, fine_tuned, fine_tuned_result, dataset),
     ]
-
-
-if __name__ == "__main__":
-    import sys
-
-    from flows.cli import main
-
-    main(["compare", *sys.argv[1:]])

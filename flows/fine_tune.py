@@ -5,24 +5,24 @@ from typing import cast
 from prefect import flow
 from prefect.states import Completed
 
-from lstm_models.config import FineTuneConfig, continued
+from lstm_models.config import FineTuneConfig, fine_tuning_config
 from tasks import training
-from tasks.champions import choose_champion
 from tasks.data import store_data
-from tasks.drifting import measure_drift, veto
-from tasks.earlier import find_interrupted, nothing_new
-from tasks.endings import HOOKS
+from tasks.drift import drift_gate, measure_drift
 from tasks.evaluation import evaluate, evaluate_baselines, evaluate_champion
-from tasks.lineage import check_stored, find_champion, find_version, look_at_new_rows
-from tasks.references import FineTuned, Version
-from tasks.registry import register
+from tasks.lineage import find_champion, find_version, validate_new_data, validate_stored_data
+from tasks.orchestration.resume import find_interrupted_run, find_skip_reason
+from tasks.orchestration.state_hooks import HOOKS
+from tasks.promotion import promote_best
+from tasks.registration import register
 from tasks.reporting import report_fine_tuning
 from tasks.retention import prune
-from tasks.runs import continuation, family
+from tasks.schemas import FineTuneResult, TrainedVersion
+from tasks.tracking.runs import fine_tuning_spec, tracked_flow_run
 
 
 @flow(name="fine_tune", **HOOKS)
-def fine_tune(config: FineTuneConfig, resume: str | None = None) -> FineTuned:
+def fine_tune(config: FineTuneConfig, resume: str | None = None) -> FineTuneResult:
     """Let an experiment's champion go on with its table as it is now, and promote what comes of it if it is better.
 
     Where there are no new rows, nothing is trained and nothing registered.
@@ -40,29 +40,29 @@ def fine_tune(config: FineTuneConfig, resume: str | None = None) -> FineTuned:
         NotHeldOut: if the rows to judge by are among those that champion or version have learnt from.
         ResumeError: if the run can't go on.
     """
-    interrupted = find_interrupted("fine_tune", resume, config.experiment)
+    interrupted = find_interrupted_run("fine_tune", resume, config.experiment)
     config = (interrupted and interrupted.parent.asked) or config
     version = find_version(config.experiment, config.version)
     champion = find_champion(config.experiment, interrupted)
-    settings = continued(version.trained.config, version.contender, version.trained.checkpoint.epochs, config)
+    settings = fine_tuning_config(version.trained.config, version.contender, version.trained.checkpoint.epochs, config)
     judged = [version, champion] if champion else [version]
-    work = continuation(settings, config, version, champion)
+    work = fine_tuning_spec(settings, config, version, champion)
     if not interrupted:
-        digest = look_at_new_rows(settings, judged)
-        if reason := nothing_new(work, version, digest):
-            return nothing_to_do(version, reason)
-    with family(work, interrupted) as parent:
+        digest = validate_new_data(settings, judged)
+        if reason := find_skip_reason(work, version, digest):
+            return skipped(version, reason)
+    with tracked_flow_run(work, interrupted) as parent:
         dataset = store_data(settings, parent)
-        check_stored(dataset, judged)
+        validate_stored_data(dataset, judged)
         drift = measure_drift(version, dataset, parent)
         incumbent = evaluate_champion(settings, champion, dataset, parent) if champion else None
-        go_on = training.warm_start if config.mode == "warm_start" else training.resume
+        go_on = training.warm_start if config.mode == "warm_start" else training.fine_tune
         trained = go_on(settings, version.trained.checkpoint, dataset, parent)
         challenger = register(settings, trained, evaluate(settings, trained, dataset), dataset)
-        objection = veto(config, drift)
+        objection = drift_gate(config, drift)
         # a margin of this night's own: what goes on from the challenger has the comparison's again
         rule = settings if config.margin is None else settings.model_copy(update={"margin": config.margin})
-        holders = choose_champion(rule, [challenger], parent, objection)
+        holders = promote_best(rule, [challenger], parent, objection)
         baselines = evaluate_baselines(dataset, parent)
         done = report_fine_tuning(
             rule, dataset, version, incumbent, challenger, baselines, holders, drift, objection, parent
@@ -70,17 +70,9 @@ def fine_tune(config: FineTuneConfig, resume: str | None = None) -> FineTuned:
     return done if config.keep is None else done.model_copy(update={"removed": prune(config.experiment, config.keep)})
 
 
-def nothing_to_do(version: Version, reason: str) -> FineTuned:
+def skipped(version: TrainedVersion, reason: str) -> FineTuneResult:
     """The end of a run with nothing to learn: Completed, by a name that tells it from others in Prefect's UI."""
     message = f"Nothing to do: {reason}."
-    done = FineTuned(experiment=version.name, outcome="nothing to do", message=message, continued=version.number)
+    done = FineTuneResult(experiment=version.name, outcome="nothing to do", message=message, continued=version.number)
     # a flow may return its last state; whoever called it gets the data
-    return cast(FineTuned, Completed(name="NothingToDo", message=message, data=done))
-
-
-if __name__ == "__main__":
-    import sys
-
-    from flows.cli import main
-
-    main(["fine-tune", *sys.argv[1:]])
+    return cast(FineTuneResult, Completed(name="NothingToDo", message=message, data=done))

@@ -1,27 +1,20 @@
-"""The library: recurrent models, data, training and evaluation. It knows neither Prefect nor MLflow."""
+"""Recurrent models, data, training and evaluation, without Prefect or MLflow."""
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["LSTM", "Cell", "backend", "trace"]
+# names and where they live: imported at first use, so that reading a configuration does not import torch
+_LOCATIONS = {
+    "LSTM": "lstm_models.nn.lstm",
+    "Cell": "lstm_models.nn.cells",
+    "backend": "lstm_models.nn.kernels.native",
+    "record_gates": "lstm_models.nn.introspection",
+}
+__all__ = ["LSTM", "Cell", "backend", "record_gates"]  # see _LOCATIONS
 
 
 def __getattr__(name: str) -> Any:
-    """`from lstm_models import LSTM`, without importing torch for those who only need the configuration."""
-    match name:
-        case "LSTM":
-            from lstm_models.lstm import LSTM
-
-            return LSTM
-        case "Cell":
-            from lstm_models.cells import Cell
-
-            return Cell
-        case "backend":
-            from lstm_models.native import backend
-
-            return backend
-        case "trace":
-            from lstm_models.tracing import trace
-
-            return trace
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name at its first use."""
+    if name not in _LOCATIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LOCATIONS[name]), name)

@@ -12,38 +12,40 @@ from mlflow.models import infer_signature
 from prefect import task
 
 from lstm_models.config import AnyData, CompareConfig, TableData
-from lstm_models.data import source, tables
-from lstm_models.data.dataset import Dataset, load, of_table, read
-from tasks import provenance, tracking
-from tasks.answers import once
-from tasks.references import DatasetRef, DatasetSummary, ParentRun
-from tasks.retries import MAY_PASS
+from lstm_models.data import sequences
+from lstm_models.data.dataset import Dataset, build_dataset, read_dataset, read_table
+from lstm_models.data.readers import files
+from tasks import tracking
+from tasks.orchestration.result_cache import cached_in_run
+from tasks.orchestration.retry_policy import RETRY_OPTIONS
+from tasks.schemas import DatasetRef, DatasetSummary, ParentRun
+from tasks.tracking.fingerprint import run_fingerprint
 
-FEW = 4  # sequences that are named one by one
+MAX_NAMED_ROWS = 4  # sequences that are named one by one
 
 
-@task(**MAY_PASS)
-def look_at_data(config: CompareConfig) -> str:
+@task(**RETRY_OPTIONS)
+def validate_data(config: CompareConfig) -> str:
     """Read the data and make the dataset, so that what is wrong with it is said before anything is left behind.
 
     Returns:
         The dataset's digest.
     """
-    table = read(config.data)
-    of_table(table, config.data, config.seed)
-    return digest(table, config.data, config.seed)
+    table = read_table(config.data)
+    build_dataset(table, config.data, config.seed)
+    return dataset_digest(table, config.data, config.seed)
 
 
-@task(task_run_name="read {config.data.kind} data", **MAY_PASS)
-@once
+@task(task_run_name="read {config.data.kind} data", **RETRY_OPTIONS)
+@cached_in_run
 def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
     """Read the table, store it with the parent run, and note there what it holds and what is made of it."""
-    reference = keep_table(config, parent)
+    reference = store_table(config, parent)
     # the data as it was stored: it may have changed since it was looked at
-    fingerprint = provenance.fingerprint(config, reference.digest, parent.asked)
-    tracking.client().set_tag(parent.run_id, f"{tracking.TAG}fingerprint", fingerprint)
-    tracking.log_dataset(parent.run_id, as_input(reference), "training and evaluation")
-    found = summary(reference, load_dataset(reference))
+    fingerprint = run_fingerprint(config, reference.digest, parent.asked)
+    tracking.mlflow_client().set_tag(parent.run_id, f"{tracking.TAG}fingerprint", fingerprint)
+    tracking.log_dataset(parent.run_id, as_mlflow_dataset(reference), "training and evaluation")
+    found = summarize_data(reference, load_dataset(reference))
     sizes = {f"{part}_examples": getattr(found, part) for part in ("train", "validation", "test")}
     rows = {} if found.rows is None else {"rows_read": found.rows.read, "rows_used": found.rows.used}
     dropped = {} if found.rows is None else {"rows_dropped": found.rows.dropped or "none"}
@@ -51,29 +53,29 @@ def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
     return reference
 
 
-@once
-def keep_table(config: CompareConfig, parent: ParentRun) -> DatasetRef:
+@cached_in_run
+def store_table(config: CompareConfig, parent: ParentRun) -> DatasetRef:
     """Read the table and store it with the parent run.
 
     Once, for itself: what is noted of it after that can't be changed, and the table may be another one after a crash.
     """
-    table = read(config.data)
+    table = read_table(config.data)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / f"{config.data.kind}.parquet"
         table.to_parquet(path, index=False)
-        tracking.client().log_artifact(parent.run_id, str(path), "data")
+        tracking.mlflow_client().log_artifact(parent.run_id, str(path), "data")
     return DatasetRef(
         uri=f"runs:/{parent.run_id}/data/{path.name}",
-        name=source.name(config.data) if isinstance(config.data, TableData) else config.data.kind,
-        digest=digest(table, config.data, config.seed),
+        name=files.source_name(config.data) if isinstance(config.data, TableData) else config.data.kind,
+        digest=dataset_digest(table, config.data, config.seed),
         config=config.data,
         seed=config.seed,
         rows=len(table),
-        columns_schema=json.dumps({"mlflow_colspec": schema(table)}),
+        columns_schema=json.dumps({"mlflow_colspec": mlflow_schema(table)}),
     )
 
 
-def schema(table: pd.DataFrame) -> list[dict[str, str]]:
+def mlflow_schema(table: pd.DataFrame) -> list[dict[str, str]]:
     """A table's columns and their types, as MLflow calls them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's advice to use doubles where integers may be missing one day
@@ -81,9 +83,9 @@ def schema(table: pd.DataFrame) -> list[dict[str, str]]:
     return found
 
 
-def digest(table: pd.DataFrame, config: AnyData, seed: int) -> str:
+def dataset_digest(table: pd.DataFrame, config: AnyData, seed: int) -> str:
     """A name for the examples: the same for the same table and the same settings, wherever the table comes from."""
-    content = tables.digest(table)
+    content = sequences.table_digest(table)
     if not isinstance(config, TableData):
         return content
     settings = config.model_dump_json(exclude={"path", "sql"})
@@ -95,13 +97,13 @@ def load_dataset(dataset: DatasetRef) -> Dataset:
     """Read a stored table back as a dataset."""
     path = tracking.download(dataset.uri)
     if isinstance(dataset.config, TableData):  # with Arrow's types again, as it was read at first
-        return load(dataset.config.model_copy(update={"path": str(path), "sql": None}), dataset.seed)
-    return of_table(pd.read_parquet(path), dataset.config, dataset.seed)
+        return read_dataset(dataset.config.model_copy(update={"path": str(path), "sql": None}), dataset.seed)
+    return build_dataset(pd.read_parquet(path), dataset.config, dataset.seed)
 
 
-def summary(reference: DatasetRef, dataset: Dataset) -> DatasetSummary:
+def summarize_data(reference: DatasetRef, dataset: Dataset) -> DatasetSummary:
     """What a comparison says of its data."""
-    few = dataset.names is not None and dataset.test.count <= FEW
+    few = dataset.names is not None and dataset.test.count <= MAX_NAMED_ROWS
     return DatasetSummary(
         name=reference.name,
         digest=reference.digest,
@@ -115,7 +117,7 @@ def summary(reference: DatasetRef, dataset: Dataset) -> DatasetSummary:
     )
 
 
-def as_input(dataset: DatasetRef) -> Noted:
+def as_mlflow_dataset(dataset: DatasetRef) -> Noted:
     """A dataset as MLflow notes it. (mlflow.data makes no source of an artifact that lies behind a tracking server.)"""
     return Noted(
         name=dataset.name,

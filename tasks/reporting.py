@@ -10,102 +10,103 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from lstm_models import figures
+from lstm_models import plots
 from lstm_models.config import PHASES, CompareConfig
 from lstm_models.data.dataset import Dataset
-from lstm_models.evaluation import HEADLINES
-from tasks import text, tracking
-from tasks.answers import once
-from tasks.data import load_dataset, summary
-from tasks.differences import difference
-from tasks.references import (
-    Baseline,
-    Comparison,
+from lstm_models.evaluation.evaluate import PRIMARY_METRIC
+from tasks import tracking
+from tasks.data import load_dataset, summarize_data
+from tasks.orchestration.result_cache import cached_in_run
+from tasks.orchestration.retry_policy import RETRY_OPTIONS
+from tasks.schemas import (
+    AliasHolder,
+    BaselineResult,
+    ComparisonReport,
     DatasetRef,
-    Difference,
-    Drifted,
-    FineTuned,
-    Holder,
+    FeatureDrift,
+    FineTuneResult,
     ParentRun,
-    Result,
-    Version,
+    PhaseResult,
+    ScoreDifference,
+    TrainedVersion,
 )
-from tasks.retries import MAY_PASS
-from tasks.runs import RESULT_FILE
+from tasks.significance import score_difference
+from tasks.summary import findings
+from tasks.tracking.runs import RESULT_FILE
 
-LOSSES = {"number": "squared error", "forecast": "squared error, scaled", "classes": "log loss"}
+LOSS_NAMES = {"number": "squared error", "forecast": "squared error, scaled", "classes": "log loss"}
 
 
-@task(**MAY_PASS)
-@once
+@task(**RETRY_OPTIONS)
+@cached_in_run
 def report(
     config: CompareConfig,
     dataset: DatasetRef,
-    results: list[Result],
-    baselines: list[Baseline],
-    holders: tuple[Holder, Holder | None],
+    results: list[PhaseResult],
+    baselines: list[BaselineResult],
+    holders: tuple[AliasHolder, AliasHolder | None],
     parent: ParentRun,
-) -> Comparison:
+) -> ComparisonReport:
     """Put results together; log tables, figures and the whole to the parent run, and to Prefect as an artifact."""
     data = load_dataset(dataset)
     chosen = holders[1] or holders[0]
-    comparison = _put_together(dataset, data, results, baselines, holders, parent, f"{chosen.contender}/{chosen.phase}")
-    tracking.client().log_text(parent.run_id, comparison.model_dump_json(indent=2), RESULT_FILE)
-    _log(config, comparison, data, "comparison", text.markdown(comparison))
+    comparison = _build_report(dataset, data, results, baselines, holders, parent, f"{chosen.contender}/{chosen.phase}")
+    tracking.mlflow_client().log_text(parent.run_id, comparison.model_dump_json(indent=2), RESULT_FILE)
+    _log(config, comparison, data, "comparison", findings.comparison_markdown(comparison))
     return comparison
 
 
-@task(**MAY_PASS)
-@once
+@task(**RETRY_OPTIONS)
+@cached_in_run
 def report_fine_tuning(
     config: CompareConfig,
     dataset: DatasetRef,
-    version: Version,
-    champion: Result | None,
-    challenger: Result,
-    baselines: list[Baseline],
-    holders: tuple[Holder, Holder | None],
-    drift: list[Drifted],
+    version: TrainedVersion,
+    champion: PhaseResult | None,
+    challenger: PhaseResult,
+    baselines: list[BaselineResult],
+    holders: tuple[AliasHolder, AliasHolder | None],
+    drift: list[FeatureDrift],
     veto: str | None,
     parent: ParentRun,
-) -> FineTuned:
+) -> FineTuneResult:
     """The same for a version that went on: what became of it, and why."""
     data = load_dataset(dataset)
     results = [challenger.model_copy(update={"contender": "challenger"})]
     if champion:
         results.insert(0, champion.model_copy(update={"contender": "champion"}))
-    comparison = _put_together(dataset, data, results, baselines, holders, parent, results[-1].name)
+    comparison = _build_report(dataset, data, results, baselines, holders, parent, results[-1].name)
     assert challenger.version is not None
-    done = FineTuned(
+    done = FineTuneResult(
         experiment=config.experiment,
         outcome="kept" if holders[1] else "promoted",
-        message=text.decision(comparison, champion, challenger, config.margin, veto),
+        message=findings.summarize_promotion(comparison, champion, challenger, config.margin, veto),
         continued=version.number,
         challenger=challenger.version,
         comparison=comparison,
         drift=drift,
     )
-    tracking.client().log_text(parent.run_id, done.model_dump_json(indent=2), "fine_tune.json")
-    _log(config, comparison, data, "fine-tune", text.fine_tuned_markdown(done))
+    tracking.mlflow_client().log_text(parent.run_id, done.model_dump_json(indent=2), "fine_tune.json")
+    _log(config, comparison, data, "fine-tune", findings.fine_tuning_markdown(done))
     return done
 
 
-def _put_together(
+def _build_report(
     dataset: DatasetRef,
     data: Dataset,
-    results: list[Result],
-    baselines: list[Baseline],
-    holders: tuple[Holder, Holder | None],
+    results: list[PhaseResult],
+    baselines: list[BaselineResult],
+    holders: tuple[AliasHolder, AliasHolder | None],
     parent: ParentRun,
     first: str,
-) -> Comparison:
+) -> ComparisonReport:
     """`first`: whose differences from the others are told first."""
     champion, challenger = holders
-    return Comparison(
+    return ComparisonReport(
         experiment=parent.experiment,
         parent_run_id=parent.run_id,
-        dataset=summary(dataset, data),
-        metric=HEADLINES[data.output.kind],
+        dataset=summarize_data(dataset, data),
+        metric=PRIMARY_METRIC[data.output.kind],
         results=results,
         baselines=baselines,
         differences=[] if data.in_sample else _differences(results, baselines, first),
@@ -114,9 +115,9 @@ def _put_together(
     )
 
 
-def _log(config: CompareConfig, comparison: Comparison, data: Dataset, name: str, shown: str) -> None:
+def _log(config: CompareConfig, comparison: ComparisonReport, data: Dataset, name: str, shown: str) -> None:
     """To the parent run as its description, a file and figures; to Prefect as an artifact."""
-    client, run_id = tracking.client(), comparison.parent_run_id
+    client, run_id = tracking.mlflow_client(), comparison.parent_run_id
     client.log_text(run_id, shown, f"{name}.md")
     client.set_tag(run_id, "mlflow.note.content", shown)  # the run's description in the UI
     for figure_name, figure in _figures(config, comparison, data).items():
@@ -128,50 +129,52 @@ def _log(config: CompareConfig, comparison: Comparison, data: Dataset, name: str
     )
 
 
-def _final(results: list[Result]) -> dict[str, Result]:
+def _last_phases(results: list[PhaseResult]) -> dict[str, PhaseResult]:
     """Each contender's, after its last phase."""
     return {result.contender: result for result in results}
 
 
-def _differences(results: list[Result], baselines: list[Baseline], first: str) -> list[Difference]:
+def _differences(results: list[PhaseResult], baselines: list[BaselineResult], first: str) -> list[ScoreDifference]:
     """Between the one named and the contenders' last phases, and from each of these to each baseline."""
     named = {result.name: result for result in results if result.name == first}
-    subjects = list((named | {result.name: result for result in _final(results).values()}).values())
-    pairs: list[tuple[Result, Result | Baseline]] = list(combinations(subjects, 2))
+    subjects = list((named | {result.name: result for result in _last_phases(results).values()}).values())
+    pairs: list[tuple[PhaseResult, PhaseResult | BaselineResult]] = list(combinations(subjects, 2))
     pairs += [(one, baseline) for one in subjects for baseline in baselines]
-    return [difference(*pair) for pair in pairs]
+    return [score_difference(*pair) for pair in pairs]
 
 
-def _figures(config: CompareConfig, comparison: Comparison, data: Dataset) -> dict[str, Figure]:
+def _figures(config: CompareConfig, comparison: ComparisonReport, data: Dataset) -> dict[str, Figure]:
     """By name, those that there is something to see in."""
     results = comparison.results
-    found = {"loss_curves": figures.loss_curves(_curves(results), LOSSES[data.output.kind])}
+    found = {"loss_curves": plots.loss_curves(_loss_curves(results), LOSS_NAMES[data.output.kind])}
     if any(result.predictions for result in results):
-        found["predictions"] = figures.predictions_against_targets(_points(results), data.in_sample)
+        found["predictions"] = plots.predictions_against_targets(_prediction_pairs(results), data.in_sample)
     if any(result.copies for result in results):
-        found["copies"] = figures.errors_of_copies(_copies(results))
+        found["copies"] = plots.replica_errors(_replica_errors(results))
     if config.figures.gradients_through_time:
-        found["gradients_through_time"] = figures.gradients_through_time(_gradients(results))
-    final = _final(results)
+        found["gradients_through_time"] = plots.gradients_through_time(_gradients(results))
+    final = _last_phases(results)
     match data.output.kind:
         case "forecast":
-            steps = {one.name: _stored(one, "steps")[comparison.metric].tolist() for one in comparison.baselines}
-            own = {name: _stored(one, "steps")[comparison.metric].tolist() for name, one in final.items()}
-            found["error_by_step"] = figures.errors_by_step(own, steps, "scaled units squared")
-            found["forecasts"] = figures.forecasts(_windows(final, data))
+            steps = {one.name: _read_table(one, "steps")[comparison.metric].tolist() for one in comparison.baselines}
+            own = {name: _read_table(one, "steps")[comparison.metric].tolist() for name, one in final.items()}
+            found["error_by_step"] = plots.errors_by_step(own, steps, "scaled units squared")
+            found["forecasts"] = plots.forecasts(_forecast_windows(final, data))
         case "classes":
-            confused = {name: _stored(one, "confusion").iloc[:, 1:].to_numpy().tolist() for name, one in final.items()}
-            found["confusion"] = figures.confusion(confused, data.output.classes)
+            confused = {
+                name: _read_table(one, "confusion").iloc[:, 1:].to_numpy().tolist() for name, one in final.items()
+            }
+            found["confusion"] = plots.confusion_matrices(confused, data.output.classes)
     return found
 
 
-def _stored(judged: Result | Baseline, name: str) -> pd.DataFrame:
+def _read_table(judged: PhaseResult | BaselineResult, name: str) -> pd.DataFrame:
     """A table among the files of what was judged."""
-    file = tracking.within(judged.artifacts, f"{name}.csv")
+    file = tracking.join_path(judged.artifacts, f"{name}.csv")
     return pd.read_csv(tracking.download(f"runs:/{judged.run_id}/{file}"))
 
 
-def _windows(final: dict[str, Result], data: Dataset) -> list[figures.Forecast]:
+def _forecast_windows(final: dict[str, PhaseResult], data: Dataset) -> list[plots.Forecast]:
     """The first target's forecasts of three windows: at a quarter, half and three quarters of the test part."""
     told = {name: pd.read_parquet(tracking.download(str(one.predictions_uri))) for name, one in final.items()}
     (table, *_), target, steps = told.values(), data.output.targets[0], data.output.steps
@@ -183,7 +186,7 @@ def _windows(final: dict[str, Result], data: Dataset) -> list[figures.Forecast]:
         past = data.test.take(torch.tensor([number * every])).x_BTD[0, :, data.output.places[0]]
         keys = table.iloc[number * steps, : table.columns.get_loc("steps_ahead")]
         found.append(
-            figures.Forecast(
+            plots.Forecast(
                 name=", ".join(str(key).removesuffix(" 00:00:00") for key in keys),
                 target=target,
                 past=past.tolist(),
@@ -194,9 +197,9 @@ def _windows(final: dict[str, Result], data: Dataset) -> list[figures.Forecast]:
     return found
 
 
-def _curves(results: list[Result]) -> Mapping[str, figures.Curve]:
+def _loss_curves(results: list[PhaseResult]) -> Mapping[str, plots.Curve]:
     """Each contender's loss over both trainings, as MLflow has it."""
-    curves: dict[str, figures.Curve] = {}
+    curves: dict[str, plots.Curve] = {}
     for result in results:
         if result.phase == "untrained":
             continue
@@ -204,7 +207,7 @@ def _curves(results: list[Result]) -> Mapping[str, figures.Curve]:
         if not points:  # a champion that was judged, not trained
             continue
         before = curves.get(result.contender)
-        curves[result.contender] = figures.Curve(
+        curves[result.contender] = plots.Curve(
             steps=[*(before.steps if before else []), *points],
             losses=[*(before.losses if before else []), *points.values()],
             resumed_at=before.steps[-1] if before else None,
@@ -213,10 +216,10 @@ def _curves(results: list[Result]) -> Mapping[str, figures.Curve]:
     return curves
 
 
-def _points(results: list[Result]) -> Mapping[str, Mapping[str, figures.Points]]:
+def _prediction_pairs(results: list[PhaseResult]) -> Mapping[str, Mapping[str, plots.PredictionPairs]]:
     return {
         phase: {
-            result.contender: figures.Points(result.targets, result.predictions, result.metrics["mse"])
+            result.contender: plots.PredictionPairs(result.targets, result.predictions, result.metrics["mse"])
             for result in results
             if result.phase == phase and result.targets and result.predictions
         }
@@ -224,11 +227,11 @@ def _points(results: list[Result]) -> Mapping[str, Mapping[str, figures.Points]]
     }
 
 
-def _copies(results: list[Result]) -> Mapping[str, Mapping[str, figures.Copies]]:
+def _replica_errors(results: list[PhaseResult]) -> Mapping[str, Mapping[str, plots.ReplicaErrors]]:
     """By phase and contender."""
     return {
         phase: {
-            result.contender: figures.Copies(
+            result.contender: plots.ReplicaErrors(
                 [math.inf if error is None else error for error in result.copies.errors], result.copies.converged
             )
             for result in results
@@ -238,7 +241,7 @@ def _copies(results: list[Result]) -> Mapping[str, Mapping[str, figures.Copies]]
     }
 
 
-def _gradients(results: list[Result]) -> Mapping[str, Mapping[str, dict[str, dict[int, float]]]]:
+def _gradients(results: list[PhaseResult]) -> Mapping[str, Mapping[str, dict[str, dict[int, float]]]]:
     """By phase, contender and state, as MLflow has them."""
     found: dict[str, dict[str, dict[str, dict[int, float]]]] = {phase: {} for phase in PHASES}
     for result in results:

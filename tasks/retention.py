@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 from mlflow.entities.model_registry import ModelVersion
 from prefect import task
 
-from tasks import champions, lineage, tracking
-from tasks.retries import MAY_PASS
+from tasks import lineage, tracking
+from tasks.orchestration.retry_policy import RETRY_OPTIONS
+from tasks.tracking import history
 
 
 class Removal(NamedTuple):
@@ -25,19 +26,19 @@ class Removal(NamedTuple):
         return f"version {self.version.version}: {what}{', '.join(folder for _, folder in self.folders)}"
 
 
-@task(**MAY_PASS)
+@task(**RETRY_OPTIONS)
 def prune(experiment: str, keep: int) -> list[str]:
     """Remove what `plan` names, and say what went.
 
     Raises:
         NothingTracked: as `plan`.
     """
-    client, removals = tracking.client(), plan(experiment, keep)
+    client, removals = tracking.mlflow_client(), plan(experiment, keep)
     for removal in removals:
         version = removal.version
         for run_id, folder in removal.folders:
-            tracking.artifacts_of(run_id).delete_artifacts(folder)
-        client.set_model_version_tag(experiment, str(version.version), lineage.PRUNED, "true")
+            tracking.artifact_repository(run_id).delete_artifacts(folder)
+        client.set_model_version_tag(experiment, str(version.version), lineage.PRUNED_TAG, "true")
         if removal.whole:  # the version last: as long as it is there, a prune that broke off can be repeated
             tracking.remove_model(str(version.source).removeprefix("models:/"))
             client.delete_model_version(experiment, str(version.version))
@@ -54,23 +55,23 @@ def plan(experiment: str, keep: int) -> list[Removal]:
         NothingTracked: if there is no such registered model.
     """
     aliases = tracking.aliases(experiment)
-    versions = {tracking.number(version): version for version in tracking.versions(experiment)}
+    versions = {tracking.version_number(version): version for version in tracking.versions(experiment)}
     kept = {*sorted(versions)[-keep:], *aliases.values()}
-    ancestors = {one for number in kept for one in _before(number, versions)} - kept
-    needed = {folder for number in kept for folder in _folders(versions[number])}
+    ancestors = {one for number in kept for one in _ancestors(number, versions)} - kept
+    needed = {folder for number in kept for folder in _artifact_dirs(versions[number])}
     removals = []
     for number, version in versions.items():
-        whole = number not in ancestors and not champions.was_champion(version)
-        if number in kept or (not whole and lineage.PRUNED in version.tags):
+        whole = number not in ancestors and not history.was_champion(version)
+        if number in kept or (not whole and lineage.PRUNED_TAG in version.tags):
             continue
-        folders = [folder for folder in _folders(version) if folder not in needed]
+        folders = [folder for folder in _artifact_dirs(version) if folder not in needed]
         needed |= set(folders)  # by now they go with this one
-        sizes = [_size(tracking.artifacts_of(run_id), folder) for run_id, folder in folders]
+        sizes = [_size(tracking.artifact_repository(run_id), folder) for run_id, folder in folders]
         removals.append(Removal(version, whole, folders, sum(sizes)))
     return removals
 
 
-def _before(number: int, versions: dict[int, ModelVersion]) -> list[int]:
+def _ancestors(number: int, versions: dict[int, ModelVersion]) -> list[int]:
     """The versions that one continues, directly or not."""
     found: list[int] = []
     while (before := versions[number].tags.get("continues")) and int(before) in versions:
@@ -79,11 +80,11 @@ def _before(number: int, versions: dict[int, ModelVersion]) -> list[int]:
     return found
 
 
-def _folders(version: ModelVersion) -> list[tuple[str, str]]:
+def _artifact_dirs(version: ModelVersion) -> list[tuple[str, str]]:
     """Where its checkpoints lie, and the table that it was trained on."""
     found = [(str(version.run_id), "checkpoint")]
     try:
-        uri = lineage.read_trained(str(version.run_id)).dataset.uri
+        uri = lineage.load_training_record(str(version.run_id)).dataset.uri
     except lineage.LineageError:  # an older program's
         return found
     run_id, folder = uri.removeprefix("runs:/").split("/")[:2]

@@ -66,7 +66,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
-        tracking.client()
+        tracking.mlflow_client()
     return directory / "mlflow.db"
 
 

@@ -6,8 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from lstm_models import yaml_text
-from lstm_models.config import AnyConfig, CompareConfig, Config, ConfigError, parse, parse_config
+from lstm_models.config import AnyConfig, CompareConfig, Config, ConfigError, parse, parse_config, yaml
 
 DEFAULT = "tutorial"
 
@@ -81,7 +80,7 @@ def _read(source: str) -> str:
         raise ConfigError(f"{source!r}: no such recipe; {hint} A file's name ends in .yaml")
     try:
         with path.open(encoding="utf-8") as file:
-            return file.read(yaml_text.LONGEST + 1)  # one more is refused
+            return file.read(yaml.MAX_BYTES + 1)  # one more is refused
     except OSError as error:
         raise ConfigError(f"{source}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -92,8 +91,8 @@ def _read(source: str) -> str:
 
 def _parse(text: str, source: str) -> Any:
     try:
-        return yaml_text.read(text)
-    except yaml_text.YamlError as error:
+        return yaml.load(text)
+    except yaml.YamlError as error:
         raise ConfigError(f"{source}: {error}") from None
 
 

@@ -1,24 +1,23 @@
 """Every setting, once: frozen, typed, described. The same objects serve Python, YAML, --set and Prefect's form."""
 
-from lstm_models.config.base import PHASES, Config, ConfigError, Phase, UserError, one_line
+from lstm_models.config.base import PHASES, Config, ConfigError, Phase
 from lstm_models.config.compare import (
     AnyConfig,
     CompareConfig,
     ContenderName,
-    Converged,
-    Figures,
+    ConvergenceCriterion,
+    FigureOptions,
     Name,
     parse,
     parse_config,
 )
-from lstm_models.config.continuing import EvaluateConfig, FineTuneConfig, continued, on_new_rows
 from lstm_models.config.data import AddingData, AnyData, Split, Sql, TableData, TutorialData
-from lstm_models.config.models import CELLS, NUMBER, RNN, AnyModel, BuiltIn, HandBuilt, Output
+from lstm_models.config.fine_tune import FineTuneConfig, MonitorConfig, fine_tuning_config, with_new_data
+from lstm_models.config.models import CELLS, RNN, AnyModel, BuiltIn, HandBuilt
 from lstm_models.config.training import Contender, FineTuning, Training
 
 __all__ = [
     "CELLS",
-    "NUMBER",
     "PHASES",
     "RNN",
     "AddingData",
@@ -31,24 +30,21 @@ __all__ = [
     "ConfigError",
     "Contender",
     "ContenderName",
-    "Converged",
-    "EvaluateConfig",
-    "Figures",
+    "ConvergenceCriterion",
+    "FigureOptions",
     "FineTuneConfig",
     "FineTuning",
     "HandBuilt",
+    "MonitorConfig",
     "Name",
-    "Output",
     "Phase",
     "Split",
     "Sql",
     "TableData",
     "Training",
     "TutorialData",
-    "UserError",
-    "continued",
-    "on_new_rows",
-    "one_line",
+    "fine_tuning_config",
     "parse",
     "parse_config",
+    "with_new_data",
 ]

@@ -6,21 +6,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from lstm_models.utils.errors import UserError
+
 PHASES = ("untrained", "initial", "fine_tuned")
 Phase = Literal["untrained", "initial", "fine_tuned"]
-
-
-def one_line(text: str) -> str:
-    """A message without what would end its line, or what a terminal would obey rather than show."""
-    letters = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
-    return "".join(letters)
-
-
-class UserError(ValueError):
-    """What a user gave can't be used. The message is one line: the thing, what was given, and what to do."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
 
 
 class ConfigError(UserError):

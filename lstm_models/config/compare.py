@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from lstm_models import yaml_text
+from lstm_models.config import yaml
 from lstm_models.config.base import Config, ConfigError
 from lstm_models.config.data import AnyData, TableData, TutorialData
 from lstm_models.config.training import Contender
 
-MOST_FAULTS = 10  # that a message tells
+MAX_ERRORS = 10  # that a message tells
 RESERVED_NAMES = ("champion", "challenger", "latest")  # aliases that mean something else in the registry
 
 
@@ -32,17 +32,17 @@ def _check_contender_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 ContenderName = Annotated[str, AfterValidator(_check_contender_name)]
-Margin = Annotated[float, Field(ge=0, lt=1)]
+MinImprovement = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Converged(Config):
+class ConvergenceCriterion(Config):
     """When a copy counts as converged: its error is below a threshold."""
 
     metric: Literal["max_error", "mse", "mae"] = Field("max_error", description="which error; max_error: the largest")
     below: float = Field(0.1, gt=0, description="the threshold, in the error's unit")
 
 
-class Figures(Config):
+class FigureOptions(Config):
     """What is drawn beside the loss curves and the predictions."""
 
     gates_of: list[Annotated[int, Field(ge=1)]] | None = Field(
@@ -57,7 +57,7 @@ DEFAULT_MODEL = {"hidden_size": 64, "head": "linear"}
 DEFAULT_TRAINING = {"max_epochs": 10, "batch_size": 64, "shuffle": True, "clip_norm": 1.0, "patience": 3, "threads": 1}
 
 
-def _contender_of_table(name: str, given: Any) -> Any:
+def _with_table_defaults(name: str, given: Any) -> Any:
     """A contender as it is given, and where that says nothing, as is good for a table of one's own."""
     if not isinstance(given, dict):
         return given
@@ -71,14 +71,14 @@ def _contender_of_table(name: str, given: Any) -> Any:
     return {**given, "model": model, "training": training, "fine_tuning": {**further, **parts["fine_tuning"]}}
 
 
-def _completed(values: Any) -> Any:
+def _complete_contenders(values: Any) -> Any:
     """A configuration's values with what may be left out of a table's contenders."""
     data = values.get("data") if isinstance(values, dict) else None
     if (data.get("kind") if isinstance(data, dict) else getattr(data, "kind", None)) != "table":
         return values
     contenders = values.get("contenders", {"hand_built": {}, "built_in": {}})
     if isinstance(contenders, dict):
-        contenders = {name: _contender_of_table(name, given) for name, given in contenders.items()}
+        contenders = {name: _with_table_defaults(name, given) for name, given in contenders.items()}
     return {**values, "contenders": contenders}
 
 
@@ -93,16 +93,18 @@ class CompareConfig(Config):
     seed: int = Field(42, ge=0, lt=2**32, description="each contender is seeded with it by itself")
     data: AnyData = Field(TutorialData(), discriminator="kind", description="where the sequences come from")
     contenders: dict[ContenderName, Contender] = Field(min_length=1, description="by name")
-    converged: Converged = Field(Converged(), description="when a copy of a contender with replicas has converged")
-    margin: Margin = Field(
+    converged: ConvergenceCriterion = Field(
+        ConvergenceCriterion(), description="when a copy of a contender with replicas has converged"
+    )
+    margin: MinImprovement = Field(
         0.0, description="the share of the champion's loss by which a newcomer must be better to take over"
     )
-    figures: Figures = Field(Figures(), description="what is drawn")
+    figures: FigureOptions = Field(FigureOptions(), description="what is drawn")
 
     @model_validator(mode="before")
     @classmethod
     def _completed(cls, values: Any) -> Any:
-        return _completed(values)
+        return _complete_contenders(values)
 
     @model_validator(mode="after")
     def _contenders_fit_the_data(self) -> Self:
@@ -123,7 +125,7 @@ class CompareConfig(Config):
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `lstm-flows compare` runs again as it is."""
-        return yaml_text.write(self.model_dump(mode="json"))
+        return yaml.dump(self.model_dump(mode="json"))
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -131,7 +133,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 def parse_config(values: object, source: str) -> CompareConfig:
     """Check a nested mapping, as YAML gives it, and return the configuration of a comparison; errors as of `parse`."""
-    return parse(CompareConfig, _completed(values), source)
+    return parse(CompareConfig, _complete_contenders(values), source)
 
 
 def parse(kind: type[AnyConfig], values: object, source: str) -> AnyConfig:
@@ -143,13 +145,13 @@ def parse(kind: type[AnyConfig], values: object, source: str) -> AnyConfig:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        faults = [_explain(fault, values) for fault in error.errors()[:MOST_FAULTS]]
+        faults = [_describe_error(fault, values) for fault in error.errors()[:MAX_ERRORS]]
         if more := error.error_count() - len(faults):
             faults.append(f"and {more:,} more")
         raise ConfigError(f"{source}: " + "; ".join(faults)) from None
 
 
-def _explain(fault: Any, values: object) -> str:
+def _describe_error(fault: Any, values: object) -> str:
     """One fault of pydantic's as `field: value given, what is allowed`."""
     kind, context = fault["type"], fault.get("ctx", {})
     path: list[str] = []
@@ -176,10 +178,10 @@ def _explain(fault: Any, values: object) -> str:
         return f"{field}: must not be empty"
     if isinstance(here, dict) or kind == "unknown_key":
         return f"{field}: {message}"
-    return f"{field}: {_shown(fault['input'])} given, {message}"
+    return f"{field}: {_abbreviate(fault['input'])} given, {message}"
 
 
-def _shown(value: object) -> str:
+def _abbreviate(value: object) -> str:
     """A value in a message: short, whatever was given."""
     try:
         return _SHORT.repr(value)

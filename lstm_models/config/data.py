@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from lstm_models.config.base import Config
 
-WRITTEN = ("prediction", "target", "steps_ahead", "loss")  # what tables of results hold beside time and group
+RESERVED_COLUMNS = ("prediction", "target", "steps_ahead", "loss")  # what tables of results hold beside time and group
 
 
 class TutorialData(Config):
@@ -52,7 +52,7 @@ class TableData(Config):
     kind: Literal["table"]
     path: str | None = Field(
         None,
-        description="a CSV or Parquet file, a folder of Parquet files, or a URL of one; shipped:NAME comes along",
+        description="a CSV or Parquet file, a folder of Parquet files, or a URL of one; sample:NAME comes along",
     )
     sql: Sql | None = Field(None, description="a query, instead of a path")
     task: Literal["forecast", "classify", "regress"] = Field(
@@ -99,13 +99,13 @@ class TableData(Config):
             f"task {self.task} needs a group column: a label for each": self.task != "forecast" and self.group is None,
             f"task {self.task} tells one column; target names several": self.task != "forecast"
             and len(self.targets) > 1,
-            "target must name at least one column, and none twice": _none_or_twice(self.targets),
+            "target must name at least one column, and none twice": _has_duplicates(self.targets),
             "features must name at least one column, and none twice": self.features is not None
-            and _none_or_twice(self.features),
-            f"no time or group column can be called {', '.join(WRITTEN)}: columns of these names are written": not {
+            and _has_duplicates(self.features),
+            f"no time or group column may be named {', '.join(RESERVED_COLUMNS)}: `predict` writes these": not {
                 self.time,
                 self.group,
-            }.isdisjoint(WRITTEN),
+            }.isdisjoint(RESERVED_COLUMNS),
             "one column can't be both time and group": self.time is not None and self.time == self.group,
             "the target can't be time or group as well": not {self.time, self.group}.isdisjoint(self.targets),
             "the label can't be a feature as well": self.task != "forecast"
@@ -117,7 +117,7 @@ class TableData(Config):
         return self
 
 
-def _none_or_twice(names: Sequence[str]) -> bool:
+def _has_duplicates(names: Sequence[str]) -> bool:
     return not names or len(set(names)) < len(names)
 
 

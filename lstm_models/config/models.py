@@ -23,32 +23,6 @@ def _check_cell(name: str) -> str:
     return name
 
 
-class Output(Config):
-    """What a network tells of a sequence: a number; the next steps of some of its columns; or its class."""
-
-    kind: Literal["number", "forecast", "classes"] = "number"
-    targets: list[str] = Field([], description="the columns that are told")
-    steps: int = Field(1, ge=1, description="how many steps a forecast tells")
-    places: list[int] = Field([], description="where a forecast's targets stand among the inputs")
-    residual: bool = Field(False, description="whether a forecast is told as the change from the last value")
-    classes: list[str] = Field([], description="what the classes are called")
-    center: float = Field(0.0, description="what a number is told as the difference from")
-    spread: float = Field(1.0, gt=0, description="what that difference is told in units of")
-
-    @property
-    def size(self) -> int:
-        """How many numbers the head gives."""
-        match self.kind:
-            case "forecast":
-                return self.steps * len(self.places)
-            case "classes":
-                return len(self.classes)
-        return 1
-
-
-NUMBER = Output()
-
-
 class _Recurrent(Config):
     hidden_size: int = Field(1, ge=1, description="size of the hidden and of the cell state, in numbers")
     num_layers: int = Field(1, ge=1, description="layers on top of each other")

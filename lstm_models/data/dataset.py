@@ -9,13 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lstm_models.config import NUMBER, AddingData, AnyData, ConfigError, Output, TableData, TutorialData
-from lstm_models.data import adding, source, tutorial
-from lstm_models.data.examples import Examples, Labelled, Windows
-from lstm_models.data.series import Rows, Series, prepare
-from lstm_models.data.splits import Ends, ends
-from lstm_models.data.tables import Columns, Sequences, to_sequences
-from lstm_models.network import Scaling
+from lstm_models.config import AddingData, AnyData, ConfigError, TableData, TutorialData
+from lstm_models.data.cleaning.series import RowCounts, Series, prepare_series
+from lstm_models.data.output import REGRESSION, OutputSpec
+from lstm_models.data.readers import files
+from lstm_models.data.scaler import Scaler
+from lstm_models.data.sequences import SequenceColumns, Sequences, to_sequences
+from lstm_models.data.splits import SplitBounds, split_bounds
+from lstm_models.data.synthetic import adding, tutorial
+from lstm_models.data.windows import Examples, LabelledSequences, Windows
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,19 @@ class Dataset:
     train: Examples
     validation: Examples | None
     test: Examples
-    output: Output
+    output: OutputSpec
     in_sample: bool
     center_D: Tensor | None = None
     spread_D: Tensor | None = None
     names: "pd.Series[Any] | None" = None
     config: TableData | None = None
     series: Series | None = None
-    rows: Rows | None = None
+    rows: RowCounts | None = None
     trained: tuple[Tensor, ...] = ()
 
-    def scaling(self) -> Scaling | None:
+    def scaling(self) -> Scaler | None:
         """A network's own copy of what the inputs are scaled by."""
-        return None if self.center_D is None or self.spread_D is None else Scaling(self.center_D, self.spread_D)
+        return None if self.center_D is None or self.spread_D is None else Scaler(self.center_D, self.spread_D)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -74,24 +76,24 @@ class Dataset:
         assert self.config
         assert self.series
         config, series, test = self.config, self.series, self.test
-        assert isinstance(test, Windows | Labelled)
+        assert isinstance(test, Windows | LabelledSequences)
         first = (test.told_from() if isinstance(test, Windows) else test.firsts_G).numpy()
         found: dict[str, Any] = {}
         if config.group is not None:
             names = np.array([group.name for group in series.groups], dtype=object)
             found[config.group] = names[series.group_of(first)]
         if isinstance(test, Windows):
-            time = first + 1 if series.time is None else stamps(series.time[first], series.zone)
+            time = first + 1 if series.time is None else localize_times(series.time[first], series.zone)
             found[config.time or "row"] = time
         return pd.DataFrame(found)
 
 
-def stamps(time: Any, zone: Any) -> Any:
+def localize_times(time: Any, zone: Any) -> Any:
     """Times as the source has them: in its zone, where it has one."""
     return time if zone is None else pd.DatetimeIndex(time, tz="UTC").tz_convert(zone)
 
 
-def read(config: AnyData) -> pd.DataFrame:
+def read_table(config: AnyData) -> pd.DataFrame:
     """The table that the configuration describes.
 
     Raises:
@@ -103,15 +105,15 @@ def read(config: AnyData) -> pd.DataFrame:
         case AddingData():
             return adding.table(config.length, config.count, config.seed)
         case TableData():
-            return source.read(config)
+            return files.read_source(config)
 
 
-def load(config: AnyData, seed: int) -> Dataset:
+def read_dataset(config: AnyData, seed: int) -> Dataset:
     """Read the table and make the dataset, and let go of the table. Errors as of `read` and `of_table`."""
-    return of_table(read(config), config, seed)
+    return build_dataset(read_table(config), config, seed)
 
 
-def of_table(table: pd.DataFrame, config: AnyData, seed: int) -> Dataset:
+def build_dataset(table: pd.DataFrame, config: AnyData, seed: int) -> Dataset:
     """A table as the configuration wants it; the seed draws which groups are for what, where they have no order.
 
     Raises:
@@ -120,31 +122,33 @@ def of_table(table: pd.DataFrame, config: AnyData, seed: int) -> Dataset:
     """
     if not isinstance(config, TableData):
         sequences = to_sequences(table, sequence_columns(config))
-        return replace(in_sample(sequences), names=table.iloc[:, 0])  # the first column tells them apart
-    series = prepare(table, config, source.name(config))
+        return replace(in_sample_dataset(sequences), names=table.iloc[:, 0])  # the first column tells them apart
+    series = prepare_series(table, config, files.source_name(config))
     try:
-        return _forecasts(series, config) if config.task == "forecast" else _labelled(series, config, seed)
+        return (
+            _forecast_dataset(series, config) if config.task == "forecast" else _labelled_dataset(series, config, seed)
+        )
     except ConfigError as error:
-        raise ConfigError(f"{source.name(config)}: {error}") from None
+        raise ConfigError(f"{files.source_name(config)}: {error}") from None
 
 
-def sequence_columns(config: TutorialData | AddingData) -> Columns:
+def sequence_columns(config: TutorialData | AddingData) -> SequenceColumns:
     """Of a table with a sequence a row, what its columns hold."""
     return tutorial.COLUMNS if isinstance(config, TutorialData) else adding.columns(config.length)
 
 
-def in_sample(sequences: Sequences) -> Dataset:
+def in_sample_dataset(sequences: Sequences) -> Dataset:
     """Trained and judged on the same sequences."""
-    return Dataset(sequences, None, sequences, NUMBER, in_sample=True)
+    return Dataset(sequences, None, sequences, REGRESSION, in_sample=True)
 
 
-def _forecasts(series: Series, config: TableData) -> Dataset:
+def _forecast_dataset(series: Series, config: TableData) -> Dataset:
     """Windows; each series is split by itself, in the order of time.
 
     A window belongs to the part in which all its targets lie; what it sees may reach back into the part before.
     """
     values_ND = torch.from_numpy(series.values)
-    spans, rows = _spans(series, config)
+    spans, rows = _target_ranges(series, config)
     strides = {"train": config.stride, "validation": config.evaluation_stride, "test": config.evaluation_stride}
     windows = {name: _windows(values_ND, series, config, of_part, strides[name]) for name, of_part in spans.items()}
     for name in ("train", "test"):
@@ -158,8 +162,8 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
     longest = max(map(len, trained))
     if config.season is not None and config.season >= longest:
         raise ConfigError(f"data.season: {config.season} given, but no series has that many rows for training")
-    center_D, spread_D = _scale(torch.cat(trained), config.scaling)
-    output = Output(
+    center_D, spread_D = _fit_scale(torch.cat(trained), config.scaling)
+    output = OutputSpec(
         kind="forecast",
         steps=config.horizon,
         targets=[series.columns[target] for target in series.targets],
@@ -170,12 +174,12 @@ def _forecasts(series: Series, config: TableData) -> Dataset:
 
 
 def _dataset(
-    parts: Mapping[str, Windows | Labelled],
-    output: Output,
+    parts: Mapping[str, Windows | LabelledSequences],
+    output: OutputSpec,
     scale: tuple[Tensor | None, Tensor | None],
     series: Series,
     config: TableData,
-    rows: Rows,
+    rows: RowCounts,
     trained: tuple[Tensor, ...] = (),
 ) -> Dataset:
     validation = parts["validation"] if parts["validation"].count else None
@@ -185,7 +189,7 @@ def _dataset(
     )  # fmt: skip
 
 
-def _spans(series: Series, config: TableData) -> tuple[dict[str, list[tuple[int, int]]], Rows]:
+def _target_ranges(series: Series, config: TableData) -> tuple[dict[str, list[tuple[int, int]]], RowCounts]:
     """By part, from which row to which there may be targets: in each piece, after a context's length of it; and what
     became of the rows.
 
@@ -195,7 +199,7 @@ def _spans(series: Series, config: TableData) -> tuple[dict[str, list[tuple[int,
     later, short = 0, 0
     for of_one in series.pieces():
         start, stop = of_one[0].start, of_one[-1].stop
-        found = ends(stop - start, config.split, None if series.time is None else series.time[start:stop])
+        found = split_bounds(stop - start, config.split, None if series.time is None else series.time[start:stop])
         later += stop - start - found.test
         for piece in of_one:
             room = 0
@@ -206,12 +210,12 @@ def _spans(series: Series, config: TableData) -> tuple[dict[str, list[tuple[int,
             if room < config.horizon:
                 short += max(0, min(start + found.test, piece.stop) - piece.start)
     reasons = {"after the test part": later, "in a stretch too short for a window": short}
-    return spans, _fewer(series.rows, reasons)
+    return spans, _count_rows(series.rows, reasons)
 
 
-def _fewer(rows: Rows, dropped: Mapping[str, int]) -> Rows:
+def _count_rows(rows: RowCounts, dropped: Mapping[str, int]) -> RowCounts:
     more = {reason: count for reason, count in dropped.items() if count}
-    return Rows(rows.read, rows.dropped | more, rows.used - sum(more.values()))
+    return RowCounts(rows.read, rows.dropped | more, rows.used - sum(more.values()))
 
 
 def _windows(
@@ -234,7 +238,7 @@ def _windows(
     )
 
 
-def _labelled(series: Series, config: TableData, seed: int) -> Dataset:
+def _labelled_dataset(series: Series, config: TableData, seed: int) -> Dataset:
     """Whole groups; by date in the order of time, otherwise in an order drawn from the seed."""
     assert series.labels is not None
     if config.gaps == "split":
@@ -245,23 +249,23 @@ def _labelled(series: Series, config: TableData, seed: int) -> Dataset:
     times = series.time[starts] if isinstance(config.split.train, str) and series.time is not None else None
     drawn = np.random.default_rng(seed).permutation(len(starts))
     order = drawn if times is None else np.argsort(times, kind="stable")
-    found: Ends = ends(len(order), config.split, None if times is None else times[order])
+    found: SplitBounds = split_bounds(len(order), config.split, None if times is None else times[order])
     if found.train == 0 or found.test == found.validation:
         raise ConfigError(f"data.split: of {len(order)} groups none is left for training or for the test")
     labels = torch.from_numpy(series.labels)
 
-    def part(begin: int, end: int) -> Labelled:
+    def part(begin: int, end: int) -> LabelledSequences:
         chosen = order[begin:end]
-        return Labelled(
+        return LabelledSequences(
             values_ND, torch.from_numpy(starts[chosen]), torch.from_numpy((stops - starts)[chosen]), labels[chosen]
         )
 
     train = part(0, found.train)
     rows = np.concatenate([np.arange(starts[group], stops[group]) for group in order[: found.train]])
-    center_D, spread_D = _scale(values_ND[torch.from_numpy(rows)], config.scaling)
+    center_D, spread_D = _fit_scale(values_ND[torch.from_numpy(rows)], config.scaling)
     told: dict[str, Any] = {"kind": "classes", "classes": list(series.classes)}
     if config.task == "regress":
-        center_1, spread_1 = _scale(train.y_G.unsqueeze(1), config.scaling)
+        center_1, spread_1 = _fit_scale(train.y_G.unsqueeze(1), config.scaling)
         scale = {} if center_1 is None or spread_1 is None else {"center": center_1.item(), "spread": spread_1.item()}
         told = {"kind": "number", **scale}
     elif bool((train.y_G == train.y_G[0]).all()):
@@ -275,11 +279,11 @@ def _labelled(series: Series, config: TableData, seed: int) -> Dataset:
         "test": part(found.validation, found.test),
     }
     unused = int((stops - starts)[order[found.test :]].sum())
-    left = _fewer(series.rows, {"in groups of no part of the split": unused})
-    return _dataset(parts, Output(targets=list(config.targets), **told), (center_D, spread_D), series, config, left)
+    left = _count_rows(series.rows, {"in groups of no part of the split": unused})
+    return _dataset(parts, OutputSpec(targets=list(config.targets), **told), (center_D, spread_D), series, config, left)
 
 
-def _scale(values_ND: Tensor, scaling: str) -> tuple[Tensor | None, Tensor | None]:
+def _fit_scale(values_ND: Tensor, scaling: str) -> tuple[Tensor | None, Tensor | None]:
     """What is subtracted, and what it is divided by then; a column that does not vary is not divided."""
     match scaling:
         case "standard":

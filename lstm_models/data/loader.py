@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from lstm_models.data.examples import Batch, Examples
+from lstm_models.data.windows import Batch, Examples
 
 
 class BatchLoader:

@@ -9,7 +9,7 @@ import pandas as pd
 from lstm_models.config import ConfigError, Split
 
 
-class Ends(NamedTuple):
+class SplitBounds(NamedTuple):
     """Of so many rows, or groups, in their order: where training, validation and test end (each begins where the one
     before ends)."""
 
@@ -18,7 +18,7 @@ class Ends(NamedTuple):
     test: int
 
 
-def ends(count: int, split: Split, times: np.ndarray | None = None) -> Ends:
+def split_bounds(count: int, split: Split, times: np.ndarray | None = None) -> SplitBounds:
     """Where the parts end.
 
     Args:
@@ -46,19 +46,19 @@ def ends(count: int, split: Split, times: np.ndarray | None = None) -> Ends:
     return found
 
 
-def _by_fraction(parts: list[float | int | str], count: int) -> Ends:
+def _by_fraction(parts: list[float | int | str], count: int) -> SplitBounds:
     fractions = [float(part) for part in parts]
     if any(not 0 <= part <= 1 for part in fractions) or sum(fractions) > 1 + 1e-9:
         raise ConfigError(f"data.split: the fractions {fractions} must lie between 0 and 1 and sum to at most 1")
     stops = [round(count * float(total)) for total in np.cumsum(fractions)]
-    return Ends(stops[0], stops[1], stops[2] if len(stops) == 3 else count)
+    return SplitBounds(stops[0], stops[1], stops[2] if len(stops) == 3 else count)
 
 
-def _by_count(parts: list[float | int | str], count: int) -> Ends:
+def _by_count(parts: list[float | int | str], count: int) -> SplitBounds:
     stops = list(accumulate(int(part) for part in parts))
     if min(int(part) for part in parts) < 0 or stops[-1] > count:
         raise ConfigError(f"data.split: {', '.join(map(str, parts))} given, but there are {count}")
-    return Ends(stops[0], stops[1], stops[2] if len(stops) == 3 else count)
+    return SplitBounds(stops[0], stops[1], stops[2] if len(stops) == 3 else count)
 
 
 def _utc(moment: str) -> np.datetime64:
@@ -67,7 +67,7 @@ def _utc(moment: str) -> np.datetime64:
     return np.datetime64(stamp.tz_convert(None) if stamp.tzinfo else stamp)
 
 
-def _by_date(split: Split, times: np.ndarray | None, count: int) -> Ends:
+def _by_date(split: Split, times: np.ndarray | None, count: int) -> SplitBounds:
     if times is None:
         raise ConfigError("data.split: dates need data.time, the column that holds the rows' times")
     stops = []
@@ -79,4 +79,4 @@ def _by_date(split: Split, times: np.ndarray | None, count: int) -> Ends:
             raise ConfigError(f"data.split.{name}: {moment!r} given, must be a date such as 2017-06-30") from None
     if stops != sorted(stops):
         raise ConfigError("data.split: the dates of train, validation and test must follow one another")
-    return Ends(*stops)
+    return SplitBounds(*stops)

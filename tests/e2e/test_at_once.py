@@ -14,7 +14,7 @@ from helpers.processes import ROOT
 from helpers.servers import NEEDS_POSTGRESQL, SQLiteServers
 from mlflow import MlflowClient
 
-from tasks.champions import reigns
+from tasks.tracking.history import promotion_history
 
 COMPARES, FINE_TUNES = 5, 5
 DEMAND = """
@@ -75,7 +75,7 @@ def test_ten_at_once(environment: dict[str, str], tmp_path: Path, monkeypatch: p
     assert {version.run_id for version in versions} == trained
     models = client.search_logged_models([experiment], max_results=100)
     assert sorted(f"models:/{model.model_id}" for model in models) == sorted(version.source for version in versions)
-    line = reigns(versions)  # each was the champion after the one before; the last one is
+    line = promotion_history(versions)  # each was the champion after the one before; the last one is
     champion = client.get_model_version_by_alias("demand", "champion")
     assert line[-1].version == int(champion.version)
     assert len({reign.version for reign in line}) == len(line)

@@ -12,7 +12,7 @@ def test_the_default_is_a_database_in_the_working_directory(tmp_path: Path) -> N
     directory = tmp_path / "a b"  # a space, of which MLflow's own default makes another directory
     directory.mkdir()
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    code = "from tasks import tracking; tracking.client(); print(tracking.local_database())"
+    code = "from tasks import tracking; tracking.mlflow_client(); print(tracking.local_database())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=directory, env=environment, capture_output=True, text=True, check=True
     )
@@ -22,7 +22,7 @@ def test_the_default_is_a_database_in_the_working_directory(tmp_path: Path) -> N
 
 
 def test_processes_that_create_the_database_at_once_all_succeed(empty_directory: Path) -> None:
-    code = "from tasks import tracking; tracking.experiment_id('same')"
+    code = "from tasks import tracking; tracking.get_or_create_experiment('same')"
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
     errors = [process.communicate()[1] for process in processes]
     assert ([process.returncode for process in processes], errors) == ([0, 0], [b"", b""])

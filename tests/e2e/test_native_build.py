@@ -11,10 +11,10 @@ from zipfile import ZipFile
 import pytest
 from helpers.processes import ROOT
 
-from lstm_models import native
+from lstm_models.nn.kernels import native
 
 COMPILER = shutil.which("g++")
-LIBRARIES = {f"lstm_models/_native_{name}" for name in native.SETS.values()}
+LIBRARIES = {f"lstm_models/nn/kernels/_native_{name}" for name in native.INSTRUCTION_SETS.values()}
 
 
 def wheel(directory: Path, **settings: str) -> set[str]:
@@ -27,7 +27,7 @@ def wheel(directory: Path, **settings: str) -> set[str]:
     (built,) = directory.glob("*.whl")
     with ZipFile(built) as archive:
         names = archive.namelist()
-    assert "lstm_models/native.py" in names
+    assert "lstm_models/nn/kernels/native.py" in names
     return {name.partition(".")[0] for name in names if name.endswith(".so")}
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_read_or_written_outside_of_what_is_given(tmp_path: Path) -> 
     (flags,) = (each["extra-compile-args"] for each in modules if each["name"].endswith(name))
     built = tmp_path / f"_native_{name}.so"
     command = [str(COMPILER), *flags, "-O1", "-g", *SANITIZERS, "-fPIC", "-shared", "-o", str(built)]
-    subprocess.run([*command, str(ROOT / "lstm_models/native.cpp")], check=True)
+    subprocess.run([*command, str(ROOT / "lstm_models/nn/kernels/native.cpp")], check=True)
     environment = os.environ | {
         "LD_PRELOAD": ":".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lstm_models import native
+from lstm_models.nn.kernels import native
 
 is_native = pytest.mark.skipif(native.library().code is None, reason=native.backend())
 

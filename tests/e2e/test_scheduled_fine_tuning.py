@@ -143,7 +143,7 @@ EVALUATE = """
 import json, sys
 from lstm_models.config import CompareConfig
 from tasks import evaluation
-from tasks.references import CheckpointRef, DatasetRef
+from tasks.schemas import CheckpointRef, DatasetRef
 config = CompareConfig.model_validate_json(sys.argv[1])
 dataset, checkpoint = json.loads(sys.argv[2])
 result = evaluation.evaluate.fn(config, CheckpointRef(**checkpoint), DatasetRef.model_validate(dataset))

@@ -12,9 +12,9 @@ from typing import Any
 import mlflow.pytorch
 import pytest
 
-from flows.cli import main
+from flows.cli.main import main
 from helpers.http_server import http_server
-from tasks import inside, reporting
+from tasks import introspection, reporting
 
 
 def lstm_flows(*arguments: str) -> tuple[int, str, str]:
@@ -46,7 +46,7 @@ def plain(*, wholly: bool = True) -> Iterator[None]:
     than all the rest."""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inside, "log_gates", lambda *_: None)
+        patch.setattr(introspection, "log_gates", lambda *_: None)
         if wholly:
             patch.setattr(reporting, "_figures", lambda *_: {})
             patch.setattr(mlflow.pytorch, "save_model", _save_placeholder)
@@ -62,7 +62,7 @@ def _save_placeholder(path: str, mlflow_model: Any, **_: Any) -> None:
 @contextmanager
 def real_for(gates: str = "", exports: Sequence[int] = ()) -> Iterator[None]:
     """Pictures of gates only for this contender/phase, and for what has no gates; real programs for these versions."""
-    log_gates, save_model, saved = inside.log_gates, mlflow.pytorch.save_model, []
+    log_gates, save_model, saved = introspection.log_gates, mlflow.pytorch.save_model, []
 
     def log(*arguments: Any) -> None:
         if arguments[4] == gates or "rnn" in arguments[4]:
@@ -73,7 +73,7 @@ def real_for(gates: str = "", exports: Sequence[int] = ()) -> Iterator[None]:
         (save_model if len(saved) in exports else _save_placeholder)(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inside, "log_gates", log)
+        patch.setattr(introspection, "log_gates", log)
         patch.setattr(mlflow.pytorch, "save_model", save)
         yield
 

@@ -11,7 +11,7 @@ TINY = (
 )
 # a training that draws at random, and writes checkpoints on its way
 SMALL = """
-data: {kind: table, path: "shipped:co2.csv", time: week, target: co2, missing: interpolate, context_length: 26,
+data: {kind: table, path: "sample:co2.csv", time: week, target: co2, missing: interpolate, context_length: 26,
        horizon: 4}
 contenders:
   hand_built:

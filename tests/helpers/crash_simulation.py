@@ -18,8 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from helpers.cli_runner import plain, working_in
 from helpers.outcomes import checkpoint, files, flat
-from tasks import answers, champions, endings, reporting, runs, tracking, training
-from tasks.sending import Sender
+from tasks import promotion, reporting, tracking, training
+from tasks.orchestration import result_cache, state_hooks
+from tasks.tracking import runs
+from tasks.tracking.mlflow_logger import BufferedMLflowLogger
 
 # of tags: what is of one process, one flow run, or one moment alone
 OWN = ("prefect_flow_run_id", "pid", "started", "host", "error", "source.git", "modelId", "log-model")
@@ -54,7 +56,8 @@ def watched(at: str | None = None, *, engine: bool = False) -> Iterator[Watch]:
     when, number = (at or "never 0").split()
     seen, count = Watch(), int(number)
     call, log_text, fit, send, send_snapshot = (
-        Task.__call__, MlflowClient.log_text, training.fit, Sender._send, Sender.send_snapshot,
+        Task.__call__, MlflowClient.log_text, training.fit,
+        BufferedMLflowLogger._send, BufferedMLflowLogger.send_snapshot,
     )  # fmt: skip
 
     def called(self: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -64,8 +67,8 @@ def watched(at: str | None = None, *, engine: bool = False) -> Iterator[Watch]:
         return call(self, *args, **kwargs) if engine else self.fn(*args, **kwargs)
 
     def logged(self: MlflowClient, run_id: str, text: str, artifact_file: str) -> None:
-        if artifact_file.startswith(f"{answers.FOLDER}/"):
-            seen.answers.append(re.sub("-.*", "", artifact_file.removeprefix(f"{answers.FOLDER}/")))
+        if artifact_file.startswith(f"{result_cache.CACHE_DIR}/"):
+            seen.answers.append(re.sub("-.*", "", artifact_file.removeprefix(f"{result_cache.CACHE_DIR}/")))
             if when == "after" and len(seen.answers) == count + 1:
                 raise Crash(artifact_file)
         log_text(self, run_id, text, artifact_file)
@@ -80,12 +83,12 @@ def watched(at: str | None = None, *, engine: bool = False) -> Iterator[Watch]:
             if when == "step" and trainer.global_step == count:
                 raise Crash(f"step {count}")
 
-    def sent(self: Sender) -> None:
+    def sent(self: BufferedMLflowLogger) -> None:
         send(self)
         with self._changed:
             self._changed.notify_all()
 
-    def sent_snapshot(self: Sender) -> None:
+    def sent_snapshot(self: BufferedMLflowLogger) -> None:
         """So that what has arrived when a training crashes does not depend on a thread's pace."""
         send_snapshot(self)
         with self._changed:
@@ -106,12 +109,12 @@ def watched(at: str | None = None, *, engine: bool = False) -> Iterator[Watch]:
         patch.setattr(Task, "__call__", called)
         patch.setattr(MlflowClient, "log_text", logged)
         patch.setattr(training, "fit", fitted)
-        patch.setattr(Sender, "_send", sent)
-        patch.setattr(Sender, "send_snapshot", sent_snapshot)
+        patch.setattr(BufferedMLflowLogger, "_send", sent)
+        patch.setattr(BufferedMLflowLogger, "send_snapshot", sent_snapshot)
         if when not in ("before", "after", "step", "never"):
             patch.setattr(MlflowClient, when, counted(when))
         if not engine:
-            patch.setattr(champions, "one_at_a_time", lambda _: nullcontext())
+            patch.setattr(promotion, "promotion_lock", lambda _: nullcontext())
             patch.setattr(reporting, "create_markdown_artifact", lambda **_: None)
         yield seen
 
@@ -120,13 +123,13 @@ def watched(at: str | None = None, *, engine: bool = False) -> Iterator[Watch]:
 def crashing() -> Iterator[None]:
     """The block ends with a Crash, and leaves what one by kill -9 leaves: nothing is marked, sent, written or removed
     on the way out; and its process is gone."""
-    finalize, leave = Sender.finalize, Sender.__exit__
+    finalize, leave = BufferedMLflowLogger.finalize, BufferedMLflowLogger.__exit__
 
-    def finalized(self: Sender, status: str) -> None:
+    def finalized(self: BufferedMLflowLogger, status: str) -> None:
         if status == "success":
             finalize(self, status)
 
-    def left(self: Sender, kind: type[BaseException] | None, *rest: object) -> None:
+    def left(self: BufferedMLflowLogger, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is Crash:
             with self._changed:
                 self._points.clear()
@@ -134,11 +137,11 @@ def crashing() -> Iterator[None]:
         leave(self, kind, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner in (runs, endings):
-            patch.setattr(owner, "end_family", lambda *_: None)
-        patch.setattr(tracking, "ended", lambda _: nullcontext())
-        patch.setattr(Sender, "finalize", finalized)
-        patch.setattr(Sender, "__exit__", left)
+        for owner in (runs, state_hooks):
+            patch.setattr(owner, "terminate_runs", lambda *_: None)
+        patch.setattr(tracking, "terminate_on_error", lambda _: nullcontext())
+        patch.setattr(BufferedMLflowLogger, "finalize", finalized)
+        patch.setattr(BufferedMLflowLogger, "__exit__", left)
         with pytest.raises(Crash):
             yield
     disown()
@@ -146,7 +149,7 @@ def crashing() -> Iterator[None]:
 
 def disown() -> None:
     """Let every RUNNING run be that of a process that has ended."""
-    client = tracking.client()
+    client = tracking.mlflow_client()
     for run in client.search_runs(
         [each.experiment_id for each in client.search_experiments()], "attributes.status = 'RUNNING'"
     ):
@@ -187,7 +190,7 @@ def uninterrupted(work: Callable[[], object], experiment: str, directory: Path, 
 
 # ---- what is left
 def runs_of(experiment: str) -> list[Run]:
-    client = tracking.client()
+    client = tracking.mlflow_client()
     found = client.get_experiment_by_name(experiment)
     assert found is not None
     return list(client.search_runs([found.experiment_id], order_by=["attributes.start_time"]))
@@ -195,7 +198,7 @@ def runs_of(experiment: str) -> list[Run]:
 
 def left_behind(experiment: str) -> dict[str, Any]:
     """All that an experiment's flow runs leave, by place, but for ids, which are named, moments and durations."""
-    client, found = tracking.client(), runs_of(experiment)
+    client, found = tracking.mlflow_client(), runs_of(experiment)
     versions = tracking.versions(experiment)
     names: dict[str, str] = {}
     for run in found:
@@ -237,7 +240,7 @@ def left_behind(experiment: str) -> dict[str, Any]:
 
 
 def curve(run_id: str, key: str) -> list[tuple[int, float]]:
-    points = [(point.step, point.value) for point in tracking.client().get_metric_history(run_id, key)]
+    points = [(point.step, point.value) for point in tracking.mlflow_client().get_metric_history(run_id, key)]
     assert Counter(step for step, _ in points).most_common(1)[0][1] == 1, f"{key}: a step that is there twice"
     return sorted(points)
 

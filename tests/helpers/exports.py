@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lstm_models.config import RNN, AnyModel, BuiltIn, HandBuilt, Output
-from lstm_models.network import Network, Scaling, build_network
+from lstm_models.config import RNN, AnyModel, BuiltIn, HandBuilt
+from lstm_models.data.output import OutputSpec
+from lstm_models.data.scaler import Scaler
+from lstm_models.nn.network import Network, build_network
 
 D = 3
 SIZES: dict[str, Any] = {"hidden_size": 4, "num_layers": 2, "head": "linear"}
@@ -18,11 +20,11 @@ MODELS: dict[str, AnyModel] = {
 }
 FORECAST: dict[str, Any] = {"kind": "forecast", "targets": ["c", "a"], "steps": 2, "places": [2, 0]}
 OUTPUTS = {
-    "number": Output(),
-    "number with center and spread": Output(center=-3.0, spread=2.5),
-    "forecast": Output(**FORECAST),
-    "residual forecast": Output(**FORECAST, residual=True),
-    "classes": Output(kind="classes", targets=["y"], classes=["low", "mid", "top"]),
+    "number": OutputSpec(),
+    "number with center and spread": OutputSpec(center=-3.0, spread=2.5),
+    "forecast": OutputSpec(**FORECAST),
+    "residual forecast": OutputSpec(**FORECAST, residual=True),
+    "classes": OutputSpec(kind="classes", targets=["y"], classes=["low", "mid", "top"]),
 }
 # float32, sums in another order; what is predicted is of order 1 to 10
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6, "equal_nan": True}
@@ -30,7 +32,7 @@ CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6, "equal_nan": True}
 
 def built(name: str, kind: str) -> Network:
     torch.manual_seed(1)
-    scaling = Scaling(torch.tensor([1.0, -3.0, 0.5]), torch.tensor([2.0, 5.0, 0.25]))
+    scaling = Scaler(torch.tensor([1.0, -3.0, 0.5]), torch.tensor([2.0, 5.0, 0.25]))
     return build_network(MODELS[name], D, OUTPUTS[kind], scaling).eval()
 
 

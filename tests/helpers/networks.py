@@ -2,7 +2,7 @@
 
 import torch
 
-from lstm_models.network import Network
+from lstm_models.nn.network import Network
 
 
 def assert_equal_networks(found: Network, expected: Network) -> None:

@@ -14,17 +14,17 @@ from prefect.client.orchestration import get_client
 from flows import recipes
 from flows.compare import compare
 from lstm_models.config import ConfigError
-from lstm_models.module import NonFiniteLoss
+from lstm_models.training.module import NonFiniteLoss
 from tasks import tracking
-from tasks.earlier import find_earlier
-from tasks.references import Comparison
+from tasks.orchestration.resume import find_finished_run
+from tasks.schemas import ComparisonReport
 
 CONFIG = recipes.load("tutorial", TINY)
 PHASES = ("untrained", 0), ("initial", 2), ("fine_tuned", 4)
 
 
 @pytest.fixture(scope="module")
-def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> tuple[Path, Comparison]:
+def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> tuple[Path, ComparisonReport]:
     """A directory in which the flow has run once, with all its figures and exports, and what it returned."""
     directory = tmp_path_factory.mktemp("compared")
     (directory / "mlflow.db").write_bytes(database.read_bytes())
@@ -33,14 +33,14 @@ def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: 
 
 
 @pytest.fixture
-def there(compared: tuple[Path, Comparison], monkeypatch: pytest.MonkeyPatch) -> Comparison:
+def there(compared: tuple[Path, ComparisonReport], monkeypatch: pytest.MonkeyPatch) -> ComparisonReport:
     """The result, with its directory as the working directory."""
     monkeypatch.chdir(compared[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{compared[0]}/mlflow.db")
     return compared[1]
 
 
-def test_the_result_as_json_has_the_documented_form(there: Comparison) -> None:
+def test_the_result_as_json_has_the_documented_form(there: ComparisonReport) -> None:
     assert not there.reused
     answer = there.model_dump(mode="json")
     assert (answer["experiment"], answer["metric"], answer["baselines"], answer["differences"]) == (
@@ -81,7 +81,7 @@ def test_the_result_as_json_has_the_documented_form(there: Comparison) -> None:
     }
 
 
-def test_runs_are_a_parent_and_four_children_with_their_artifacts(there: Comparison) -> None:
+def test_runs_are_a_parent_and_four_children_with_their_artifacts(there: ComparisonReport) -> None:
     client = mlflow.MlflowClient()
     parent, *children = runs_of("tutorial")
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
@@ -111,7 +111,7 @@ def test_runs_are_a_parent_and_four_children_with_their_artifacts(there: Compari
         assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"gates.png", "predictions.csv"}
 
 
-def test_curves_have_the_tutorials_names_and_continue_where_the_first_ended(there: Comparison) -> None:
+def test_curves_have_the_tutorials_names_and_continue_where_the_first_ended(there: ComparisonReport) -> None:
     _, *trained = runs_of("tutorial")
     names = ("train_loss", "out_1", "train_loss_epoch")
     curves = [{name: curve(run.info.run_id, name) for name in names} for run in trained[:2]]
@@ -125,14 +125,14 @@ def test_curves_have_the_tutorials_names_and_continue_where_the_first_ended(ther
     assert boards(trained[0])["train_loss"] == curves[0]["train_loss"]
 
 
-def test_prefect_has_the_comparison_with_a_link(there: Comparison) -> None:
+def test_prefect_has_the_comparison_with_a_link(there: ComparisonReport) -> None:
     with get_client(sync_client=True) as client:
         (found, *_) = client.read_artifacts(sort="CREATED_DESC")
     assert f"/runs/{there.parent_run_id})" in found.data
     assert "| hand_built | fine_tuned | 4 |" in found.data
 
 
-def test_an_equal_run_is_reused_and_forced_it_comes_out_the_same(there: Comparison) -> None:
+def test_an_equal_run_is_reused_and_forced_it_comes_out_the_same(there: ComparisonReport) -> None:
     runs = len(runs_of("tutorial"))
     assert compare(CONFIG) == there.model_copy(update={"reused": True})
     assert len(runs_of("tutorial")) == runs
@@ -143,7 +143,7 @@ def test_an_equal_run_is_reused_and_forced_it_comes_out_the_same(there: Comparis
     assert [result.predictions for result in again.results] == [result.predictions for result in there.results]
 
 
-def test_leaving_a_contender_out_changes_nothing_for_the_other(there: Comparison) -> None:
+def test_leaving_a_contender_out_changes_nothing_for_the_other(there: ComparisonReport) -> None:
     config = recipes.load("tutorial", [*TINY, "experiment=alone", "contenders.hand_built=null"])
     with plain():
         alone = compare(config)
@@ -151,9 +151,9 @@ def test_leaving_a_contender_out_changes_nothing_for_the_other(there: Comparison
         result.predictions for result in there.results if result.contender == "built_in"
     ]
     # where its model has been deleted since, it is no result that can be used again
-    assert find_earlier.fn(config, alone.dataset.digest) == alone.model_copy(update={"reused": True})
+    assert find_finished_run.fn(config, alone.dataset.digest) == alone.model_copy(update={"reused": True})
     mlflow.MlflowClient().delete_registered_model("alone")
-    assert find_earlier.fn(config, alone.dataset.digest) is None
+    assert find_finished_run.fn(config, alone.dataset.digest) is None
 
 
 def test_a_loss_that_is_not_finite_fails_everywhere_and_registers_nothing(harness: None, workplace: Path) -> None:

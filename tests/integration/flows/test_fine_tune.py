@@ -26,16 +26,17 @@ from prefect.client.schemas.objects import State, StateType
 from flows import recipes
 from flows.compare import compare
 from flows.fine_tune import fine_tune
-from lstm_models.config import CompareConfig, FineTuneConfig, Split, UserError, continued
-from lstm_models.data.dataset import load
-from lstm_models.data.tables import TableError
-from lstm_models.drift import drift
-from lstm_models.held_out import NotHeldOut, Parts, Span
-from lstm_models.intervals import paired_difference
-from lstm_models.training import fit
-from tasks import data, registry, tracking
-from tasks.lineage import find_version, look_at_new_rows
-from tasks.references import Comparison, FineTuned, Judged, Trained, Version
+from lstm_models.config import CompareConfig, FineTuneConfig, Split, fine_tuning_config
+from lstm_models.data.dataset import read_dataset
+from lstm_models.data.holdout import DataLeakageError, RowRange, RowRanges
+from lstm_models.evaluation.bootstrap import paired_difference
+from lstm_models.evaluation.drift import feature_drift
+from lstm_models.training.trainer import fit
+from lstm_models.utils.errors import TableError, UserError
+from tasks import data, tracking
+from tasks.lineage import find_version, validate_new_data
+from tasks.schemas import ComparisonReport, FineTuneResult, Score, TrainedVersion, TrainingRecord
+from tasks.tracking import model_loader
 
 pytestmark = pytest.mark.timeout(900)  # the first test's setup is a dozen flow runs
 
@@ -95,7 +96,7 @@ class Step(NamedTuple):
     runs: list[Run]
     versions: list[ModelVersion]
     aliases: dict[str, int]
-    judged: dict[int, Judged]
+    judged: dict[int, Score]
     posts: list[dict[str, Any]]
 
     @property
@@ -104,13 +105,13 @@ class Step(NamedTuple):
 
 
 def runs_of(experiment: str) -> list[Run]:
-    return list(mlflow.MlflowClient().search_runs([tracking.experiment_id(experiment)]))
+    return list(mlflow.MlflowClient().search_runs([tracking.get_or_create_experiment(experiment)]))
 
 
 def step(experiment: str, act: Callable[[], Any], posts: list[dict[str, Any]]) -> Step:
     """Do it, and look at what is new."""
     before = {run.info.run_id for run in runs_of(experiment)}
-    known = {tracking.number(version) for version in tracking.versions(experiment)}
+    known = {tracking.version_number(version) for version in tracking.versions(experiment)}
     posts.clear()
     answer = act()
     runs = [run for run in runs_of(experiment) if run.info.run_id not in before]
@@ -118,9 +119,9 @@ def step(experiment: str, act: Callable[[], Any], posts: list[dict[str, Any]]) -
     return Step(
         answer,
         sorted(runs, key=lambda run: ("mlflow.parentRunId" in run.data.tags, run.info.start_time)),
-        [version for version in versions if tracking.number(version) not in known],
+        [version for version in versions if tracking.version_number(version) not in known],
         tracking.aliases(experiment),
-        {tracking.number(version): Judged.model_validate_json(version.tags["judged"]) for version in versions},
+        {tracking.version_number(version): Score.model_validate_json(version.tags["judged"]) for version in versions},
         list(posts),
     )
 
@@ -184,11 +185,11 @@ def at(nights: Nights) -> Iterator[dict[str, Step]]:
         yield nights.steps
 
 
-def answer(done: Step) -> FineTuned:
+def answer(done: Step) -> FineTuneResult:
     """What the flow answered, whichever way it was run."""
     if isinstance(done.answer, tuple):
-        return FineTuned.model_validate_json(stored(done, "fine_tune.json"))
-    found: FineTuned = done.answer.result()
+        return FineTuneResult.model_validate_json(stored(done, "fine_tune.json"))
+    found: FineTuneResult = done.answer.result()
     return found
 
 
@@ -196,18 +197,18 @@ def stored(done: Step, name: str) -> str:
     return tracking.download(f"runs:/{done.parent}/{name}").read_text()
 
 
-def trained(number: int) -> Trained:
+def trained(number: int) -> TrainingRecord:
     """What the training of a version has left."""
     run_id = mlflow.MlflowClient().get_model_version("demand", str(number)).run_id
-    return Trained.model_validate_json(tracking.download(f"runs:/{run_id}/training.json").read_text())
+    return TrainingRecord.model_validate_json(tracking.download(f"runs:/{run_id}/training.json").read_text())
 
 
-def losses(judged: Judged) -> Any:
+def losses(judged: Score) -> Any:
     return pd.read_parquet(tracking.download(str(judged.losses_uri)))["loss"].to_numpy()
 
 
 def numbers(done: Step) -> list[int]:
-    return [tracking.number(version) for version in done.versions]
+    return [tracking.version_number(version) for version in done.versions]
 
 
 # ---- nothing to do
@@ -217,7 +218,7 @@ def test_without_new_rows_there_is_nothing_to_do(at: dict[str, Step], name: str,
     state = done.answer
     assert (state.type, state.name) == (StateType.COMPLETED, "NothingToDo")
     assert names_all(state.message, "no new rows", f"version {continued}")
-    assert state.result() == FineTuned(
+    assert state.result() == FineTuneResult(
         experiment="demand", outcome="nothing to do", message=state.message, continued=continued
     )
     assert (done.runs, done.versions, done.posts) == ([], [], [])
@@ -306,7 +307,7 @@ def test_a_challenger_that_is_not_better_by_the_margin_is_kept(at: dict[str, Ste
 def test_the_command_prints_the_result_as_json_or_drift_and_decision(at: dict[str, Step]) -> None:
     code, out, errors = at["wide margin"].answer
     assert (code, errors, out.count("\n")) == (0, "", 1)
-    assert FineTuned.model_validate_json(out) == answer(at["wide margin"])
+    assert FineTuneResult.model_validate_json(out) == answer(at["wide margin"])
     done = at["warm"]
     code, out, errors = done.answer
     assert (code, errors) == (0, "")
@@ -351,7 +352,7 @@ def test_the_other_versions_judgements_stay(at: dict[str, Step]) -> None:
 # ---- how it goes on
 def by_hand(config: CompareConfig, table: Path, directory: Path, **how: Any) -> Any:
     """A training by the library alone: its two checkpoints."""
-    dataset = load(config.data.model_copy(update={"path": str(table)}), config.seed)
+    dataset = read_dataset(config.data.model_copy(update={"path": str(table)}), config.seed)
     contender, last, best = config.contenders["hand_built"], directory / "last.ckpt", directory / "best.ckpt"
     fit(contender, dataset, seed=config.seed, save_to=last, best_to=best, **how)
     return [checkpoint(path) for path in (last, best)]
@@ -419,7 +420,7 @@ def test_the_curves_of_a_resumed_training_go_on_where_the_one_before_ended(at: d
 
 
 def test_the_registered_program_has_the_best_weights(at: dict[str, Step]) -> None:
-    weights = registry.load_model("models:/demand/3").program.state_dict()
+    weights = model_loader.load_model("models:/demand/3").program.state_dict()
     best = left(3)[1]["state_dict"]
     assert {key.removeprefix("network.") for key in weights} == {key.removeprefix("network.") for key in best}
     for key, value in best.items():
@@ -459,12 +460,12 @@ def test_runs_version_and_training_record_have_the_lineage(at: dict[str, Step]) 
     assert found.dataset.uri == f"runs:/{done.parent}/data/table.parquet"
     assert (found.columns, found.output.steps, list(found.output.targets)) == (("load",), 2, ["load"])
     spans = [(CONTEXT, 237), (238, 271), (272, 339)]
-    train, validation, test = ({"": Span(first=hour(first), last=hour(last))} for first, last in spans)
-    assert found.rows == Parts(by="time", train=train, validation=validation, test=test)
+    train, validation, test = ({"": RowRange(first=hour(first), last=hour(last))} for first, last in spans)
+    assert found.rows == RowRanges(by="time", train=train, validation=validation, test=test)
     # with what the version before has learnt from
     assert before.seen
-    assert before.seen.validation == {"": Span(first=hour(210), last=hour(239))}
-    assert found.seen == found.rows.model_copy(update={"validation": {"": Span(first=hour(210), last=hour(271))}})
+    assert before.seen.validation == {"": RowRange(first=hour(210), last=hour(239))}
+    assert found.seen == found.rows.model_copy(update={"validation": {"": RowRange(first=hour(210), last=hour(271))}})
     contender = found.config.contenders["hand_built"]
     assert (contender.training.max_epochs, contender.fine_tuning.max_epochs) == (2, 22)
 
@@ -488,7 +489,7 @@ def test_a_night_that_breaks_changes_nothing_and_is_told(at: dict[str, Step]) ->
 def test_drift_is_that_of_the_newest_rows_from_the_champions_training_rows(at: dict[str, Step]) -> None:
     done = at["promoted"]
     loads = demand(340)["load"].to_numpy(np.float32)
-    expected = drift(loads[CONTEXT:210], loads[272:])  # 0.7 of the 300 that version 2 was made of
+    expected = feature_drift(loads[CONTEXT:210], loads[272:])  # 0.7 of the 300 that version 2 was made of
     (found,) = answer(done).drift
     assert (found.feature, found.psi, found.ks) == ("load", expected.psi, expected.ks)
     metrics = mlflow.MlflowClient().get_run(done.parent).data.metrics
@@ -510,7 +511,7 @@ def test_drift_stops_a_promotion(at: dict[str, Step]) -> None:
 # ---- the weekly comparison
 def test_the_weekly_comparison_on_a_nights_data_leaves_the_champion_that_is_better(at: dict[str, Step]) -> None:
     done, before = at["weekly"], at["warm"]
-    comparison: Comparison = done.answer
+    comparison: ComparisonReport = done.answer
     assert comparison.dataset.digest == before.judged[3].dataset == done.judged[3].dataset
     assert numbers(done) == [7, 8]
     found = paired_difference(losses(done.judged[8]), losses(done.judged[3]), done.judged[8].block)
@@ -597,20 +598,20 @@ def test_what_can_not_be_trained_further_is_one_line_and_leaves_nothing(at: dict
     assert mlflow.MlflowClient().get_experiment_by_name("demnd") is None
 
 
-def look_at(version: Version, rows: pd.DataFrame, path: Path, split: Split | None = None) -> str:
+def look_at(version: TrainedVersion, rows: pd.DataFrame, path: Path, split: Split | None = None) -> str:
     """What the flow finds before anything begins, of this table as it is now: the data's digest, or an error."""
     rows.to_csv(path, index=False)
     asked = FineTuneConfig(experiment=version.name, path=str(path), split=split)
-    config = continued(version.trained.config, version.contender, version.trained.checkpoint.epochs, asked)
-    digest = look_at_new_rows.fn(config, [version])
-    assert digest == data.look_at_data.fn(config)
+    config = fine_tuning_config(version.trained.config, version.contender, version.trained.checkpoint.epochs, asked)
+    digest = validate_new_data.fn(config, [version])
+    assert digest == data.validate_data.fn(config)
     return digest
 
 
 def test_rows_that_the_champion_has_learnt_from_do_not_evaluate_it(at: dict[str, Step], tmp_path: Path) -> None:
     champion, path = find_version.fn("demand"), tmp_path / "new.csv"
     for split, first in ((Split(train=0.5, validation=0.1), hour(300)), (Split(train=300, validation=83), hour(383))):
-        with pytest.raises(NotHeldOut) as caught:
+        with pytest.raises(DataLeakageError) as caught:
             look_at(champion, demand(500), path, split)
         assert names_all(caught.value, first, "version 11 of demand", f"{hour(383)} (validation)")
     # the first row that it has not learnt from does
@@ -677,7 +678,7 @@ def test_labelled_sequences_go_on_by_date(labelled: Nights) -> None:
         (version,) = done.versions
         assert (version.tags["rows"], version.tags["continues"]) == ("34 groups", str(found.continued))
         run = tracking.download(f"runs:/{version.run_id}/training.json").read_text()
-        rows = Trained.model_validate_json(run).seen
+        rows = TrainingRecord.model_validate_json(run).seen
         assert rows
         assert rows.by == "group"
         assert rows.train.keys() == {f"m{number:02}" for number in range(34)}
@@ -690,7 +691,7 @@ def test_labelled_sequences_go_on_by_date(labelled: Nights) -> None:
     ("error", "change", "split", "parts"),
     [
         (
-            NotHeldOut,
+            DataLeakageError,
             lambda table: table,
             Split(train="2024-01-10", validation="2024-01-20"),
             ["group m24", "(validation)", "split by date"],

@@ -15,17 +15,19 @@ from mlflow.entities import Run
 
 from flows.compare import compare
 from lstm_models.config import CompareConfig, ConfigError, parse_config
-from lstm_models.data import adding, tables
-from lstm_models.evaluation import predict
-from tasks import inside, text, tracking
-from tasks.earlier import find_earlier
-from tasks.references import Comparison
-from tasks.registry import ModelError, load_model
+from lstm_models.data import sequences
+from lstm_models.data.synthetic import adding
+from lstm_models.evaluation.evaluate import predict
+from tasks import introspection, tracking
+from tasks.orchestration.resume import find_finished_run
+from tasks.schemas import ComparisonReport
+from tasks.summary import tables
+from tasks.tracking.model_loader import ModelError, load_model
 
 LENGTH = 6
 CELL = '''
 from lstm_models import Cell
-from lstm_models.cells import Step
+from lstm_models.nn.cells import Step
 
 
 class Minimal(Cell):
@@ -67,7 +69,7 @@ def configuration() -> CompareConfig:
 @pytest.fixture(scope="module")
 def compared(
     harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path
-) -> Iterator[tuple[Path, Comparison]]:
+) -> Iterator[tuple[Path, ComparisonReport]]:
     """A directory with a user's cell in which the flow has run once, and what it answered."""
     directory = tmp_path_factory.mktemp("others")
     (directory / "mlflow.db").write_bytes(database.read_bytes())
@@ -79,7 +81,7 @@ def compared(
 
 
 @pytest.fixture
-def there(compared: tuple[Path, Comparison], monkeypatch: pytest.MonkeyPatch) -> Comparison:
+def there(compared: tuple[Path, ComparisonReport], monkeypatch: pytest.MonkeyPatch) -> ComparisonReport:
     """The answer, with its directory as the working directory."""
     monkeypatch.chdir(compared[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{compared[0]}/mlflow.db")
@@ -88,7 +90,7 @@ def there(compared: tuple[Path, Comparison], monkeypatch: pytest.MonkeyPatch) ->
 
 def children() -> list[Run]:
     client = mlflow.MlflowClient()
-    runs = client.search_runs([tracking.experiment_id("others")], order_by=["attributes.start_time"])
+    runs = client.search_runs([tracking.get_or_create_experiment("others")], order_by=["attributes.start_time"])
     return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
 
@@ -96,7 +98,7 @@ def files(run_id: str, folder: str | None = None) -> set[str]:
     return {Path(file.path).name for file in mlflow.MlflowClient().list_artifacts(run_id, folder)}
 
 
-def test_all_contenders_end_and_their_copies_are_counted(there: Comparison) -> None:
+def test_all_contenders_end_and_their_copies_are_counted(there: ComparisonReport) -> None:
     assert not there.reused
     copies = [
         (result.contender, result.phase, result.copies and (result.copies.count, result.copies.converged))
@@ -122,7 +124,7 @@ def test_all_contenders_end_and_their_copies_are_counted(there: Comparison) -> N
     assert aliases == {"minimal": 2, "built_in": 4, "rnn": 6, "champion": aliases["champion"]}
 
 
-def test_every_run_has_its_figures_and_metrics(there: Comparison) -> None:
+def test_every_run_has_its_figures_and_metrics(there: ComparisonReport) -> None:
     runs = {run.info.run_name: run for run in children()}
     assert list(runs) == [
         f"{name}/{phase}" for name in configuration().contenders for phase in ("initial", "fine_tuned")
@@ -146,7 +148,7 @@ def test_every_run_has_its_figures_and_metrics(there: Comparison) -> None:
         assert list(tracking.read_curve(parent, f"{contender}/untrained/dloss_dh")) == list(range(1, LENGTH + 1))
 
 
-def test_the_table_tells_how_many_copies_have_converged(there: Comparison) -> None:
+def test_the_table_tells_how_many_copies_have_converged(there: ComparisonReport) -> None:
     stored = tracking.download(f"runs:/{there.parent_run_id}/comparison.md").read_text()
     _, _, head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in stored.splitlines()]
     column = head.index("converged")
@@ -155,17 +157,17 @@ def test_the_table_tells_how_many_copies_have_converged(there: Comparison) -> No
     assert by_contender == {"minimal": "3/3 (0.44-1.00)", "built_in": "2/2 (0.34-1.00)", "rnn": "-"}
     assert "of copies the median" in stored.lower()
     # the same for the terminal: there too it has to fit
-    shown = text.table(there)
+    shown = tables.comparison_table(there)
     width = sum(max(map(len, [name, *shown[name]])) + 1 for name in shown.columns)
     assert width <= 100
 
 
 def test_a_users_own_cell_is_opened_from_the_registry(
-    there: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    there: ComparisonReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     table = tmp_path / "sequences.csv"
     adding.table(LENGTH, 3, seed=1).to_csv(table, index=False)
-    opened = inside.inspect("models:/others@minimal", table)
+    opened = introspection.inspect_model("models:/others@minimal", table)
     assert (opened.names, opened.trace.c.shape) == (["1", "2", "3"], (1, 3, LENGTH, 2))
     assert opened.trace.i.equal(1 - opened.trace.f)
     model = load_model("models:/others@minimal")
@@ -174,30 +176,32 @@ def test_a_users_own_cell_is_opened_from_the_registry(
     # the exported program sums in another order: float32's last digits
     assert predict(model.program, opened.x_BTD).tolist() == pytest.approx(predicted, abs=1e-6)
     with pytest.raises(ModelError) as caught:
-        inside.inspect("models:/others@rnn", table)
+        introspection.inspect_model("models:/others@rnn", table)
     assert names_all(caught.value, "models:/others@rnn", "rnn has no gates")
     # of another cell's file its gates would be those of no model
     with another_cell(monkeypatch), pytest.raises(ModelError) as caught:
-        inside.inspect("models:/others@minimal", table)
+        introspection.inspect_model("models:/others@minimal", table)
     assert names_all(caught.value, "cell_of_a_user.Minimal")
 
 
 def test_a_users_own_cell_predicts_without_its_file_in_a_bare_mlflow(
-    there: Comparison, monkeypatch: pytest.MonkeyPatch
+    there: ComparisonReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The registered program is complete; but whoever runs it trusts it, and this program runs none."""
     monkeypatch.setitem(sys.modules, "cell_of_a_user", None)  # as if it could not be imported
-    x_BTD = tables.inputs(adding.table(LENGTH, 3, seed=1), adding.columns(LENGTH))
+    x_BTD = sequences.input_tensor(adding.table(LENGTH, 3, seed=1), adding.columns(LENGTH))
     served = mlflow.pyfunc.load_model("models:/others@minimal").predict(x_BTD.numpy())
     assert np.isfinite(served).tolist() == [True] * 3
     with pytest.raises(ConfigError, match=r"cell cell_of_a_user\.Minimal: can't be imported: "):
         load_model("models:/others@minimal")
 
 
-def test_an_equal_run_is_reused_until_the_cell_is_another(there: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_equal_run_is_reused_until_the_cell_is_another(
+    there: ComparisonReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with another_cell(monkeypatch):
-        assert find_earlier.fn(configuration(), there.dataset.digest) is None
-    assert find_earlier.fn(configuration(), there.dataset.digest) == there.model_copy(update={"reused": True})
+        assert find_finished_run.fn(configuration(), there.dataset.digest) is None
+    assert find_finished_run.fn(configuration(), there.dataset.digest) == there.model_copy(update={"reused": True})
 
 
 @contextmanager

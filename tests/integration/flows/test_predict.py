@@ -14,12 +14,13 @@ from helpers.errors import names_all
 
 from flows import recipes
 from flows.compare import compare
-from lstm_models.cells import Step
-from lstm_models.data import tables, tutorial
-from lstm_models.tracing import trace
-from tasks import inside
-from tasks.references import Comparison
-from tasks.registry import load_model
+from lstm_models.data import sequences
+from lstm_models.data.synthetic import tutorial
+from lstm_models.nn.cells import Step
+from lstm_models.nn.introspection import record_gates
+from tasks import introspection
+from tasks.schemas import ComparisonReport
+from tasks.tracking.model_loader import load_model
 
 HEADER = "company,day_1,day_2,day_3,day_4\n"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -27,7 +28,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 class Compared(NamedTuple):
     directory: Path
-    comparison: Comparison
+    comparison: ComparisonReport
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: 
     directory = tmp_path_factory.mktemp("compared")
     (directory / "mlflow.db").write_bytes(database.read_bytes())
     with working_in(directory), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inside, "log_gates", lambda *_: None)
+        patch.setattr(introspection, "log_gates", lambda *_: None)
         return Compared(directory, compare(recipes.load("parity", TINY)))
 
 
@@ -51,9 +52,9 @@ def days(compared: Compared, tmp_path: Path) -> Iterator[Path]:
 
 def traced(model_uri: str) -> Step:
     """The gates and states of a registered version on the tutorial's companies, (1, 2, 4, 1) each."""
-    x_BTD = tables.inputs(tutorial.table(), tutorial.COLUMNS)
+    x_BTD = sequences.input_tensor(tutorial.table(), tutorial.COLUMNS)
     with torch.no_grad():
-        return trace(load_model(model_uri).network.recurrent, x_BTD)
+        return record_gates(load_model(model_uri).network.recurrent, x_BTD)
 
 
 def test_predict_adds_a_column_by_the_champion(compared: Compared, days: Path) -> None:

@@ -24,12 +24,12 @@ from mlflow.entities.model_registry import ModelVersion
 from prefect.client.schemas.objects import StateType
 
 from flows.compare import compare
-from flows.evaluate import evaluate
 from flows.fine_tune import fine_tune
-from lstm_models.config import EvaluateConfig, FineTuneConfig
-from lstm_models.held_out import NotHeldOut
+from flows.monitor import monitor
+from lstm_models.config import FineTuneConfig, MonitorConfig
+from lstm_models.data.holdout import DataLeakageError
 from tasks import tracking
-from tasks.references import FineTuned, Judged, Watched
+from tasks.schemas import FineTuneResult, MonitoringPoint, Score
 
 DEMAND = """\
 data: {kind: table, path: demand.csv, time: time, target: load, context_length: 8, horizon: 2}
@@ -91,7 +91,7 @@ def history() -> dict[int, dict[str, Any]]:
 
 
 def versions() -> dict[int, ModelVersion]:
-    return {tracking.number(version): version for version in tracking.versions("demand")}
+    return {tracking.version_number(version): version for version in tracking.versions("demand")}
 
 
 def champion() -> int:
@@ -100,18 +100,18 @@ def champion() -> int:
 
 def artifacts(run_id: str) -> set[str]:
     """A run's files and folders on the disk, whatever MLflow knows of them."""
-    place = Path(tracking.client().get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    place = Path(tracking.mlflow_client().get_run(run_id).info.artifact_uri.removeprefix("file://"))
     return {path.name for path in place.iterdir()}
 
 
 def parent(version: ModelVersion) -> str:
     """The run whose data a version was trained on."""
-    return str(tracking.client().get_run(version.run_id).data.tags["mlflow.parentRunId"])
+    return str(tracking.mlflow_client().get_run(version.run_id).data.tags["mlflow.parentRunId"])
 
 
 def model(version: ModelVersion) -> Path:
     """Where a version's model lies."""
-    found = tracking.client().get_logged_model(str(version.source).removeprefix("models:/"))
+    found = tracking.mlflow_client().get_logged_model(str(version.source).removeprefix("models:/"))
     return Path(found.artifact_location.removeprefix("file://"))
 
 
@@ -141,7 +141,7 @@ def test_an_experiment_that_is_not_there_is_one_line(
     with working_in(made):
         model = {"history": "no registered model", "prune": "no registered model"}.get(name, "no champion")
         assert names_all(refused(name, "demnd", *options), "experiment demnd", model)
-        assert tracking.client().get_experiment_by_name("demnd") is None
+        assert tracking.mlflow_client().get_experiment_by_name("demnd") is None
 
 
 @pytest.mark.parametrize("command", [("history",), ("prune", "--keep=1", "--dry-run")], ids=["history", "prune"])
@@ -161,9 +161,9 @@ def test_history_has_lineage_evaluation_runs_and_the_times_as_champion(there: Pa
     rows, found = history(), versions()
     champions = [row.pop("champion") for row in rows.values()]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", row.pop("made")) for row in rows.values())
-    judged = {number: Judged.model_validate_json(version.tags["judged"]) for number, version in found.items()}
+    judged = {number: Score.model_validate_json(version.tags["judged"]) for number, version in found.items()}
     ends = [hour(round(0.7 * count) - 1)[:16].replace("T", " ") for count in (300, 300, 340, 440, 480, 480)]
-    runs = {number: tracking.client().get_run(parent(version)) for number, version in found.items()}
+    runs = {number: tracking.mlflow_client().get_run(parent(version)) for number, version in found.items()}
     assert list(rows.values()) == [
         {
             "version": number,
@@ -302,11 +302,11 @@ def test_prune_removes_what_a_dry_run_named_and_nothing_else(here: Path) -> None
     assert {number for number, run_id in runs.items() if "checkpoint" in artifacts(run_id)} == {4, 6}
     assert {number for number, run_id in parents.items() if "data" in artifacts(run_id)} == {4, 6}
     # MLflow no longer knows the model either
-    experiment = tracking.experiment_id("demand")
-    assert len(tracking.client().search_logged_models([experiment])) == 5
+    experiment = tracking.get_or_create_experiment("demand")
+    assert len(tracking.mlflow_client().search_logged_models([experiment])) == 5
     # runs stay, with their metrics and what else they hold
     for number, run_id in runs.items():
-        run = tracking.client().get_run(run_id)
+        run = tracking.mlflow_client().get_run(run_id)
         assert (run.info.status, run.info.lifecycle_stage) == ("FINISHED", "active")
         assert run.data.metrics["scaled_mse"]
         assert {"training.json", "losses.parquet", "steps.csv"} <= artifacts(run_id), number
@@ -397,7 +397,9 @@ def test_a_night_prunes_where_it_is_told_to(here: Path) -> None:
     config = FineTuneConfig(experiment="demand", epochs=1, margin=0.99, keep=1)
     again = fine_tune(config, return_state=True)
     assert again.name == "NothingToDo"
-    assert again.result() == FineTuned(experiment="demand", outcome="nothing to do", message=again.message, continued=4)
+    assert again.result() == FineTuneResult(
+        experiment="demand", outcome="nothing to do", message=again.message, continued=4
+    )
     assert list(versions()) == [1, 2, 3, 4, 6, 7]
 
 
@@ -408,11 +410,11 @@ def test_keeping_none_is_refused(empty_directory: Path, keep: str) -> None:
 
 # ---- nights that find the registry, or the table, changed
 def test_where_there_is_no_champion_a_named_version_goes_on_and_becomes_it(here: Path) -> None:
-    tracking.client().delete_registered_model_alias("demand", "champion")
+    tracking.mlflow_client().delete_registered_model_alias("demand", "champion")
     assert names_all(refused("fine-tune", "demand", "-q"), "experiment demand", "no champion", "lstm-flows compare")
     write_load(520)
     with plain():
-        done: FineTuned = fine_tune(FineTuneConfig(experiment="demand", version=5, epochs=1))
+        done: FineTuneResult = fine_tune(FineTuneConfig(experiment="demand", version=5, epochs=1))
     assert (done.outcome, done.continued, done.challenger) == ("promoted", 5, 7)
     assert done.message == "Version 7 is champion now: there was none."
     assert done.comparison
@@ -431,25 +433,25 @@ def test_a_table_that_changes_after_it_was_looked_at_is_refused(here: Path, monk
         write_load(300)
         return found
 
-    monkeypatch.setattr(module, "nothing_new", looked)
+    monkeypatch.setattr(module, "find_skip_reason", looked)
     write_load(520)
-    with plain(), pytest.raises(NotHeldOut):
+    with plain(), pytest.raises(DataLeakageError):
         fine_tune(FineTuneConfig(experiment="demand", epochs=1))
     assert list(versions()) == [1, 2, 3, 4, 5, 6]
 
 
 # ---- evaluate
-def point() -> Watched:
-    found: Watched = evaluate(EvaluateConfig(experiment="demand"))
+def point() -> MonitoringPoint:
+    found: MonitoringPoint = monitor(MonitorConfig(experiment="demand"))
     return found
 
 
 def curve(run_id: str, name: str) -> list[tuple[int, float]]:
-    return [(one.step, one.value) for one in tracking.client().get_metric_history(run_id, name)]
+    return [(one.step, one.value) for one in tracking.mlflow_client().get_metric_history(run_id, name)]
 
 
 def status(run_id: str) -> str:
-    return str(tracking.client().get_run(run_id).info.status)
+    return str(tracking.mlflow_client().get_run(run_id).info.status)
 
 
 def test_the_champion_on_the_newest_rows_is_a_series_in_one_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,25 +463,25 @@ def test_the_champion_on_the_newest_rows_is_a_series_in_one_run(here: Path, monk
         log_batch(client, run_id, *arguments, **options)
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", noting)
-    judged = Judged.model_validate_json(versions()[4].tags["judged"])  # on these rows, last night
+    judged = Score.model_validate_json(versions()[4].tags["judged"])  # on these rows, last night
     write_load(480)
     first = point()
     assert (first.version, first.step) == (4, 0)
     assert first.message == "Version 4 judged on 95 examples: point 0."
     assert first.metrics["scaled_mse"] == judged.loss
     assert first.run_id
-    run = tracking.client().get_run(first.run_id)
+    run = tracking.mlflow_client().get_run(first.run_id)
     assert (run.info.status, run.data.tags["lstm_flows.flow"]) == ("FINISHED", "evaluate")
 
     again = point()
     message = "Nothing to do: version 4 has been judged on these rows."
-    assert again == Watched(experiment="demand", version=4, run_id=first.run_id, step=None, message=message)
+    assert again == MonitoringPoint(experiment="demand", version=4, run_id=first.run_id, step=None, message=message)
     assert curve(first.run_id, "version") == [(0, 4.0)]
 
     write_load(520)
     second = point()
     assert (second.run_id, second.step, second.version) == (first.run_id, 1, 4)
-    then = tracking.client().get_run(first.run_id)
+    then = tracking.mlflow_client().get_run(first.run_id)
     assert (then.info.status, then.info.start_time) == ("FINISHED", run.info.start_time)
     assert then.info.end_time >= run.info.end_time
 
@@ -532,10 +534,10 @@ def test_an_evaluation_that_is_refused_leaves_the_series_as_it_is(here: Path) ->
 
 
 def test_an_evaluation_that_is_refused_at_first_makes_no_run(there: Path) -> None:
-    state = evaluate(EvaluateConfig(experiment="demand", path="nowhere.csv"), return_state=True)
+    state = monitor(MonitorConfig(experiment="demand", path="nowhere.csv"), return_state=True)
     assert (state.type, "nowhere.csv: no such file" in str(state.message)) == (StateType.FAILED, True)
-    experiment = tracking.experiment_id("demand")
-    assert tracking.client().search_runs([experiment], "tags.`lstm_flows.flow` = 'evaluate'") == []
+    experiment = tracking.get_or_create_experiment("demand")
+    assert tracking.mlflow_client().search_runs([experiment], "tags.`lstm_flows.flow` = 'evaluate'") == []
 
 
 def test_what_evaluate_prints(here: Path, tmp_path: Path) -> None:
@@ -544,7 +546,7 @@ def test_what_evaluate_prints(here: Path, tmp_path: Path) -> None:
     moved = f"--set=path={tmp_path}/moved.csv"
     code, out, errors = lstm_flows("evaluate", "demand", moved, "--json", "-q")
     assert (code, errors, out.count("\n")) == (0, "", 1)
-    found = Watched.model_validate_json(out)
+    found = MonitoringPoint.model_validate_json(out)
     assert (found.version, found.step) == (4, 0)
     split = "--set=split={train: 0.75, validation: 0.05}"
     code, out, errors = lstm_flows("evaluate", "demand", moved, split, "-q")

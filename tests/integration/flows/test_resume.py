@@ -94,7 +94,7 @@ def test_by_the_command_under_prefect_even_if_other_code_began_it(
         with watched("after 3", engine=True) as first, crashing():
             compare(ALONE)
         (parent, _) = runs_of("tutorial")
-        tracking.client().set_tag(parent.info.run_id, f"{tracking.TAG}code", "other")
+        tracking.mlflow_client().set_tag(parent.info.run_id, f"{tracking.TAG}code", "other")
         with watched(engine=True) as then, caplog.at_level(logging.WARNING, "lstm_flows"):
             code, out, _ = lstm_flows("compare", "--resume", parent.info.run_id, "-q")
     assert (code, out.splitlines()[0].split()[:2]) == (0, ["contender", "phase"])
@@ -112,15 +112,15 @@ def test_by_the_command_under_prefect_even_if_other_code_began_it(
 def test_a_flow_run_that_prefect_tries_again_resumes_its_own_run_and_a_new_one_does_not(
     whole: Whole, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, failed = evaluation._record, []
+    record, failed = evaluation._log_evaluation, []
 
     def recorded(judgement: Any, data: Any, dataset: Any, run_id: str, place: str) -> Any:
-        if "fine_tuned" in str(tracking.client().get_run(run_id).info.run_name) and len(failed) < 2:
+        if "fine_tuned" in str(tracking.mlflow_client().get_run(run_id).info.run_name) and len(failed) < 2:
             failed.append({run.info.run_name: run.info.status for run in runs_of("tutorial")})
             raise RuntimeError("no")
         return record(judgement, data, dataset, run_id, place)
 
-    monkeypatch.setattr(evaluation, "_record", recorded)
+    monkeypatch.setattr(evaluation, "_log_evaluation", recorded)
     running = {"compare tutorial": "RUNNING", "built_in/initial": "RUNNING", "built_in/fine_tuned": "RUNNING"}
     with plain():
         with watched(engine=True) as did:

@@ -13,9 +13,10 @@ from flows import recipes
 from flows.compare import compare
 from flows.fine_tune import fine_tune
 from lstm_models.config import FineTuneConfig
-from tasks import history, tracking
-from tasks.champions import reigns
-from tasks.references import FineTuned
+from tasks import tracking
+from tasks.schemas import FineTuneResult
+from tasks.tracking import history
+from tasks.tracking.history import promotion_history
 
 DEMAND = """\
 data: {kind: table, path: demand.csv, time: time, target: load, context_length: 8, horizon: 2}
@@ -30,7 +31,7 @@ CONFIGS = {
     "warm_start": FineTuneConfig(experiment="demand", mode="warm_start", learning_rate=0.01, epochs=10),
 }
 TASKS = [
-    *("find_interrupted", "find_version", "find_champion", "look_at_new_rows", "nothing_new", "store_data"),
+    *("find_interrupted", "find_version", "find_champion", "look_at_new_rows", "find_skip_reason", "store_data"),
     *("check_stored", "measure_drift", "evaluate_champion", "MODE", "evaluate", "register", "choose_champion"),
     *("evaluate_baselines", "report_fine_tuning"),
 ]
@@ -64,7 +65,9 @@ def with_new_rows() -> None:
 
 def shown_history() -> list[dict[str, Any]]:
     """The history, but for ids, flow runs and moments."""
-    rows = [{key: row[key] for key in row.keys() - {"run", "flow_run", "made"}} for row in history.history("demand")]
+    rows = [
+        {key: row[key] for key in row.keys() - {"run", "flow_run", "made"}} for row in history.version_history("demand")
+    ]
     for row in rows:
         row["champion"] = [(time["why"], time["until"] is None) for time in row["champion"]]
     return rows
@@ -79,7 +82,7 @@ def test_the_decision_is_the_same_though_the_table_has_grown_since(
     with working_in(directory), plain():
         with_new_rows()
         with watched() as did:
-            expected: FineTuned = fine_tune.fn(config)
+            expected: FineTuneResult = fine_tune.fn(config)
         left, rows = left_behind("demand"), shown_history()
     assert did.calls == [mode if name == "MODE" else name for name in TASKS]
     # the table is stored in a step of its own
@@ -87,7 +90,7 @@ def test_the_decision_is_the_same_though_the_table_has_grown_since(
     assert (expected.outcome, expected.continued, expected.challenger) == ("promoted", 2, 3)
 
     crashes, again = CRASHES[mode]
-    answers: list[FineTuned] = []
+    answers: list[FineTuneResult] = []
 
     def resume() -> None:
         write_load(400)
@@ -104,7 +107,7 @@ def test_the_decision_is_the_same_though_the_table_has_grown_since(
     assert (answer.outcome, answer.message) == (expected.outcome, expected.message)
     assert_same(left_behind("demand"), left)
     assert shown_history() == rows
-    assert [reign.version for reign in reigns(tracking.versions("demand"))] == [2, 3]
+    assert [reign.version for reign in promotion_history(tracking.versions("demand"))] == [2, 3]
     assert tracking.aliases("demand") == {"champion": 3, "hand_built": 3}
     assert Counter(name for each in done for name in each.answers) == Counter([*did.answers, *again])
 

@@ -12,9 +12,10 @@ from helpers.errors import names_all
 
 from flows import recipes
 from lstm_models.config import FineTuneConfig
-from tasks import provenance, runs, tracking
-from tasks.earlier import find_interrupted
-from tasks.references import ParentRun, Version
+from tasks import tracking
+from tasks.orchestration.resume import find_interrupted_run
+from tasks.schemas import ParentRun, TrainedVersion
+from tasks.tracking import fingerprint, runs
 
 pytestmark = pytest.mark.usefixtures("harness")
 
@@ -28,47 +29,52 @@ def refused(*arguments: str) -> str:
     return errors
 
 
-def begun(error: BaseException | None = None, work: runs.Work | None = None) -> ParentRun:
+def begun(error: BaseException | None = None, work: runs.RunSpec | None = None) -> ParentRun:
     """A parent run that has ended, by this error or well."""
-    with suppress(*([type(error)] if error else [])), runs.family(work or runs.comparison(ALONE)) as parent:
+    with (
+        suppress(*([type(error)] if error else [])),
+        runs.tracked_flow_run(work or runs.comparison_spec(ALONE)) as parent,
+    ):
         if error:
             raise error
     return parent
 
 
-def fine_tuning() -> runs.Work:
+def fine_tuning() -> runs.RunSpec:
     asked = FineTuneConfig(experiment="tutorial", version=1)
-    version = Version.model_construct(name="tutorial", number=1)
-    return runs.Work("fine_tune", ALONE, "A night.", asked, {"continues": version.number, runs.CHAMPION: "none"})
+    version = TrainedVersion.model_construct(name="tutorial", number=1)
+    return runs.RunSpec(
+        "fine_tune", ALONE, "A night.", asked, {"continues": version.number, runs.CHAMPION_PARAM: "none"}
+    )
 
 
 def child_of(parent: ParentRun) -> str:
     run_id = tracking.start_run(parent.experiment_id, "child", parent=parent.run_id, tags={}, note="")
-    tracking.client().set_terminated(run_id, "KILLED")
+    tracking.mlflow_client().set_terminated(run_id, "KILLED")
     return run_id
 
 
 def half_begun() -> str:
     """One that ended before it had said what it was about."""
-    parent = runs.start_parent(runs.comparison(ALONE))
-    tracking.client().set_terminated(parent.run_id, "KILLED")
+    parent = runs.start_parent_run(runs.comparison_spec(ALONE))
+    tracking.mlflow_client().set_terminated(parent.run_id, "KILLED")
     return parent.run_id
 
 
 def of_another_version() -> str:
     run_id = begun(KeyboardInterrupt()).run_id
-    tracking.client().log_text(run_id, ALONE.to_yaml().replace("margin:", "least_margin:"), runs.CONFIG_FILE)
+    tracking.mlflow_client().log_text(run_id, ALONE.to_yaml().replace("margin:", "least_margin:"), runs.CONFIG_FILE)
     return run_id
 
 
 def deleted() -> str:
     run_id = begun(KeyboardInterrupt()).run_id
-    tracking.client().delete_run(run_id)
+    tracking.mlflow_client().delete_run(run_id)
     return run_id
 
 
 def running() -> str:
-    return runs.start_parent(runs.comparison(ALONE)).run_id
+    return runs.start_parent_run(runs.comparison_spec(ALONE)).run_id
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,10 @@ def running() -> str:
         (lambda: child_of(begun(KeyboardInterrupt())), ["compare", "of none", "parent"]),
         (lambda: begun(KeyboardInterrupt(), fine_tuning()).run_id, ["compare", "fine_tune"]),
         (lambda: begun().run_id, ["finished"]),
-        (running, ["running", f"process {provenance.this_process()['pid']} on {provenance.this_process()['host']}"]),
+        (
+            running,
+            ["running", f"process {fingerprint.process_identity()['pid']} on {fingerprint.process_identity()['host']}"],
+        ),
         (half_begun, ["start anew"]),
         (of_another_version, ["config.yaml", "least_margin", "did you mean margin", "another version", "start anew"]),
     ],
@@ -95,7 +104,7 @@ def test_a_run_that_can_not_be_resumed_is_refused(workplace: Path, make: Callabl
     before = {run.info.run_id: run.info.status for run in runs_of("tutorial")} if Path("mlruns").exists() else {}
     parts = [part.replace("DATABASE", f"sqlite:///{workplace}/mlflow.db") for part in parts]
     assert names_all(refused("compare", "--resume", run_id), f"run {run_id}", *parts)
-    assert {run_id: tracking.client().get_run(run_id).info.status for run_id in before} == before
+    assert {run_id: tracking.mlflow_client().get_run(run_id).info.status for run_id in before} == before
 
 
 def test_the_newest_is_the_newest_that_can_be_resumed(workplace: Path) -> None:
@@ -109,10 +118,10 @@ def test_the_newest_is_the_newest_that_can_be_resumed(workplace: Path) -> None:
     begun()
     running()
     of_fine_tune = begun(KeyboardInterrupt(), fine_tuning()).run_id
-    found = find_interrupted.fn("compare", "newest")
+    found = find_interrupted_run.fn("compare", "newest")
     assert found
     assert (found.parent.run_id, found.config) == (second, ALONE)
-    assert find_interrupted.fn("compare", first) == found.model_copy(
+    assert find_interrupted_run.fn("compare", first) == found.model_copy(
         update={"parent": runs.parent_run(first, found.parent.experiment_id, "tutorial", None)}
     )
     # of another experiment

@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 
 from flows import recipes
 from flows.compare import compare
-from tasks import lineage, unfinished
+from tasks import lineage
+from tasks.tracking import checkpoint_store
 
 # four steps an epoch: 12, then to 20; a checkpoint in each epoch's middle, and at its end
 DEMAND = """\
@@ -57,7 +58,7 @@ def test_there_is_something_to_lose(whole: Whole) -> None:
 # ---- in its middle: at step 7 the last two checkpoints are of steps 4 and 6
 def here() -> Path:
     """The one training's folder."""
-    (found,) = unfinished.HERE.iterdir()
+    (found,) = checkpoint_store.CHECKPOINT_ROOT.iterdir()
     return found
 
 
@@ -72,7 +73,7 @@ def truncate(path: Path) -> None:
 
 
 def lose_all() -> None:
-    shutil.rmtree(unfinished.HERE)
+    shutil.rmtree(checkpoint_store.CHECKPOINT_ROOT)
 
 
 def lose_the_newer_slot() -> None:
@@ -161,9 +162,14 @@ def removes(*first: str) -> Any:
 CRASHES_AT_THE_END: list[tuple[Any, str, Any, bool]] = [
     (lineage, "record", crash, False),
     (lineage, "record", crash, True),
-    (unfinished, "clear", crash, True),
-    (unfinished, "shutil", removes("last.ckpt", "last.ckpt.previous", "progress.json"), False),
-    (unfinished, "shutil", removes("best.ckpt"), False),  # the last: a wrong best checkpoint would be mended by another
+    (checkpoint_store, "clear", crash, True),
+    (checkpoint_store, "shutil", removes("last.ckpt", "last.ckpt.previous", "progress.json"), False),
+    (
+        checkpoint_store,
+        "shutil",
+        removes("best.ckpt"),
+        False,
+    ),  # the last: a wrong best checkpoint would be mended by another
 ]
 
 
@@ -190,7 +196,7 @@ def test_the_last_weights_do_not_pass_for_the_best_where_only_one_of_the_two_was
     log_artifact, sent = MlflowClient.log_artifact, []
 
     def logged(self: MlflowClient, run_id: str, path: str, folder: str | None = None) -> None:
-        if folder == unfinished.CHECKPOINT:
+        if folder == checkpoint_store.CHECKPOINT_PATH:
             if sent:
                 raise Crash(path)
             sent.append(path)

@@ -17,9 +17,9 @@ from helpers.power import CONTEXT, HORIZON, POWER, SITES, last_windows, power, w
 from mlflow.entities import Run
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from lstm_models.intervals import block_bootstrap, paired_difference
+from lstm_models.evaluation.bootstrap import block_bootstrap, paired_difference
 from tasks import tracking
-from tasks.references import Comparison, Result
+from tasks.schemas import ComparisonReport, PhaseResult
 
 SMALL = "{model: {hidden_size: 4}, training: {max_epochs: 2, threads: 1}}"
 FORECAST = f"""{POWER}contenders: {{hand_built: {SMALL}, built_in: {SMALL}}}
@@ -81,15 +81,15 @@ class Ran(NamedTuple):
     out: str
     errors: str
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> ComparisonReport:
         """What it has stored."""
         parent = self.runs()[0]
         stored = tracking.download(f"runs:/{parent.info.run_id}/comparison.json").read_text()
-        return Comparison.model_validate_json(stored)
+        return ComparisonReport.model_validate_json(stored)
 
     def runs(self) -> list[Run]:
         """The latest parent run and what came after it."""
-        client = tracking.client()
+        client = tracking.mlflow_client()
         (experiment,) = client.search_experiments(filter_string="name != 'Default'")
         found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
         last = max(place for place, run in enumerate(found) if "mlflow.parentRunId" not in run.data.tags)
@@ -171,7 +171,7 @@ def is_picture(run_id: str, name: str) -> bool:
     return tracking.download(f"runs:/{run_id}/{name}").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def predictions(result: Result) -> pd.DataFrame:
+def predictions(result: PhaseResult) -> pd.DataFrame:
     """What a result says that it has stored, whichever the format."""
     path = tracking.download(str(result.predictions_uri))
     return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
@@ -185,13 +185,13 @@ def predict(name: str, rows: pd.DataFrame, directory: Path) -> pd.DataFrame:
     return pd.read_csv(output)
 
 
-def named(comparison: Comparison) -> dict[str, Any]:
+def named(comparison: ComparisonReport) -> dict[str, Any]:
     """Results and baselines by the names that the differences use."""
     return {one.name: one for one in (*comparison.results, *comparison.baselines)}
 
 
-def champion(comparison: Comparison) -> Result:
-    found: Result = named(comparison)[f"{comparison.champion.contender}/{comparison.champion.phase}"]
+def champion(comparison: ComparisonReport) -> PhaseResult:
+    found: PhaseResult = named(comparison)[f"{comparison.champion.contender}/{comparison.champion.phase}"]
     return found
 
 
@@ -199,7 +199,7 @@ def losses(judged: Any) -> np.ndarray:
     return pd.read_parquet(tracking.download(judged.losses_uri))["loss"].to_numpy()
 
 
-def assert_verdicts_follow_from_the_losses(comparison: Comparison) -> None:
+def assert_verdicts_follow_from_the_losses(comparison: ComparisonReport) -> None:
     """Losses, intervals and differences are what anyone finds who reads the stored losses."""
     judged = named(comparison)
     for one in judged.values():

@@ -11,18 +11,19 @@ from helpers.cli_runner import plain
 from helpers.errors import names_all
 
 from flows import recipes
-from lstm_models.comparison import wilson_interval
 from lstm_models.config import CompareConfig
-from lstm_models.data import tutorial
-from lstm_models.data.dataset import of_table
-from lstm_models.evaluation import evaluate
-from lstm_models.replicas import Replicas
-from lstm_models.tracing import gradients_through_time
-from lstm_models.training import new_network
-from tasks import runs, tracking
+from lstm_models.data.dataset import build_dataset
+from lstm_models.data.synthetic import tutorial
+from lstm_models.evaluation.evaluate import evaluate
+from lstm_models.evaluation.model_selection import wilson_interval
+from lstm_models.nn.introspection import gradients_through_time
+from lstm_models.nn.replicas import Replicas
+from lstm_models.training.trainer import new_network
+from tasks import tracking
 from tasks.data import load_dataset, store_data
-from tasks.evaluation import MOST_INLINE, _evaluate, evaluate_baselines, evaluate_untrained
-from tasks.references import Copies, DatasetRef, ParentRun, Result
+from tasks.evaluation import MAX_INLINE_PREDICTIONS, _evaluate, evaluate_baselines, evaluate_untrained
+from tasks.schemas import DatasetRef, ParentRun, PhaseResult, ReplicaStats
+from tasks.tracking import runs
 
 COPIES = 5
 SEED = 2**32 - 2  # so that the third copy's seed begins again at 0
@@ -43,7 +44,7 @@ CONFIG = configuration()
 @pytest.fixture
 def place(workplace: Path) -> Place:
     """The tutorial's two sequences, and the parent run that has them."""
-    parent = runs.start_parent(runs.comparison(CONFIG))
+    parent = runs.start_parent_run(runs.comparison_spec(CONFIG))
     return parent, store_data.fn(CONFIG, parent)
 
 
@@ -55,11 +56,13 @@ def no_pictures() -> Iterator[None]:
 
 
 def metrics(run_id: str) -> dict[str, float]:
-    return dict(tracking.client().get_run(run_id).data.metrics)
+    return dict(tracking.mlflow_client().get_run(run_id).data.metrics)
 
 
 def files(run_id: str, folder: str = "") -> list[str]:
-    return sorted(file.path.removeprefix(f"{folder}/") for file in tracking.client().list_artifacts(run_id, folder))
+    return sorted(
+        file.path.removeprefix(f"{folder}/") for file in tracking.mlflow_client().list_artifacts(run_id, folder)
+    )
 
 
 class FirstDay(torch.nn.Module):
@@ -69,23 +72,25 @@ class FirstDay(torch.nn.Module):
         return x_BTD[:, 0, 0]
 
 
-def record(count: int, dataset: DatasetRef) -> Result:
+def record(count: int, dataset: DatasetRef) -> PhaseResult:
     """An evaluation of so many sequences, of which 0/8, 1/8, 2/8 ... are told, recorded in a run."""
-    run_id = tracking.start_run(tracking.experiment_id("evaluated"), "a run", tags={}, note="")
+    run_id = tracking.start_run(tracking.get_or_create_experiment("evaluated"), "a run", tags={}, note="")
     days = {name: [number / 8 for number in range(count)] for name in tutorial.COLUMNS.inputs}
     table = pd.DataFrame({"company": [f"c{number}" for number in range(count)], **days, "label": 0.0})
     stored = dataset.model_copy(update={"name": "many", "digest": "d"})
-    return _evaluate(CONFIG, FirstDay(), of_table(table, CONFIG.data, 0), stored, run_id, "hand_built", "initial", "")
+    return _evaluate(
+        CONFIG, FirstDay(), build_dataset(table, CONFIG.data, 0), stored, run_id, "hand_built", "initial", ""
+    )
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_few_predictions_are_carried_and_stored_as_csv(place: Place) -> None:
     parent, dataset = place
-    result = record(MOST_INLINE, dataset)
-    predictions = [number / 8 for number in range(MOST_INLINE)]
-    assert (result.predictions, result.targets) == (predictions, [0.0] * MOST_INLINE)
+    result = record(MAX_INLINE_PREDICTIONS, dataset)
+    predictions = [number / 8 for number in range(MAX_INLINE_PREDICTIONS)]
+    assert (result.predictions, result.targets) == (predictions, [0.0] * MAX_INLINE_PREDICTIONS)
     assert (result.loss, result.dataset) == (result.metrics["mse"], "d")
-    mean, square = (sum(value**power for value in predictions) / MOST_INLINE for power in (1, 2))
+    mean, square = (sum(value**power for value in predictions) / MAX_INLINE_PREDICTIONS for power in (1, 2))
     expected = {"mse": square, "mae": mean, "max_error": predictions[-1]}
     assert metrics(result.run_id) == pytest.approx(expected, rel=1e-15)
     # in sample there is nothing else: no losses, no interval, no baselines
@@ -101,12 +106,12 @@ def test_few_predictions_are_carried_and_stored_as_csv(place: Place) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_many_predictions_go_to_parquet_instead(place: Place) -> None:
-    result = record(MOST_INLINE + 1, place[1])
+    result = record(MAX_INLINE_PREDICTIONS + 1, place[1])
     assert (result.targets, result.predictions) == (None, None)
     assert result.predictions_uri == f"runs:/{result.run_id}/predictions.parquet"
     stored = pd.read_parquet(tracking.download(result.predictions_uri))
-    assert stored["prediction"].tolist() == [number / 8 for number in range(MOST_INLINE + 1)]
-    assert stored["company"].tolist()[-1] == f"c{MOST_INLINE}"
+    assert stored["prediction"].tolist() == [number / 8 for number in range(MAX_INLINE_PREDICTIONS + 1)]
+    assert stored["company"].tolist()[-1] == f"c{MAX_INLINE_PREDICTIONS}"
 
 
 # ---- copies: that they are judged well is tested in the unit lane
@@ -134,7 +139,7 @@ def test_copies_are_recorded_one_by_one_and_the_median_one_speaks(place: Place, 
     assert result.copies
     assert names_all(result.copies.criterion, metric, f"{threshold:g}")
     low, high = wilson_interval(2, COPIES)
-    assert result.copies == Copies(
+    assert result.copies == ReplicaStats(
         count=COPIES, criterion=result.copies.criterion, converged=2, low=low, high=high,
         median=expected.copy_index, errors=[own["mse"] for own in errors],
     )  # fmt: skip
@@ -188,4 +193,4 @@ def test_a_copy_that_predicts_nan_counts_as_failed_and_nothing_else_changes(plac
     table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/here/copies.csv"))
     assert table["seed"].tolist() == SEEDS
     assert table[ERRORS].isna().all(axis=1).tolist() == [True, False, False, False, False]
-    assert Result.model_validate_json(result.model_dump_json()) == result
+    assert PhaseResult.model_validate_json(result.model_dump_json()) == result

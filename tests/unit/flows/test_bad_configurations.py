@@ -1,6 +1,6 @@
 """Configurations drawn at random: what runs comes back as it was written; what does not is one line and exit code 2.
 
-What is refused, and why, is in tests/unit/lstm_models/test_config.py.
+What is refused, and why, is in tests/unit/lstm_models/config/test_config.py.
 """
 
 import functools
@@ -20,14 +20,13 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from flows import recipes
-from flows.cli import main
-from lstm_models import yaml_text
-from lstm_models.config import CompareConfig, Config, EvaluateConfig, FineTuneConfig, Sql
+from flows.cli.main import main
+from lstm_models.config import CompareConfig, Config, FineTuneConfig, MonitorConfig, Sql, yaml
 from lstm_models.config.compare import RESERVED_NAMES
-from lstm_models.config.data import WRITTEN
+from lstm_models.config.data import RESERVED_COLUMNS
 
 LARGEST = 2**63 - 1
-FLOWS: dict[str, type[Config]] = {"fine-tune": FineTuneConfig, "evaluate": EvaluateConfig}
+FLOWS: dict[str, type[Config]] = {"fine-tune": FineTuneConfig, "evaluate": MonitorConfig}
 # a configuration has many fields, and those of a table fit together in few ways
 large = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 
@@ -200,7 +199,11 @@ def fit(draw: st.DrawFn, config: type[Config], values: dict[str, Any]) -> dict[s
             values["training"]["max_epochs"] += 1
             values["fine_tuning"]["max_epochs"] = values["training"]["max_epochs"] + draw(st.integers(1, 2**61))
         case "TableData":
-            named = [name for name in draw(st.lists(texts, min_size=6, max_size=6, unique=True)) if name not in WRITTEN]
+            named = [
+                name
+                for name in draw(st.lists(texts, min_size=6, max_size=6, unique=True))
+                if name not in RESERVED_COLUMNS
+            ]
             assume(len(named) == 6)
             label = values.get("task", "forecast") != "forecast"
             values["target"] = named[:2] if not label and draw(st.booleans()) else named[0]
@@ -259,7 +262,7 @@ HALF = Raw(r'"\ud800"')  # a character of which the other half is missing
 
 
 @example(values={"data": OF_TABLE | {"target": "😀"}}, write=written)  # as JSON has it, in two halves
-@given(values=right, write=st.sampled_from([written, yaml_text.write]))
+@given(values=right, write=st.sampled_from([written, yaml.dump]))
 @large
 def test_what_is_right_comes_back_as_it_was_written(
     path: Path, values: dict[str, Any], write: Callable[[Any], str]
@@ -386,7 +389,7 @@ def test_an_altered_configuration_runs_and_comes_back_or_is_one_line(
     content = data.draw(contents)
     path.write_bytes(content.encode("utf-8", "surrogatepass"))
     if config := check(path, str(path)):
-        given = yaml_text.read(content)
+        given = yaml.load(content)
         contenders = {name: each for name, each in given.get("contenders", {}).items() if each is not None}
         assert holds(config.model_dump(mode="json"), given | ({"contenders": contenders} if contenders else {}))
 
@@ -452,7 +455,7 @@ def test_any_settings_of_a_flow_on_an_experiment_are_taken_or_are_one_line(given
     code, out, errors = said(flow, "--dry-run", *changes, "--", experiment)
     if code == 0:
         assert errors == ""
-        config = FLOWS[flow].model_validate(yaml_text.read(out))
+        config = FLOWS[flow].model_validate(yaml.load(out))
         assert recipes.of_experiment(FLOWS[flow], experiment, changes[1::2]) == config
     else:
         refused(code, out, errors)
@@ -466,4 +469,4 @@ def test_right_settings_of_a_flow_on_an_experiment_are_taken(flow: str, data: st
     changes = [part for name, value in values.items() for part in ("--set", f"{name}={written(value)}")]
     code, out, errors = said(flow, "--dry-run", *changes, "--", values["experiment"])
     assert (code, errors) == (0, "")
-    assert holds(yaml_text.read(out), values)
+    assert holds(yaml.load(out), values)

@@ -1,6 +1,6 @@
 """Recipes and the user's own files: what loads, and that all else is one line.
 
-What a configuration may hold is in tests/unit/lstm_models/test_config.py.
+What a configuration may hold is in tests/unit/lstm_models/config/test_config.py.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ from helpers.errors import names_all
 from helpers.memory import little_memory
 
 from flows import recipes
-from lstm_models import yaml_text
 from lstm_models.config import CompareConfig, ConfigError, TableData, parse_config
-from lstm_models.data.dataset import load
+from lstm_models.config import yaml as config_yaml
+from lstm_models.data.dataset import read_dataset
 
 LEARNING_RATE = "contenders.hand_built.training.learning_rate"
 
@@ -120,7 +120,7 @@ def test_the_two_contenders_differ_in_the_model_only(name: str) -> None:
 
 def test_forecast_is_of_the_table_that_comes_along() -> None:
     config = recipes.load("forecast")
-    dataset = load(config.data, config.seed)
+    dataset = read_dataset(config.data, config.seed)
     assert dataset.rows
     assert dataset.rows.read == dataset.rows.used
     assert (dataset.output.targets, dataset.output.steps, dataset.config) == (["co2"], 26, config.data)
@@ -339,7 +339,7 @@ def test_a_file_that_grows_when_it_is_read_is_refused_within_little_memory(
     write: Any, content: str, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if limit == "1,000 values":  # 100,000 without aliases would take seconds
-        monkeypatch.setattr(yaml_text, "MOST_VALUES", 1000)
+        monkeypatch.setattr(config_yaml, "MAX_VALUES", 1000)
     path = write(content)
     with little_memory(15e6):
         assert names_all(message(path), f"{path}: ", limit)

@@ -25,9 +25,10 @@ from torch.func import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from lstm_models import LSTM, lstm
-from lstm_models.kernel import unroll
-from lstm_models.loops import plain_loop
+from lstm_models import LSTM
+from lstm_models.nn import lstm
+from lstm_models.nn.kernels.dispatch import unroll
+from lstm_models.nn.kernels.reference import reference_loop
 
 # PyTorch says so of its own forward mode when that is first used
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -75,7 +76,7 @@ def plainly() -> Callable[[Callable[[], Any]], Any]:
 
     def call(function: Callable[[], Any]) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lstm, "unroll", partial(unroll, loop=plain_loop))
+            patch.setattr(lstm, "unroll", partial(unroll, loop=reference_loop))
             return function()
 
     return call

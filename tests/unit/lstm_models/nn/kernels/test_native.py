@@ -20,28 +20,29 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torch.utils.flop_counter import FlopCounterMode
 
 import lstm_models
-from lstm_models import LSTM, native
-from lstm_models.cells import LSTMState
-from lstm_models.kernel import unroll
-from lstm_models.loops import plain_loop
+from lstm_models import LSTM
+from lstm_models.nn.cells import LSTMState
+from lstm_models.nn.kernels import native
+from lstm_models.nn.kernels.dispatch import unroll
+from lstm_models.nn.kernels.reference import reference_loop
 
 is_native = pytest.mark.skipif(native.library().code is None, reason=native.backend())
 
 
 def test_where_there_is_a_compiler_the_native_code_runs() -> None:
-    if native.SWITCH in os.environ:
-        assert lstm_models.backend() == f"python: {native.SWITCH}={os.environ[native.SWITCH]}"
-    elif shutil.which("g++") and (capability := torch.backends.cpu.get_cpu_capability()) in native.SETS:
-        assert lstm_models.backend() == f"native {native.SETS[capability]}"
-    elif not list(native.FOLDER.glob("_native_*.so")):
+    if native.BACKEND_VARIABLE in os.environ:
+        assert lstm_models.backend() == f"python: {native.BACKEND_VARIABLE}={os.environ[native.BACKEND_VARIABLE]}"
+    elif shutil.which("g++") and (capability := torch.backends.cpu.get_cpu_capability()) in native.INSTRUCTION_SETS:
+        assert lstm_models.backend() == f"native {native.INSTRUCTION_SETS[capability]}"
+    elif not list(native.LIBRARY_DIR.glob("_native_*.so")):
         assert lstm_models.backend().startswith("python: ")
 
 
 def test_without_the_library_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    monkeypatch.setattr(native, "LIBRARY_DIR", tmp_path)
     reasons = {}
     for switch, capability in (("python", "AVX2"), ("native", "DEFAULT"), ("native", "AVX2"), ("native", "AVX512")):
-        monkeypatch.setenv(native.SWITCH, switch)
+        monkeypatch.setenv(native.BACKEND_VARIABLE, switch)
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)  # noqa: B023
         name, *code = native.library.__wrapped__()
         assert code == [None, None]
@@ -57,8 +58,8 @@ def test_without_the_library_the_reason_is_told(tmp_path: Path, monkeypatch: pyt
 def test_a_library_that_is_not_ours_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = native.backend().removeprefix("native ")
     path = tmp_path / f"_native_{name}.so"
-    (ours,) = native.FOLDER.glob(f"_native_{name}.*so")
-    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    (ours,) = native.LIBRARY_DIR.glob(f"_native_{name}.*so")
+    monkeypatch.setattr(native, "LIBRARY_DIR", tmp_path)
     path.write_bytes(b"")
     refused = native.library.__wrapped__()
     assert names_all(refused.name, "python: ", path, "too short")
@@ -326,7 +327,7 @@ def takes(**changes: Any) -> bool:
         "weight_ih": nn.Parameter(torch.randn(16, 1)), "weight_hh": torch.randn(16, 4), "bias_ih": torch.zeros(16),
     }  # fmt: skip
     given |= changes
-    return native.takes(given.pop("x"), LSTMState(given.pop("hidden"), given.pop("cell")), given)
+    return native.supports(given.pop("x"), LSTMState(given.pop("hidden"), given.pop("cell")), given)
 
 
 @is_native
@@ -391,8 +392,8 @@ def test_results_gradients_and_theirs_and_many_at_once_are_the_plain_loops(
     weights |= {"bias_hh": torch.randn(24)} if backwards else {}
     given = [x, *state, *(value.requires_grad_() for value in weights.values())]
     found: list[list[Tensor]] = []
-    for loop in (None, plain_loop):
-        assert native.takes(x, state, weights)
+    for loop in (None, reference_loop):
+        assert native.supports(x, state, weights)
         y, (h_n, c_n) = unroll(x, state, weights, backwards=backwards, loop=loop, **shorter)
         if "lengths_B" in shorter:  # what lies behind a sequence is nobody's
             y = y * (torch.arange(5).unsqueeze(1) < shorter["lengths_B"]).unsqueeze(-1)

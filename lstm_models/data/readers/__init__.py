@@ -1,0 +1,1 @@
+"""Read tables from files, folders, URLs and databases."""

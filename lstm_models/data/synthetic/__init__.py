@@ -1,0 +1,1 @@
+"""Synthetic datasets: the tutorial's, and the literature's tasks."""

@@ -1,0 +1,1 @@
+"""The networks: the LSTM written from its equations, its variants, and what surrounds them."""

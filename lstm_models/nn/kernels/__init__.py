@@ -1,0 +1,1 @@
+"""The loop over time: which implementation runs, and the implementations."""

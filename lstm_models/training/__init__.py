@@ -1,0 +1,1 @@
+"""Train networks with Lightning, and resume from their checkpoints."""

@@ -1,0 +1,1 @@
+"""Retries, cached results, state hooks, notifications, locks and the search for runs to resume."""

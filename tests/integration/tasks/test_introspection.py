@@ -1,0 +1,147 @@
+"""What MLflow is told of a network's inside; the tasks alone, without a flow."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.errors import names_all
+from matplotlib.figure import Figure
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from lstm_models import plots
+from lstm_models.config import AddingData, AnyModel, ConfigError, FigureOptions
+from lstm_models.data.dataset import Dataset, build_dataset
+from lstm_models.data.synthetic import adding
+from lstm_models.data.windows import Batch
+from lstm_models.nn.cells import Cell, Step, Weights
+from lstm_models.nn.introspection import gradients_through_time, record_gates
+from lstm_models.nn.lstm import LSTM
+from lstm_models.nn.network import Network, build_network
+from tasks import introspection, tracking
+
+LENGTH = 6
+
+
+def build(kind: str, **settings: Any) -> Network:
+    """A network for two features, drawn from a seed."""
+    config: AnyModel = TypeAdapter(AnyModel).validate_python({"kind": kind, "head": "linear", **settings})
+    torch.manual_seed(7)
+    return build_network(config, input_size=2).eval()
+
+
+def dataset(count: int) -> Dataset:
+    """Sequences of two features, named 1, 2, 3 and so on."""
+    config = AddingData(kind="adding", length=LENGTH, count=count)
+    return build_dataset(adding.table(LENGTH, count, seed=0), config, 0)
+
+
+def take(*indices: int) -> Batch:
+    """These of four of them as one batch."""
+    return dataset(4).test.take(torch.tensor(indices))
+
+
+def curve(run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in tracking.mlflow_client().get_metric_history(run_id, name)]
+
+
+@pytest.fixture
+def run_id(workplace: Path) -> str:
+    return tracking.start_run(tracking.get_or_create_experiment("inside"), "a run", tags={}, note="")
+
+
+# ---- log_gates
+@pytest.mark.parametrize(("rows", "chosen"), [(None, [1, 2]), ([3, 1], [3, 1]), ([4], [4])], ids=str)
+@pytest.mark.parametrize("place", ["", "a/untrained"])
+def test_a_run_gets_a_picture_of_the_gates_of_chosen_sequences(
+    run_id: str, monkeypatch: pytest.MonkeyPatch, rows: list[int] | None, chosen: list[int], place: str
+) -> None:
+    drawn: list[tuple[str, Tensor, Step, list[str]]] = []
+
+    def draw(*what: Any) -> Figure:
+        drawn.append(what)
+        return Figure()
+
+    monkeypatch.setattr(plots, "gates", draw)
+    network = build("built_in", hidden_size=3)
+    introspection.log_gates(FigureOptions(gates_of=rows), network, dataset(4), run_id, "a/initial", place)
+    stored = tracking.mlflow_client().list_artifacts(run_id, place or None)
+    assert [file.path for file in stored] == [f"{place}/gates.png".lstrip("/")]
+    ((name, x_BTD, opened, names),) = drawn
+    expected_BTD = take(*(row - 1 for row in chosen)).x_BTD
+    assert (name, names) == ("a/initial", [str(row) for row in chosen])
+    assert torch.equal(x_BTD, expected_BTD)
+    with torch.no_grad():
+        expected = record_gates(network.recurrent, expected_BTD)
+    assert all(torch.equal(part, its) for part, its in zip(opened, expected, strict=True))
+
+
+def test_a_plain_recurrent_network_has_no_gates_to_draw(run_id: str) -> None:
+    introspection.log_gates(FigureOptions(), build("rnn", hidden_size=3), dataset(4), run_id, "rnn/initial")
+    assert tracking.mlflow_client().list_artifacts(run_id) == []
+
+
+def test_a_row_that_the_data_has_not_is_refused(run_id: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        introspection.log_gates(FigureOptions(gates_of=[1, 5]), build("built_in"), dataset(4), run_id, "x")
+    assert names_all(caught.value, "figures.gates_of", "5 given", "4 examples")
+    assert tracking.mlflow_client().list_artifacts(run_id) == []
+
+
+# ---- log_gradients
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("hand_built", {"cell": "coupled_gates", "num_layers": 2, "hidden_size": 3}), ("built_in", {}), ("rnn", {})],
+    ids=["hand_built", "built_in", "rnn"],
+)
+def test_gradients_are_curves_over_the_time_steps(run_id: str, kind: str, settings: dict[str, Any]) -> None:
+    network = build(kind, **settings)
+    for _ in range(2):  # the second time, no second points
+        introspection.log_gradients(network, dataset(4), run_id, place="a/untrained")
+    gradients = gradients_through_time(network, take(0, 1, 2, 3))
+    expected = {"a/untrained/dloss_dh": gradients.hidden_T.tolist()}
+    if kind == "rnn":  # which has no cell state
+        assert gradients.cell_T is None
+    else:
+        assert gradients.cell_T is not None
+        expected["a/untrained/dloss_dc"] = gradients.cell_T.tolist()
+    names = tracking.mlflow_client().get_run(run_id).data.metrics
+    assert {name: curve(run_id, name) for name in names} == {
+        name: list(enumerate(values, start=1)) for name, values in expected.items()
+    }
+
+
+def test_gradients_are_of_the_first_sequences_where_there_are_many(run_id: str) -> None:
+    network, many = build("built_in"), dataset(introspection.GRADIENT_BATCH_SIZE + 9)
+    introspection.log_gradients(network, many, run_id)
+    few = many.test.take(torch.arange(introspection.GRADIENT_BATCH_SIZE))
+    expected = gradients_through_time(network, few).hidden_T.tolist()
+    assert [value for _, value in curve(run_id, "dloss_dh")] == expected
+
+
+def test_a_gradient_that_is_no_number_is_left_out(run_id: str) -> None:
+    network = build("built_in")
+    with torch.no_grad():
+        network.head.weight.fill_(1e30)  # the squares overflow float32
+    introspection.log_gradients(network, dataset(4), run_id)
+    assert curve(run_id, "dloss_dh") == []
+
+
+class Carried(Cell):
+    """A gated recurrent unit: h alone is carried, and the cell state is never used."""
+
+    gates = "fg"
+
+    def step(self, z_BG: Tensor, before: Step, weights: Weights) -> Step:
+        f, g = self.sums(z_BG, before, weights)
+        f, g = f.sigmoid(), g.tanh()
+        return Step(1 - f, f, g, torch.ones_like(f), before.c, f * before.h + (1 - f) * g)
+
+
+def test_a_cell_state_that_the_loss_does_not_depend_on_is_no_obstacle(run_id: str) -> None:
+    network = build("hand_built", hidden_size=3)
+    network.recurrent = LSTM(2, 3, batch_first=True, cell=Carried())
+    introspection.log_gradients(network, dataset(4), run_id)
+    assert [step for step, _ in curve(run_id, "dloss_dh")] == list(range(1, LENGTH + 1))
+    assert {value for _, value in curve(run_id, "dloss_dc")} <= {0.0}

@@ -1,0 +1,288 @@
+"""Fine-tuning and monitoring: what becomes of a model's configuration, and what is refused."""
+
+from typing import Any
+
+import pytest
+from helpers.errors import names_all
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.recipes import of_experiment
+from lstm_models.config import (
+    CompareConfig,
+    Config,
+    ConfigError,
+    Contender,
+    FineTuneConfig,
+    FineTuning,
+    MonitorConfig,
+    Split,
+    Sql,
+    fine_tuning_config,
+    parse,
+    parse_config,
+    with_new_data,
+    yaml,
+)
+
+VALUES: dict[str, Any] = {
+    "experiment": "demand",
+    "seed": 7,
+    "data": {"kind": "table", "path": "a.csv", "target": "y", "time": "t", "split": {"train": 0.6, "validation": 0.2}},
+    "contenders": {
+        "small": {
+            "model": {"kind": "hand_built", "hidden_size": 4},
+            "training": {"max_epochs": 10, "learning_rate": 0.01, "patience": 2, "schedule": "cosine"},
+            "fine_tuning": {"max_epochs": 15},
+        },
+        "large": {"model": {"kind": "built_in", "hidden_size": 16}, "training": {"max_epochs": 8}, "replicas": 1},
+    },
+    "margin": 0.25,
+    "figures": {"gates_of": [3]},
+}
+DEMAND = parse_config(VALUES, "demand.yaml")
+FROM_SQL = parse_config(
+    VALUES | {"data": {"kind": "table", "sql": {"url": "sqlite:///a.db", "query": "SELECT 1"}, "target": "y"}}, "sql"
+)
+OURS = {"model": {"kind": "hand_built"}, "training": {"max_epochs": 2}, "fine_tuning": {"max_epochs": 3}, "replicas": 4}
+NO_TABLES = {
+    data["kind"]: parse_config({"experiment": "demand", "data": data, "contenders": {"ours": OURS}}, "")
+    for data in ({"kind": "tutorial"}, {"kind": "adding", "count": 8})
+}
+
+
+def asked(**values: Any) -> FineTuneConfig:
+    return FineTuneConfig(experiment="demand", **values)
+
+
+def expected(config: CompareConfig, name: str, training: dict[str, Any], further: int, **others: Any) -> CompareConfig:
+    """One contender with other epochs, and all else as it was."""
+    own = config.contenders[name]
+    contender = Contender(
+        model=own.model,
+        training=own.training.model_copy(update=training),
+        fine_tuning=FineTuning(max_epochs=further),
+        replicas=own.replicas,
+    )
+    return config.model_copy(update={"contenders": {name: contender}, **others})
+
+
+# ---- what becomes of a configuration
+def test_a_resumed_model_keeps_its_epochs_and_all_else() -> None:
+    before = DEMAND.model_copy(deep=True)
+    assert fine_tuning_config(DEMAND, "small", 12, asked(epochs=3)) == expected(DEMAND, "small", {"max_epochs": 12}, 15)
+    assert fine_tuning_config(DEMAND, "large", 1, asked()) == expected(DEMAND, "large", {"max_epochs": 1}, 6)
+    for config in NO_TABLES.values():
+        assert fine_tuning_config(config, "ours", 3, asked(epochs=2)) == expected(config, "ours", {"max_epochs": 3}, 5)
+    for margin in (None, 0.0, 0.5):  # the margin of one fine-tuning is not that of the next
+        assert fine_tuning_config(DEMAND, "small", 12, asked(margin=margin)).margin == 0.25
+    assert before == DEMAND
+
+
+@pytest.mark.parametrize(("given", "rate"), [(None, 0.01), (0.25, 0.25), (1e-30, 1e-30)])
+@pytest.mark.parametrize("trained_for", [1, 99])
+def test_a_warm_start_counts_from_1_at_its_own_rate_or_the_one_before(
+    given: float | None, rate: float, trained_for: int
+) -> None:
+    found = fine_tuning_config(DEMAND, "small", trained_for, asked(mode="warm_start", epochs=3, learning_rate=given))
+    assert found == expected(DEMAND, "small", {"max_epochs": 3, "learning_rate": rate}, 6)
+
+
+def test_a_fine_tuned_model_is_fine_tuned_again() -> None:
+    again = fine_tuning_config(fine_tuning_config(DEMAND, "small", 12, asked(epochs=3)), "small", 15, asked(epochs=2))
+    assert again == expected(DEMAND, "small", {"max_epochs": 15}, 17)
+    warm = fine_tuning_config(again, "small", 17, asked(mode="warm_start", learning_rate=0.5, epochs=4))
+    assert warm == expected(DEMAND, "small", {"max_epochs": 4, "learning_rate": 0.5}, 8)
+    # the rate of a warm start is kept
+    assert fine_tuning_config(warm, "small", 4, asked(mode="warm_start", epochs=4)) == warm
+
+
+@given(
+    contender=st.sampled_from(["small", "large"]),
+    epochs=st.integers(1, 10**9),
+    more=st.integers(1, 10**9),
+    rate=st.none() | st.floats(min_value=1e-300, max_value=1e30),
+    warm=st.booleans(),
+    margin=st.none() | st.floats(0, 1, exclude_max=True),
+)
+def test_the_result_is_a_configuration_itself(
+    contender: str, epochs: int, more: int, rate: float | None, warm: bool, margin: float | None
+) -> None:
+    mode: Any = "warm_start" if warm else "resume"
+    found = fine_tuning_config(
+        DEMAND, contender, epochs, asked(epochs=more, margin=margin, mode=mode, learning_rate=rate if warm else None)
+    )
+    assert parse_config(found.model_dump(mode="json"), "again") == found
+    assert parse_config(yaml.load(found.to_yaml()), "again") == found
+    assert CompareConfig.model_validate_json(found.model_dump_json()) == found
+    own = found.contenders[contender]
+    epochs_of = own.training.max_epochs, own.fine_tuning.max_epochs
+    assert epochs_of == ((more, 2 * more) if warm else (epochs, epochs + more))
+    assert own.training.learning_rate == ((warm and rate) or DEMAND.contenders[contender].training.learning_rate)
+
+
+# ---- the table as it is now
+@pytest.mark.parametrize("kind", [FineTuneConfig, MonitorConfig])
+@pytest.mark.parametrize(
+    ("changes", "data"),
+    [
+        ({"path": "b.csv"}, {"path": "b.csv"}),
+        ({"split": Split(train=0.8)}, {"split": Split(train=0.8, validation=0.1)}),
+        (
+            {"path": "s3://b/", "split": Split(train="2024-01-01", validation="2024-02-01")},
+            {"path": "s3://b/", "split": Split(train="2024-01-01", validation="2024-02-01")},
+        ),
+    ],
+)
+def test_path_and_split_replace_those_of_the_model(
+    kind: type[FineTuneConfig | MonitorConfig], changes: dict[str, Any], data: dict[str, Any]
+) -> None:
+    wanted = DEMAND.model_copy(update={"data": DEMAND.data.model_copy(update=data)})
+    wish = kind(experiment="demand", **changes)
+    assert with_new_data(DEMAND, wish) == wanted
+    if isinstance(wish, FineTuneConfig):
+        assert fine_tuning_config(DEMAND, "small", 12, wish) == expected(wanted, "small", {"max_epochs": 12}, 17)
+
+
+def test_without_path_and_split_the_data_stay_and_a_path_replaces_a_query() -> None:
+    for config in (DEMAND, FROM_SQL, *NO_TABLES.values()):
+        assert with_new_data(config, asked()) is config
+        assert with_new_data(config, MonitorConfig(experiment="demand")) is config
+    data = with_new_data(FROM_SQL, asked(path="b.csv")).data
+    assert data == FROM_SQL.data.model_copy(update={"path": "b.csv", "sql": None})
+    data = with_new_data(FROM_SQL, asked(split=Split(train=5))).data
+    assert data == FROM_SQL.data.model_copy(update={"split": Split(train=5)})
+    assert data.model_dump()["sql"] == Sql(url="sqlite:///a.db", query="SELECT 1").model_dump()
+
+
+@pytest.mark.parametrize("kind", NO_TABLES)
+@pytest.mark.parametrize("changes", [{"path": "b.csv"}, {"split": Split(train=0.8)}, {"path": "b", "split": Split()}])
+def test_data_that_are_no_table_have_neither_path_nor_split(kind: str, changes: dict[str, Any]) -> None:
+    config = NO_TABLES[kind]
+    for call in (
+        lambda: with_new_data(config, MonitorConfig(experiment="demand", **changes)),
+        lambda: fine_tuning_config(config, "ours", 2, asked(**changes)),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            call()
+        assert str(caught.value).startswith(f"{next(iter(changes))}: ")
+        assert names_all(caught.value, "demand", kind)
+
+
+# ---- settings
+def test_defaults() -> None:
+    where = {"experiment": "demand", "path": None, "split": None}
+    assert MonitorConfig(experiment="demand").model_dump() == where
+    assert asked().model_dump() == where | {
+        "version": None,
+        "mode": "resume",
+        "epochs": 5,
+        "learning_rate": None,
+        "margin": None,
+        "max_psi": None,
+        "max_ks": None,
+        "keep": None,
+    }
+
+
+def test_settings_are_given_as_for_compare() -> None:
+    changes = (
+        "epochs=3 mode=warm_start learning_rate=1e-4 version=2 path=b.csv split.train=0.8 split.validation=0.1 "
+        "margin=0.02 max_psi=0.25 max_ks=0.5 keep=10"
+    )
+    assert of_experiment(FineTuneConfig, "demand", changes.split()) == asked(
+        epochs=3, mode="warm_start", learning_rate=1e-4, version=2, path="b.csv",
+        split=Split(train=0.8, validation=0.1), margin=0.02, max_psi=0.25, max_ks=0.5, keep=10,
+    )  # fmt: skip
+    lowest = "epochs=1 version=1 margin=0 max_ks=1 keep=1 path=null"
+    assert of_experiment(FineTuneConfig, "demand", lowest.split()) == asked(
+        epochs=1, version=1, margin=0, max_ks=1, keep=1
+    )
+    for kind in (FineTuneConfig, MonitorConfig):
+        assert of_experiment(kind, "demand") == kind(experiment="demand")
+        for text, split in (
+            ("split.train=0.8", Split(train=0.8)),
+            ("split.train='2024-01-01'", Split(train="2024-01-01")),
+            ("split.train=2024-01-01", Split(train="2024-01-01")),  # a date needs no quotes
+            ("split={train: 100, test: 20}", Split(train=100, test=20)),
+        ):
+            assert of_experiment(kind, "demand", [text]).split == split
+    text = "split: {train: 2024-01-01, validation: 2024-07-01 12:00:00}"
+    assert yaml.load(text) == {"split": {"train": "2024-01-01", "validation": "2024-07-01 12:00:00"}}
+
+
+KEYS = "experiment, path, split"
+MORE_KEYS = f"{KEYS}, version, mode, epochs, learning_rate, margin, max_psi, max_ks, keep"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "named"),
+    [
+        (FineTuneConfig, "learning_rate=0.1", ("learning_rate", "0.1", "mode resume", "mode=warm_start")),
+        (FineTuneConfig, "epoch=3", ("epoch: unknown key", "epochs?")),
+        (FineTuneConfig, "zzz=3", ("zzz: unknown key", f": {MORE_KEYS}")),
+        (MonitorConfig, "keep=3", ("keep: unknown key", f": {KEYS}")),
+        (FineTuneConfig, "split.zzz=1", ("split.zzz: unknown key", ": train, validation, test")),
+        (MonitorConfig, "split.trian=1", ("split.trian: unknown key", "train?")),
+        (MonitorConfig, "split=5", ("split: 5", "mapping")),
+        (FineTuneConfig, "mode=cold", ("mode: 'cold'", "'resume' or 'warm_start'")),
+        (FineTuneConfig, "epochs=0", ("epochs: 0", "greater than or equal to 1")),
+        (FineTuneConfig, "epochs=2.5", ("epochs: 2.5", "valid integer")),
+        (FineTuneConfig, "version=0", ("version: 0", "greater than or equal to 1")),
+        (FineTuneConfig, "mode=warm_start learning_rate=0", ("learning_rate: 0", "greater than 0")),
+        (FineTuneConfig, "mode=warm_start learning_rate=2e30", ("learning_rate: 2e+30", "less than or equal to 1000")),
+        (FineTuneConfig, "margin=1", ("margin: 1", "less than 1")),
+        (FineTuneConfig, "margin=-0.1", ("margin: -0.1", "greater than or equal to 0")),
+        (FineTuneConfig, "max_psi=0", ("max_psi: 0", "greater than 0")),
+        (FineTuneConfig, "max_psi=.nan", ("max_psi: nan", "finite number")),
+        (FineTuneConfig, "max_ks=1.5", ("max_ks: 1.5", "less than or equal to 1")),
+        (FineTuneConfig, "max_ks=0", ("max_ks: 0", "greater than 0")),
+        (FineTuneConfig, "keep=0", ("keep: 0", "greater than or equal to 1")),
+        (FineTuneConfig, "path=5", ("path: 5", "valid string")),
+        (FineTuneConfig, "experiment=other", ("experiment=other",)),
+    ],
+)
+def test_impossible_settings_are_refused_in_a_line(kind: type[Config], changes: str, named: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        of_experiment(kind, "demand", changes.split())
+    assert names_all(caught.value, "experiment", *named)
+
+
+@pytest.mark.parametrize("change", ["epochs", "=3", "split..train=1"])
+def test_a_change_without_a_key_or_value_is_refused(change: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        of_experiment(FineTuneConfig, "demand", [change])
+    assert names_all(caught.value, f"--set {change}", "KEY=VALUE")
+
+
+@pytest.mark.parametrize("kind", [FineTuneConfig, MonitorConfig])
+def test_an_experiments_name_is_that_of_a_registered_model(kind: type[Config]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        of_experiment(kind, "a/b")
+    assert names_all(caught.value, "experiment: 'a/b'", "100 letters")
+
+
+part = st.none() | st.integers(0, 10**6) | st.floats(0, 1) | st.dates().map(str)
+splits = st.builds(Split, train=part.filter(lambda value: value is not None), test=part)
+rows = {"experiment": st.just("demand"), "path": st.none() | st.text("aé/'\" :#\n{-"), "split": st.none() | splits}
+positive = st.none() | st.integers(1, 10**6)
+wishes = st.builds(
+    FineTuneConfig,
+    **rows,
+    version=positive,
+    mode=st.just("warm_start"),
+    epochs=st.integers(1, 10**6),
+    learning_rate=st.none() | st.floats(min_value=1e-300, max_value=1e30),
+    margin=st.none() | st.floats(0, 1, exclude_max=True),
+    max_psi=st.none() | st.floats(min_value=1e-300, allow_infinity=False),
+    max_ks=st.none() | st.floats(0, 1, exclude_min=True),
+    keep=positive,
+)
+
+
+@given(wishes | st.builds(MonitorConfig, **rows))
+def test_settings_survive_json_and_yaml(wish: FineTuneConfig | MonitorConfig) -> None:
+    kind = type(wish)
+    assert kind.model_validate_json(wish.model_dump_json()) == wish
+    assert parse(kind, wish.model_dump(mode="json"), "again") == wish
+    assert parse(kind, yaml.load(wish.to_yaml()), "again") == wish

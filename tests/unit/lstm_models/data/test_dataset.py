@@ -1,0 +1,556 @@
+"""A table as training, validation and test: against a brute-force enumeration of all windows, and of all groups."""
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers.errors import refused
+from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import strategies as st
+
+from lstm_models.config import AddingData, ConfigError, TableData, TutorialData
+from lstm_models.data.dataset import Dataset, build_dataset, read_dataset, read_table
+from lstm_models.data.output import REGRESSION
+from lstm_models.data.splits import split_bounds
+from lstm_models.data.synthetic import tutorial
+from lstm_models.data.windows import Examples, LabelledSequences, Windows
+from lstm_models.utils.errors import TableError
+
+PARTS = ("train", "validation", "test")
+SCALINGS = pytest.mark.parametrize("scaling", ["standard", "minmax"])
+
+
+def config(**values: Any) -> TableData:
+    return TableData(kind="table", path="a.csv", **{"target": "y", **values})
+
+
+def dataset(table: pd.DataFrame, seed: int = 0, **values: Any) -> Dataset:
+    return build_dataset(table, config(**values), seed)
+
+
+def numbers(count: int) -> pd.DataFrame:
+    return pd.DataFrame({"y": np.arange(float(count))})
+
+
+def taken(examples: Examples | None) -> list[tuple[list[Any], list[Any]]]:
+    """Of each example the inputs and the targets."""
+    if examples is None:
+        return []
+    x_BTD, y, _ = examples.take(torch.arange(examples.count))
+    return list(zip(x_BTD.tolist(), y.tolist(), strict=True))
+
+
+def targets(data: Dataset) -> dict[str, list[float]]:
+    """By part the targets of windows with one each."""
+    return {part: [y for _, [[y]] in taken(getattr(data, part))] for part in PARTS}
+
+
+def scale(data: Dataset) -> tuple[list[float], list[float]]:
+    assert data.center_D is not None
+    assert data.spread_D is not None
+    return data.center_D.tolist(), data.spread_D.tolist()
+
+
+# ---- forecasts
+class Case(NamedTuple):
+    """Rows that tell where they are: row n of all has y = n, and x = -n."""
+
+    sizes: list[int]
+    split: tuple[int, int, int | None]
+    context: int
+    horizon: int
+    stride: int
+    evaluation_stride: int
+
+    def table(self) -> pd.DataFrame:
+        n = np.arange(sum(self.sizes), dtype=float)
+        return pd.DataFrame({"g": np.repeat(np.arange(len(self.sizes)), self.sizes), "t": n, "x": -n, "y": n})
+
+    def dataset(self, **values: Any) -> Dataset:
+        return dataset(
+            self.table(), group="g", time="t", features=["x", "y"], context_length=self.context, horizon=self.horizon,
+            stride=self.stride, evaluation_stride=self.evaluation_stride,
+            split=dict(zip(PARTS, self.split, strict=True)), **values,
+        )  # fmt: skip
+
+    def targets(self) -> dict[str, list[list[int]]]:
+        """Every window's targets, row by row, of every series' every part."""
+        found: dict[str, list[list[int]]] = {part: [] for part in PARTS}
+        train, validation, test = self.split
+        start = 0
+        for size in self.sizes:
+            stops = [train, train + validation, size if test is None else train + validation + test]
+            for part, begin, end in zip(PARTS, [0, *stops], stops, strict=False):
+                firsts = [row for row in range(begin, end) if row >= self.context and row + self.horizon <= end]
+                stride = self.stride if part == "train" else self.evaluation_stride
+                found[part] += [list(range(start + row, start + row + self.horizon)) for row in firsts[::stride]]
+            start += size
+        return found
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """As many as have a window for training and one for the test."""
+    train, validation, test = draw(st.integers(1, 12)), draw(st.integers(0, 8)), draw(st.integers(1, 8))
+    least = train + validation + test
+    sizes = draw(st.lists(st.integers(least, least + 8), min_size=1, max_size=4))
+    split = (train, validation, draw(st.sampled_from([test, None])))
+    case = Case(sizes, split, *(draw(st.integers(1, most)) for most in (6, 4, 4, 3)))
+    found = case.targets()
+    assume(found["train"] and found["test"])
+    return case
+
+
+@given(case=cases())
+@settings(max_examples=60)  # of seven dimensions
+def test_the_windows_are_those_that_a_brute_force_enumeration_finds(case: Case) -> None:
+    """No target crosses the end of a part or of a series; a window sees what lies before, in the same series."""
+    expected, data = case.targets(), case.dataset()
+    assert (data.validation is None) == (not expected["validation"])
+    windows = [getattr(data, part) for part in PARTS if expected[part]]
+    assert len({some.values_ND.data_ptr() for some in windows}) == 1  # the rows are held once
+    group = np.repeat(np.arange(len(case.sizes)), case.sizes)
+    for part in PARTS:
+        windows = taken(getattr(data, part))
+        assert [[int(row) for (row,) in told] for _, told in windows] == expected[part]
+        for seen, told in windows:
+            rows = range(int(told[0][0]) - case.context, int(told[0][0]))
+            assert seen == [[-row, row] for row in rows]
+            assert len(set(group[rows[0] : rows[-1] + 1 + case.horizon])) == 1
+
+
+@given(case=cases(), scaling=st.sampled_from(["standard", "minmax"]))
+def test_the_scaling_is_of_the_training_rows_each_once(case: Case, scaling: str) -> None:
+    assume(case.split[0] > case.context)
+    data = case.dataset(scaling=scaling)
+    values_ND = case.table()[["x", "y"]].to_numpy()
+    starts = np.cumsum([0, *case.sizes[:-1]])
+    trained_ND = np.concatenate([values_ND[start : start + case.split[0]] for start in starts])
+    if scaling == "standard":
+        expected = trained_ND.mean(axis=0), trained_ND.std(axis=0)
+    else:
+        expected = trained_ND.min(axis=0), np.ptp(trained_ND, axis=0)
+    # both are float64 sums in another order, rounded to float32
+    np.testing.assert_allclose(scale(data), expected, rtol=1e-6)
+
+
+@SCALINGS
+@pytest.mark.parametrize("constant", [0.1, 0.0, -1e30, 3e38, 1e-40])
+def test_a_constant_column_is_not_divided(scaling: str, constant: float) -> None:
+    table = pd.DataFrame({"y": np.arange(1001.0), "c": constant})
+    data = dataset(table, features=["c", "y"], context_length=3, scaling=scaling)
+    assert data.columns == ("c", "y")
+    assert (scale(data)[0][0], scale(data)[1][0]) == (np.float32(constant), 1)
+
+
+@SCALINGS
+@pytest.mark.parametrize("y", [[1e-45] + [0.0] * 99, [-1e-42, 1e-42, 0.0] * 33, [-3e38, 3e38, 0.0] * 33])
+def test_a_scale_is_a_number_above_0_whatever_the_values(scaling: str, y: list[float]) -> None:
+    """The smallest and largest numbers of float32: a scale of 0 or infinity makes NaN of every forecast."""
+    spread_D = dataset(pd.DataFrame({"y": y}), context_length=3, scaling=scaling).spread_D
+    assert spread_D is not None
+    assert spread_D.isfinite().all()
+    assert (spread_D > 0).all()
+
+
+def test_the_output_and_the_scales_of_a_forecast() -> None:
+    table = pd.DataFrame({"a": np.arange(20.0), "b": np.arange(20.0) * 2, "c": np.arange(20.0) * 3})
+    several = dataset(table, target=["c", "a"], features=["b", "a"], context_length=3, horizon=2)
+    assert (several.columns, several.input_size, several.in_sample) == (("b", "a", "c"), 3, False)
+    assert several.output.model_dump() == {
+        "kind": "forecast", "targets": ["c", "a"], "steps": 2, "places": [2, 1], "residual": True, "classes": [],
+        "center": 0.0, "spread": 1.0,
+    }  # fmt: skip
+    assert several.output.size == 4
+    x_BTD, y_BSK, _ = several.test.take(torch.tensor([0]))
+    assert x_BTD.tolist() == [[[26, 13, 39], [28, 14, 42], [30, 15, 45]]]
+    assert y_BSK.tolist() == [[[48, 16], [51, 17]]]
+    assert not dataset(table, target="a", context_length=3, residual="none").output.residual
+
+    table = pd.DataFrame({"a": [0.0, 4.0] * 10, "b": [0.0, 8.0] * 10, "c": 1.0})
+    values: dict[str, Any] = {"target": ["c", "b", "a"], "features": ["b", "a"], "context_length": 3}
+    assert dataset(table, **values).scales().tolist() == [1, 4, 2]
+    assert dataset(table, **values).scales().dtype == torch.float64
+    assert dataset(table, **values, scaling="minmax").scales().tolist() == [1, 8, 4]
+    none = dataset(table, **values, scaling="none")
+    assert (none.scales().tolist(), none.center_D, none.spread_D, none.scaling()) == ([1, 1, 1], None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ({"split": {"train": 5, "validation": 0}}, ["data: too few rows", "6 steps", "train part", "context_length"]),
+        ({"split": {"train": 18, "validation": 1}}, ["data: too few rows", "6 steps", "test part", "20 rows in 1"]),
+        ({"split": {"train": 20, "validation": 1}}, ["data.split: 20, 1 given", "there are 20"]),
+        ({"season": 14}, ["data.season: 14 given"]),
+        ({"season": 20}, ["data.season: 20 given"]),
+    ],
+)
+def test_tables_with_too_few_rows_are_refused(values: dict[str, Any], texts: list[str]) -> None:
+    with refused(ConfigError, "a.csv: ", *texts):
+        dataset(numbers(20), context_length=4, horizon=2, **values)
+    assert dataset(numbers(20), context_length=4, horizon=2, season=13).config == config(
+        context_length=4, horizon=2, season=13
+    )
+
+
+def test_a_split_by_date_is_the_same_date_of_every_series() -> None:
+    """Also of a shop that opened after the training ended, and one that closed before."""
+    days = pd.date_range("2017-01-01", periods=12)
+    table = pd.concat(
+        [
+            pd.DataFrame({"g": 0, "t": days, "y": np.arange(12.0)}),
+            pd.DataFrame({"g": 1, "t": days[8:], "y": np.arange(108.0, 112)}),
+            pd.DataFrame({"g": 2, "t": days[:5], "y": np.arange(200.0, 205)}),
+            pd.DataFrame({"g": 3, "t": days, "y": np.arange(300.0, 312)}),
+        ]
+    )
+    split = {"train": "2017-01-07", "validation": "2017-01-10"}
+    assert targets(dataset(table, group="g", time="t", context_length=2, split=split)) == {
+        "train": [2, 3, 4, 5, 202, 203, 204, 302, 303, 304, 305],
+        "validation": [6, 7, 8, 306, 307, 308],
+        "test": [9, 10, 11, 110, 111, 309, 310, 311],
+    }
+
+
+def test_no_window_reaches_across_a_gap_and_no_training_comes_after_its_series_test() -> None:
+    """A series that gaps cut into pieces is one series: its parts follow one another."""
+    t = np.concatenate([np.arange(10), np.arange(20, 30)])
+    table = pd.DataFrame({"t": t, "y": t.astype(float)})
+    data = dataset(table, time="t", gaps="split", context_length=2, split={"train": 0.6, "validation": 0.1})
+    # 20 rows: 12 and 2 and 6; rows 10 and 11 (times 20 and 21) have nothing but the gap before them
+    assert targets(data) == {
+        "train": [2, 3, 4, 5, 6, 7, 8, 9],
+        "validation": [22, 23],
+        "test": [24, 25, 26, 27, 28, 29],
+    }
+    table = pd.DataFrame({"t": t, "a": t * 1.0, "b": t * 10.0})
+    values: dict[str, Any] = {"time": "t", "gaps": "split", "context_length": 2}
+    data = dataset(table, target=["b", "a"], features=["a"], split={"train": 13, "validation": 2}, **values)
+    assert [rows_NK.tolist() for rows_NK in data.trained_targets()] == [
+        [[n * 10, n] for n in range(10)],
+        [[n * 10, n] for n in (20, 21, 22)],
+    ]
+
+
+# ---- labels
+LABELS: dict[str, Any] = {"task": "classify", "group": "g"}
+
+
+def labelled(count: int) -> pd.DataFrame:
+    """Groups of 1 to 4 rows; group g holds g * 10, g * 10 + 1, ... and begins on a day of its own, not in order."""
+    frames = []
+    for g in range(count):
+        rows = g % 4 + 1
+        times = pd.date_range(pd.Timestamp("2017-01-01") + pd.Timedelta(days=(g * 7) % count * 10), periods=rows)
+        x = g * 10 + np.arange(float(rows))
+        frames.append(pd.DataFrame({"g": g, "t": times, "x": x, "y": ["low", "high"][g % 2]}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def groups(examples: Examples | None) -> list[int]:
+    """The groups in their order, each seen to be whole."""
+    found = []
+    if examples is not None:
+        x_BTD, _, lengths_B = examples.take(torch.arange(examples.count))
+        assert lengths_B is not None
+        for x_TD, length in zip(x_BTD, lengths_B.tolist(), strict=True):
+            g = int(x_TD[0, 0]) // 10
+            assert length == g % 4 + 1
+            assert x_TD[:length, 0].tolist() == [g * 10 + row for row in range(length)]
+            found.append(g)
+    return found
+
+
+def groups_of(data: Dataset) -> list[list[int]]:
+    return [groups(getattr(data, part)) for part in PARTS]
+
+
+@given(count=st.integers(4, 20), seed=st.integers(0, 2**32 - 1), train=st.integers(2, 10), validation=st.integers(0, 4))
+@settings(max_examples=20)  # each makes four datasets
+def test_each_group_is_whole_and_in_one_part_alone(count: int, seed: int, train: int, validation: int) -> None:
+    assume(train + validation < count)
+    values: dict[str, Any] = {"group": "g", "time": "t", "split": {"train": train, "validation": validation}}
+    # a regression has the same groups in its parts, and their numbers
+    regression = dataset(labelled(count).assign(y=lambda rows: rows["g"] / 4), seed, task="regress", **values)
+    if len({g % 2 for g in groups(regression.train)}) == 1:
+        with refused(ConfigError, f"a.csv: data.split: all {train} groups ", "one class"):
+            dataset(labelled(count), seed, task="classify", **values)
+        return
+    data = dataset(labelled(count), seed, task="classify", **values)
+    parts = groups_of(data)
+    assert groups_of(regression) == groups_of(dataset(labelled(count), seed, task="classify", **values)) == parts
+    assert [len(part) for part in parts] == [train, validation, count - train - validation]
+    assert sorted(itertools.chain(*parts)) == list(range(count))
+    assert (data.validation is None) == (validation == 0)
+
+    assert data.output.classes == ["high", "low"]
+    for name, part in zip(PARTS, parts, strict=True):
+        labels = [data.output.classes[int(y)] for _, y in taken(getattr(data, name))]
+        assert labels == [["low", "high"][g % 2] for g in part]
+        assert [y for _, y in taken(getattr(regression, name))] == [g / 4 for g in part]
+    assert (regression.output.kind, regression.output.targets, regression.output.classes) == ("number", ["y"], [])
+    assert isinstance(regression.test, LabelledSequences)
+    assert regression.test.y_G.dtype == torch.float32
+
+    trained = labelled(count).query("g in @parts[0]")["x"].to_numpy()
+    # both are float64 sums in another order, rounded to float32
+    np.testing.assert_allclose(scale(data), [[trained.mean()], [trained.std() or 1]], rtol=1e-6)
+
+
+def test_groups_are_in_a_random_order_of_the_seed_or_by_date_in_that_of_their_beginnings() -> None:
+    drawn = {tuple(groups(dataset(labelled(20), seed, **LABELS).train)) for seed in range(5)}
+    assert len(drawn) == 5
+    assert tuple(range(14)) not in drawn
+    order = sorted(range(10), key=lambda g: (g * 7) % 10)
+    split = {"train": "2017-02-20", "validation": "2017-03-12"}  # they begin every ten days
+    for seed in (0, 1):
+        assert groups_of(dataset(labelled(10), seed, **LABELS, time="t", split=split)) == [
+            order[:5], order[5:7], order[7:],
+        ]  # fmt: skip
+
+
+def test_labels_that_can_not_be_learnt_are_refused() -> None:
+    # a group with a label is one sequence; and its pieces in the test would be known from training
+    table = pd.DataFrame({"g": 0, "t": [0, 1, 2, 9, 10, 11], "x": 1.0, "y": "low"})
+    with refused(ConfigError, "a.csv: data.gaps: split is for forecasts"):
+        dataset(pd.concat([table, table.assign(g=1, y="high")]), **LABELS, time="t", gaps="split")
+    split = {"train": "2016-01-01", "validation": "2017-03-12"}
+    with refused(ConfigError, "a.csv: data.split: of 10 groups none"):
+        dataset(labelled(10), **LABELS, time="t", split=split)
+    # of one class, or not, by the seed
+    table = labelled(10).assign(y=lambda rows: np.where(rows["g"] == 3, "rare", "usual"))
+    values: dict[str, Any] = {"group": "g", "split": {"train": 5, "validation": 0}}
+    outcomes = set()
+    for seed in range(6):
+        has_both = 3 in groups(dataset(labelled(10).assign(y=1.0), seed, task="regress", **values).train)
+        outcomes.add(has_both)
+        if has_both:
+            assert dataset(table, seed, task="classify", **values).output.classes == ["rare", "usual"]
+        else:
+            with refused(ConfigError, "a.csv: data.split: all 5 groups ", "one class, usual", "split or seed"):
+                dataset(table, seed, task="classify", **values)
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("scaling", ["standard", "minmax", "none"])
+def test_a_number_is_scaled_by_the_training_groups_alone(scaling: str) -> None:
+    values: dict[str, Any] = {"task": "regress", "group": "g", "split": {"train": 9, "validation": 3}}
+    values["scaling"] = scaling
+    table = labelled(20).assign(y=lambda rows: (rows["g"] * 7) % 11 / 4)
+    data = dataset(table, **values)
+    trained = np.array([(g * 7) % 11 / 4 for g in groups(data.train)])
+    expected = {
+        "standard": (trained.mean(), trained.std()),
+        "minmax": (trained.min(), np.ptp(trained)),
+        "none": (0, 1),
+    }[scaling]
+    assert (data.output.center, data.output.spread) == pytest.approx(expected, rel=1e-6)  # rounded to float32
+    assert data.scales().tolist() == [data.output.spread]
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 3, -1e30])
+def test_a_constant_number_is_not_divided(value: float) -> None:
+    data = dataset(labelled(10).assign(y=value), task="regress", group="g")
+    assert (data.output.center, data.output.spread) == (np.float32(value), 1)
+
+
+# ---- every row is accounted for, and every example has a name
+class Rough(NamedTuple):
+    """Rows of some days of several series, with holes and missing values: row n of all has y = n, or none."""
+
+    days: list[list[int]]
+    missing: list[int]
+    shuffled: int
+
+    def table(self) -> pd.DataFrame:
+        group = np.repeat([f"g{number}" for number in range(len(self.days))], [len(days) for days in self.days])
+        n = np.arange(len(group), dtype=float)
+        days = pd.to_timedelta(list(itertools.chain(*self.days)), unit="D")
+        table = pd.DataFrame({"g": group, "t": pd.Timestamp("2020-01-01") + days, "x": -n, "y": n, "n": n})
+        table.loc[[row % len(n) for row in self.missing], "y"] = np.nan
+        return table.sample(frac=1, random_state=self.shuffled)
+
+
+@st.composite
+def rough(draw: st.DrawFn, least: int = 1) -> Rough:
+    days = []
+    for _ in range(draw(st.integers(least, 3))):
+        steps = draw(st.lists(st.sampled_from([1, 1, 1, 1, 1, 1, 1, 4]), min_size=9, max_size=30))  # 3: a weekend
+        days.append(np.cumsum([draw(st.integers(0, 9)), *steps]).tolist())
+    return Rough(days, draw(st.lists(st.integers(0, 60), max_size=3)), draw(st.integers(0, 9)))
+
+
+SPLITS: list[dict[str, Any]] = [
+    {"train": 0.5, "validation": 0.2},
+    {"train": 0.4, "validation": 0.0, "test": 0.3},
+    {"train": 4, "validation": 2, "test": 3},
+    {"train": "2020-01-10", "validation": "2020-01-14"},
+    {"train": "2020-01-08", "validation": "2020-01-08", "test": "2020-01-18"},
+]
+filtered = settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])  # half have too few rows
+
+
+def attempt(table: pd.DataFrame, seed: int = 0, **values: Any) -> Dataset:
+    """The dataset, if there is enough for one."""
+    try:
+        return dataset(table, seed, time="t", group="g", missing="drop", **values)
+    except ConfigError as error:
+        if not re.match(r"a\.csv: data(\.split)?: (too few rows|of \d+ |.* but there are|all \d groups )", str(error)):
+            raise
+        reject()
+
+
+def windows_of(data: Dataset, part: str) -> list[list[int]]:
+    """Of each of a part's windows its rows, by their index among those that are used: inputs, then targets."""
+    windows = getattr(data, part)
+    if windows is None:
+        return []
+    assert isinstance(windows, Windows)
+    firsts = windows.rows(torch.arange(windows.count)).tolist()
+    return [list(range(first, first + windows.context + windows.horizon)) for first in firsts]
+
+
+@given(
+    case=rough(), split=st.sampled_from(SPLITS), context=st.integers(1, 3), horizon=st.integers(1, 3),
+    stride=st.integers(1, 3),
+)  # fmt: skip
+@filtered
+def test_of_forecasts_every_row_is_used_or_dropped_for_a_reason_and_no_part_knows_the_next(
+    case: Rough, split: dict[str, Any], context: int, horizon: int, stride: int
+) -> None:
+    table = case.table()
+    data = attempt(
+        table, split=split, gaps="split", context_length=context, horizon=horizon, evaluation_stride=stride
+    )  # fmt: skip
+    series, rows = data.series, data.rows
+    assert series is not None
+    assert series.time is not None
+    assert rows is not None
+    assert rows.read == len(table) == rows.used + sum(rows.dropped.values())
+    every = {part: windows_of(data, part) for part in PARTS}
+    told = {part: {row for window in windows for row in window[context:]} for part, windows in every.items()}
+
+    # what becomes of the rows, by enumeration
+    later, short = 0, 0
+    for name in {piece.name for piece in series.groups}:
+        pieces = [piece for piece in series.groups if piece.name == name]
+        first, last = pieces[0].start, pieces[-1].stop
+        stop = first + split_bounds(last - first, data.config.split, series.time[first:last]).test
+        later += last - stop
+        for piece in pieces:
+            if not any(row in told[part] for part in PARTS for row in range(piece.start, piece.stop)):
+                short += max(0, min(stop, piece.stop) - piece.start)
+    expected = {
+        "value missing": int(table["y"].isna().sum()),
+        "after the test part": later,
+        "in a stretch too short for a window": short,
+    }
+    assert rows.dropped == {reason: count for reason, count in expected.items() if count}
+
+    # no window reaches across a hole; no part has targets of another one, or after it
+    day = np.timedelta64(1, "D")
+    group = np.repeat([piece.name for piece in series.groups], [piece.stop - piece.start for piece in series.groups])
+    for window in itertools.chain(*every.values()):
+        steps = set(np.diff(series.time[window]))
+        assert len(steps) == 1
+        assert steps <= {day, 4 * day}
+        assert len(set(group[window])) == 1
+    for name in set(group):
+        lines = [sorted(row for row in told[part] if group[row] == name) for part in PARTS]
+        line = list(itertools.chain(*lines))
+        assert line == sorted(set(line))
+    # the rows of the scaling lie before all that are targets later
+    for rows_ND in data.trained:
+        first = (rows_ND.data_ptr() - torch.from_numpy(series.values).data_ptr()) // 4
+        assert not set(range(first, first + len(rows_ND))) & (told["validation"] | told["test"])
+
+    # a test window is called by its group and the time of its first target
+    firsts = table.set_index("n").loc[[window[0][0] for _, window in taken(data.test)]]
+    keys = data.keys()
+    assert list(keys.columns) == ["g", "t"]
+    assert (keys["g"].tolist(), keys["t"].tolist()) == (firsts["g"].tolist(), firsts["t"].tolist())
+    assert list(keys.index) == list(range(data.test.count))
+
+
+@given(
+    case=rough(least=2),
+    task=st.sampled_from(["classify", "regress"]),
+    split=st.sampled_from([*SPLITS[:2], {"train": 1, "validation": 0, "test": 1}]),
+    seed=st.integers(0, 99),
+)
+@filtered
+def test_of_labels_every_row_is_used_or_dropped_for_a_reason(
+    case: Rough, task: str, split: dict[str, Any], seed: int
+) -> None:
+    table = case.table().rename(columns={"y": "z"})
+    group = table["g"].str[1:].astype(int)
+    table["y"] = group % 2 if task == "regress" else np.where(group % 2, "odd", "even")
+    data = attempt(table, seed, task=task, features=["n", "z"], split=split, gaps="allow")
+    rows = data.rows
+    assert rows is not None
+    assert rows.read == len(table) == rows.used + sum(rows.dropped.values())
+    seen: list[float] = []
+    for part in (data.train, data.validation, data.test):
+        if part is not None:
+            x_BTD, _, lengths_B = part.take(torch.arange(part.count))
+            assert lengths_B is not None
+            for x_TD, length in zip(x_BTD, lengths_B.tolist(), strict=True):
+                seen += x_TD[:length, 0].tolist()
+    assert len(seen) == len(set(seen)) == rows.used
+    whole = table.dropna()
+    unused = whole[~whole["n"].isin(seen)]
+    expected = {"value missing": int(table["z"].isna().sum()), "in groups of no part of the split": len(unused)}
+    assert rows.dropped == {reason: count for reason, count in expected.items() if count}
+    assert not set(unused["g"]) & set(whole.loc[whole["n"].isin(seen), "g"])
+
+    x_BTD, y, _ = data.test.take(torch.arange(data.test.count))
+    called = table.set_index("n").loc[x_BTD[:, 0, 0].tolist()]
+    assert data.keys().to_dict("list") == {"g": called["g"].tolist()}
+    told = [data.output.classes[int(number)] for number in y] if task == "classify" else y.tolist()
+    assert called["y"].tolist() == told
+
+
+def test_a_window_of_a_table_without_times_is_called_by_the_row() -> None:
+    data = dataset(numbers(20), context_length=3, horizon=2, evaluation_stride=2)
+    assert data.keys().to_dict("list") == {"row": [17, 19]}  # counted from 1: y = 16 and y = 18
+    assert [told for _, told in taken(data.test)] == [[[16], [17]], [[18], [19]]]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "UTC", "America/New_York"])
+def test_a_window_is_called_by_the_time_in_its_own_zone(zone: str) -> None:
+    times = pd.date_range("2024-03-30 20:00", periods=40, freq="h", tz=zone)  # the clock goes forward in Berlin
+    keys = dataset(numbers(40).assign(t=times), time="t", context_length=3).keys()["t"]
+    assert (keys.tolist(), str(keys.dt.tz)) == (times[32:].tolist(), zone)
+
+
+def test_sequences_are_called_by_the_first_column() -> None:
+    companies = build_dataset(read_table(TutorialData()), TutorialData(), 0)
+    assert companies.in_sample
+    assert companies.keys().to_dict("list") == {"company": ["A", "B"]}
+    adding = AddingData(kind="adding", length=4, count=3)
+    data = build_dataset(read_table(adding), adding, 0)
+    assert data.keys().to_dict("list") == {"sequence": ["1", "2", "3"]}
+    assert data.train.take(torch.tensor([0, 1, 2])).x_BTD.shape == (3, 4, 2)
+    assert (data.columns, data.output, data.validation) == ((), REGRESSION, None)
+    assert data.scales().tolist() == [1.0]
+
+
+def test_a_table_is_read_and_loaded_as_its_settings_say(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    pd.DataFrame({"t": [3, 1, 2], "x": 0, "y": [3.0, 1.0, 2.0]}).to_csv(path, index=False)
+    found = read_table(TableData(kind="table", path=str(path), target="y", time="t"))
+    assert found.to_dict("list") == {"y": [3.0, 1.0, 2.0], "t": [3, 1, 2]}
+    assert read_table(TutorialData()).equals(tutorial.table())
+    numbers(20).to_csv(path, index=False)
+    settings = TableData(kind="table", path=str(path), target="y", context_length=3)
+    loaded, expected = read_dataset(settings, 0), dataset(numbers(20), context_length=3)
+    assert targets(loaded) == targets(expected)
+    assert (loaded.rows, loaded.output, loaded.config) == (expected.rows, expected.output, settings)
+    with refused(TableError, "a.csv: column y ", "found: x"):
+        dataset(pd.DataFrame({"x": [1.0]}))

@@ -1,0 +1,89 @@
+"""Which errors are transient; and that every task is tried again on those, in deployments alone."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import httpx
+import pytest
+import requests
+import sqlalchemy as sa
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Failed
+
+import tasks
+from lstm_models.config import TableData
+from lstm_models.data.readers import files
+from lstm_models.utils.errors import TableError, UnreachableError
+from tasks.orchestration import retry_policy
+from tasks.tracking import transient
+
+AWAY = requests.ConnectionError("away")
+
+
+def mlflow_error(code: str) -> MlflowException:
+    return MlflowException("later", error_code=ErrorCode.Value(code))
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (AWAY, True),
+        (requests.ReadTimeout("slow"), True),
+        (requests.exceptions.RetryError("busy"), True),
+        (httpx.ConnectError("away"), True),
+        (httpx.ReadTimeout("slow"), True),
+        (sa.exc.OperationalError("SELECT 1", None, Exception("database is locked")), True),
+        (sa.exc.InterfaceError("SELECT 1", None, Exception("away")), True),
+        (UnreachableError("power.csv: the server was not reached"), True),
+        (mlflow_error("TEMPORARILY_UNAVAILABLE"), True),
+        (mlflow_error("REQUEST_LIMIT_EXCEEDED"), True),
+        (mlflow_error("RESOURCE_DOES_NOT_EXIST"), False),
+        (TableError("power.csv: column load is missing"), False),
+        (ValueError("no"), False),
+        (KeyError("no"), False),
+        (OSError("no space"), False),
+        (MemoryError(), False),
+        (KeyboardInterrupt(), False),
+    ],
+    ids=repr,
+)
+def test_what_was_not_reached_passes_and_nothing_else(error: BaseException, passes: bool) -> None:
+    assert transient.is_transient(error) is passes
+    # what led to an error counts, however far away: as its cause and as its context
+    for link in ("__cause__", "__context__"):
+        outer: BaseException = error
+        for kind in (ValueError, MlflowException):
+            inner, outer = outer, kind("told")
+            setattr(outer, link, inner)
+        assert transient.is_transient(outer) is passes
+
+
+@pytest.mark.parametrize("kind", ["path", "url"])
+def test_a_table_that_is_not_there_does_not_pass(tmp_path: Path, kind: str) -> None:
+    sql = {"url": f"sqlite:///{tmp_path}/nowhere.db", "query": "SELECT 1"}
+    where = {"path": f"{tmp_path}/nowhere.csv"} if kind == "path" else {"sql": sql}
+    with pytest.raises(TableError) as caught:
+        files.read_source(TableData.model_validate({"kind": "table", "target": "y", **where}))
+    assert not transient.is_transient(caught.value)
+
+
+def test_a_task_is_tried_again_in_deployments_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not retry_policy.should_retry(None, None, Failed(data=AWAY))
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "nightly")
+    assert retry_policy.should_retry(None, None, Failed(data=AWAY))
+    assert not retry_policy.should_retry(None, None, Failed(data=TableError("column load is missing")))
+
+
+def test_every_task_has_these_retries_and_no_cache() -> None:
+    modules = [importlib.import_module(f"tasks.{module.name}") for module in pkgutil.iter_modules(tasks.__path__)]
+    found = {value for module in modules for value in vars(module).values() if isinstance(value, Task)}
+    assert len(found) >= 20
+    for one in found:
+        assert (one.retries, one.retry_condition_fn, one.cache_policy) == (3, retry_policy.should_retry, NO_CACHE), (
+            one.name
+        )
+        assert (one.retry_delay_seconds, one.retry_jitter_factor) == ([10, 20, 40], 0.5), one.name
