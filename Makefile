@@ -65,4 +65,4 @@ ui: .venv/built
 	@touch $@
 
 clean:
-	rm -rf .venv .coverage* mlflow.db* mlruns mlartifacts tensorboard unfinished build dist *.egg-info lstm_models/nn/kernels/_native_*.so
+	rm -rf .venv .coverage* mlflow.db* mlruns mlartifacts tensorboard .lstm_flows build dist *.egg-info lstm_models/nn/kernels/_native_*.so

@@ -39,7 +39,7 @@ def lengths_of_a_padded_batch(kind: Kind) -> None:
 
 
 def one_bias(kind: Kind) -> None:
-    kind(D, H, biases="one")
+    kind(D, H, double_bias=False)
 
 
 def gradient_penalty(kind: Kind) -> None:

@@ -50,7 +50,7 @@ def measure(path: Path) -> dict[str, float]:
         "kind": "table", "path": str(path), "time": "time", "target": "value", "horizon": 24,
         "split": {"train": 0.8, "validation": 0.0},
     }  # fmt: skip
-    contenders = {"hand_built": {"training": {"threads": 1, "patience": None}}}
+    contenders = {"hand_built": {"training": {"num_threads": 1, "patience": None}}}
     config = CompareConfig.model_validate({"experiment": "data", "data": data, "contenders": contenders})
     assert isinstance(config.data, TableData)
     clock = [time.perf_counter()]
@@ -66,7 +66,13 @@ def measure(path: Path) -> dict[str, float]:
     del batches
     clock.append(time.perf_counter())
     with tempfile.TemporaryDirectory() as directory:
-        fit(config.contenders["hand_built"], dataset, seed=0, save_to=Path(directory) / "last.ckpt", callbacks=[Stop()])
+        fit(
+            config.contenders["hand_built"],
+            dataset,
+            seed=0,
+            last_path=Path(directory) / "last.ckpt",
+            callbacks=[Stop()],
+        )
     clock.append(time.perf_counter())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     reading, windowing, taking, training = np.diff(clock)

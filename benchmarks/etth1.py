@@ -27,9 +27,9 @@ def trained(config: CompareConfig, name: str, dataset: Dataset) -> tuple[dict[st
     with tempfile.TemporaryDirectory() as directory:
         last, best = Path(directory) / "last.ckpt", Path(directory) / "best.ckpt"
         contender = config.contenders[name]
-        done = [fit(contender, dataset, seed=config.seed, save_to=last, best_to=best)]
-        done.append(fit(contender, dataset, seed=config.seed, save_to=last, best_to=best, resume_from=last))
-        metrics = evaluate(load_network(best), dataset).judgement.metrics
+        done = [fit(contender, dataset, seed=config.seed, last_path=last, best_path=best)]
+        done.append(fit(contender, dataset, seed=config.seed, last_path=last, best_path=best, resume_from=last))
+        metrics = evaluate(load_network(best), dataset).evaluation.metrics
     return metrics, sum(one.seconds for one in done)
 
 

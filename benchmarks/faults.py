@@ -40,21 +40,21 @@ TUTORIAL = """
 data: {kind: tutorial}
 contenders:
   hand_built:
-    model: {kind: hand_built, biases: one, init: normal}
-    training: {max_epochs: 2000, fused: true, threads: 1, log_outputs: true, checkpoint_every_n_steps: 300}
+    model: {kind: hand_built, double_bias: false, init: normal}
+    training: {max_epochs: 2000, fused: true, num_threads: 1, log_predictions: true, checkpoint_every_n_steps: 300}
     fine_tuning: {max_epochs: 5000}
   built_in:
     model: {kind: built_in}
-    training: {max_epochs: 300, learning_rate: 0.1, threads: 1, log_every_n_steps: 2, checkpoint_every_n_steps: 100}
+    training: {max_epochs: 300, learning_rate: 0.1, num_threads: 1, log_every_n_steps: 2, checkpoint_every_n_steps: 100}
     fine_tuning: {max_epochs: 600}
 """
 WINDOWS = """
 data: {kind: table, path: "sample:co2.csv", time: week, target: co2, missing: interpolate, context_length: 52,
-       horizon: 13, season: 52}
+       horizon: 13, season_length: 52}
 contenders:
   hand_built: &contender
     model: {hidden_size: 16, num_layers: 2, dropout: 0.2}
-    training: {max_epochs: 6, learning_rate: 0.005, batch_size: 64, shuffle: true, patience: 3, threads: 1,
+    training: {max_epochs: 6, learning_rate: 0.005, batch_size: 64, shuffle: true, patience: 3, num_threads: 1,
                log_every_n_steps: 5, checkpoint_every_n_steps: 20}
     fine_tuning: {max_epochs: 9}
   built_in: *contender
@@ -153,7 +153,7 @@ def cost(minutes: float) -> bool:
         def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
             trainer.should_stop = time.monotonic() - began >= 60 * minutes
 
-    spent = {"training thread": 0.0, "sender's CPU": 0.0, "answers": 0.0}
+    spent = {"training thread": 0.0, "sender's CPU": 0.0, "result_cache": 0.0}
     written = 0
 
     def timed(owner: Any, name: str, place: str, clock: Any = time.perf_counter) -> None:
@@ -191,8 +191,8 @@ def cost(minutes: float) -> bool:
         began = time.monotonic()
         with BufferedMLflowLogger(run_id, folder) as sender:
             fit(
-                config.contenders["hand_built"], data, seed=config.seed, save_to=folder / "last.ckpt",
-                best_to=folder / "best.ckpt", loggers=[sender], callbacks=[Ends()], on_snapshot=count,
+                config.contenders["hand_built"], data, seed=config.seed, last_path=folder / "last.ckpt",
+                best_path=folder / "best.ckpt", loggers=[sender], callbacks=[Ends()], on_snapshot=count,
             )  # fmt: skip
         whole = time.monotonic() - began
         size = (folder / "last.ckpt").stat().st_size
@@ -204,7 +204,7 @@ def cost(minutes: float) -> bool:
         start = time.perf_counter()
         for number in range(14):  # of a compare of two contenders
             answer(number, parent)
-        spent["answers"] = time.perf_counter() - start
+        spent["result_cache"] = time.perf_counter() - start
     print(f"\n## What it costs, of a training of {whole:.0f} s: {written} checkpoints of {size / 1e3:.0f} kB\n")
     print("| | seconds | share |\n| --- | ---: | ---: |")
     for place, seconds in spent.items():

@@ -112,7 +112,7 @@ class InOperations(nn.Module):
         self.lstm = lstm
 
     def forward(self, x: Tensor | PackedSequence) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
-        return self.lstm.run(x, None, None, bptt_loop)
+        return self.lstm._forward(x, None, None, bptt_loop)
 
 
 class CellLoop(nn.Module):

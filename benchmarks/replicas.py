@@ -54,7 +54,7 @@ def in_fit(settings: Contender) -> Iterator[float]:
     """The seconds of a step by fit's own count; each round is a training of its own."""
     while True:
         with tempfile.TemporaryDirectory() as directory:
-            done = fit(settings, SEQUENCES, seed=42, save_to=Path(directory, "last.ckpt"))
+            done = fit(settings, SEQUENCES, seed=42, last_path=Path(directory, "last.ckpt"))
         yield done.seconds / done.steps
 
 

@@ -184,7 +184,7 @@ def parts(compare: Run) -> dict[str, float]:
         "tracking around it: runs, parameters, data, checkpoints": tasks("train ", "fine-tune ") - training,
         "tracking: evaluations, predictions": tasks("evaluate "),
         "model export: `torch.export`, four times, and the models' artifacts": export,
-        "registration: models, versions, aliases": tasks("register ", "choose_champion") - export,
+        "registration: models, versions, aliases": tasks("register ", "promote_best") - export,
         "report: figures, tables, Prefect's artifact": tasks("report"),
         "search for an earlier run, where MLflow's database is created": tasks("find_earlier"),
         "data": tasks("generate "),

@@ -18,13 +18,13 @@ from tasks.training import fine_tune, train
 
 @flow(name="compare", **HOOKS)
 def compare(
-    config: CompareConfig | str = recipes.DEFAULT, again: bool = False, resume: str | None = None
+    config: CompareConfig | str = recipes.DEFAULT, force: bool = False, resume: str | None = None
 ) -> ComparisonReport:
     """Train, fine-tune, evaluate, register and compare the contenders of a configuration on one dataset.
 
     Args:
         config: a configuration, the name of a recipe, or the path of a YAML file.
-        again: train even if a finished run has the same configuration, data and code.
+        force: train even if a finished run has the same configuration, data and code.
         resume: the id of an interrupted MLflow run, or "newest": it goes on, with its own configuration.
 
     Returns:
@@ -40,7 +40,7 @@ def compare(
     else:
         config = recipes.load(config)
         digest = validate_data(config)
-        if not again and (earlier := find_finished_run(config, digest)):
+        if not force and (earlier := find_finished_run(config, digest)):
             return earlier
     with tracked_flow_run(comparison_spec(config), interrupted) as parent:
         dataset = store_data(config, parent)

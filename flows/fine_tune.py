@@ -41,7 +41,7 @@ def fine_tune(config: FineTuneConfig, resume: str | None = None) -> FineTuneResu
         ResumeError: if the run can't go on.
     """
     interrupted = find_interrupted_run("fine_tune", resume, config.experiment)
-    config = (interrupted and interrupted.parent.asked) or config
+    config = (interrupted and interrupted.parent.request) or config
     version = find_version(config.experiment, config.version)
     champion = find_champion(config.experiment, interrupted)
     settings = fine_tuning_config(version.trained.config, version.contender, version.trained.checkpoint.epochs, config)
@@ -61,18 +61,26 @@ def fine_tune(config: FineTuneConfig, resume: str | None = None) -> FineTuneResu
         challenger = register(settings, trained, evaluate(settings, trained, dataset), dataset)
         objection = drift_gate(config, drift)
         # a margin of this night's own: what goes on from the challenger has the comparison's again
-        rule = settings if config.margin is None else settings.model_copy(update={"margin": config.margin})
+        rule = (
+            settings
+            if config.min_improvement is None
+            else settings.model_copy(update={"min_improvement": config.min_improvement})
+        )
         holders = promote_best(rule, [challenger], parent, objection)
         baselines = evaluate_baselines(dataset, parent)
         done = report_fine_tuning(
             rule, dataset, version, incumbent, challenger, baselines, holders, drift, objection, parent
         )
-    return done if config.keep is None else done.model_copy(update={"removed": prune(config.experiment, config.keep)})
+    return (
+        done
+        if config.keep_versions is None
+        else done.model_copy(update={"removed": prune(config.experiment, config.keep_versions)})
+    )
 
 
 def skipped(version: TrainedVersion, reason: str) -> FineTuneResult:
     """The end of a run with nothing to learn: Completed, by a name that tells it from others in Prefect's UI."""
-    message = f"Nothing to do: {reason}."
-    done = FineTuneResult(experiment=version.name, outcome="nothing to do", message=message, continued=version.number)
+    message = f"Skipped: {reason}."
+    done = FineTuneResult(experiment=version.name, outcome="skipped", message=message, base_version=version.number)
     # a flow may return its last state; whoever called it gets the data
     return cast(FineTuneResult, Completed(name="NothingToDo", message=message, data=done))

@@ -9,7 +9,7 @@ from tasks.orchestration.state_hooks import HOOKS
 from tasks.schemas import MonitoringPoint
 
 
-@flow(name="evaluate", **HOOKS)
+@flow(name="monitor", **HOOKS)
 def monitor(config: MonitorConfig) -> MonitoringPoint:
     """Judge an experiment's champion on the test part of its table as it is now.
 

@@ -42,7 +42,7 @@ def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
     """Read the table, store it with the parent run, and note there what it holds and what is made of it."""
     reference = store_table(config, parent)
     # the data as it was stored: it may have changed since it was looked at
-    fingerprint = run_fingerprint(config, reference.digest, parent.asked)
+    fingerprint = run_fingerprint(config, reference.digest, parent.request)
     tracking.mlflow_client().set_tag(parent.run_id, f"{tracking.TAG}fingerprint", fingerprint)
     tracking.log_dataset(parent.run_id, as_mlflow_dataset(reference), "training and evaluation")
     found = summarize_data(reference, load_dataset(reference))

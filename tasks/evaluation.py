@@ -113,11 +113,11 @@ def _evaluate(
 ) -> PhaseResult:
     """Judge, and log to a run, what there are files of to this folder of it."""
     evaluation = judge_network(network, data)
-    judgement = evaluation.judgement
+    judgement = evaluation.evaluation
     judged = _log_evaluation(judgement, data, dataset, run_id, place)
-    few = data.output.kind == "number" and len(judgement.y) <= MAX_INLINE_PREDICTIONS
+    few = data.output.kind == "regression" and len(judgement.targets) <= MAX_INLINE_PREDICTIONS
     stored = _log_table(predictions_table(judgement, data), run_id, place, "predictions", as_text=few)
-    one = select_replica(network, evaluation.copy_index)
+    one = select_replica(network, evaluation.replica)
     introspection.log_gates(config.figures, one, data, run_id, f"{contender}/{phase}", place)
     if config.figures.gradients_through_time:
         introspection.log_gradients(one, data, run_id, place)
@@ -129,8 +129,8 @@ def _evaluate(
         contender=contender,
         phase=phase,
         epochs=0,
-        targets=judgement.y.tolist() if few else None,
-        predictions=judgement.told.tolist() if few else None,
+        targets=judgement.targets.tolist() if few else None,
+        predictions=judgement.predictions.tolist() if few else None,
         predictions_uri=stored,
         metrics=judgement.metrics,
         seconds=0.0,
@@ -138,7 +138,7 @@ def _evaluate(
         run_id=run_id,
         artifacts=place,
         model_uri=None,
-        copies=copies,
+        replicas=copies,
         **judged,
     )
 
@@ -191,17 +191,19 @@ def _log_table(table: pd.DataFrame, run_id: str, place: str, name: str, *, as_te
 
 
 def _replica_stats(evaluation: NetworkEvaluation, converged: ConvergenceCriterion) -> ReplicaStats:
-    count = len(evaluation.copies)
-    successes = sum(own is not None and own[converged.metric] < converged.below for own in evaluation.copies)
+    count = len(evaluation.replica_metrics)
+    successes = sum(
+        own is not None and own[converged.metric] < converged.threshold for own in evaluation.replica_metrics
+    )
     low, high = wilson_interval(successes, count)
     return ReplicaStats(
         count=count,
-        criterion=f"{converged.metric} below {converged.below:g}",
+        criterion=f"{converged.metric} below {converged.threshold:g}",
         converged=successes,
         low=low,
         high=high,
-        median=evaluation.copy_index,
-        errors=[own and own["mse"] for own in evaluation.copies],
+        median=evaluation.replica,
+        errors=[own and own["mse"] for own in evaluation.replica_metrics],
     )
 
 
@@ -209,6 +211,6 @@ def _log_replicas(
     copies: ReplicaStats, evaluation: NetworkEvaluation, seed: int, dataset: DatasetRef, run_id: str, place: str
 ) -> None:
     """Every copy's errors as a table, and the share that converged."""
-    rows = [{"seed": (seed + n) % 2**32, **(own or {})} for n, own in enumerate(evaluation.copies)]
+    rows = [{"seed": (seed + n) % 2**32, **(own or {})} for n, own in enumerate(evaluation.replica_metrics)]
     _log_table(pd.DataFrame(rows), run_id, place, "copies", as_text=True)
     _log_metrics({"converged": copies.converged / copies.count}, dataset, run_id, place)

@@ -25,10 +25,10 @@ GRADIENT_BATCH_SIZE = 256  # sequences: the mean over more looks the same
 
 def log_gates(config: FigureOptions, network: Network, data: Dataset, run_id: str, name: str, place: str = "") -> None:
     """Draw the gates and states of some of the test's sequences over time: the figure gates.png of a run."""
-    chosen = _select_examples(data.test.count, config.gates_of)
+    chosen = _select_examples(data.test.count, config.gate_examples)
     if not has_gates(network.recurrent):
         return
-    opened = _record_gates(network, data.test.take(torch.tensor(chosen)))
+    opened = _record_gates(network, data.test.get_batch(torch.tensor(chosen)))
     called = data.keys().iloc[chosen].astype(str).agg(", ".join, axis=1).tolist()
     figure = plots.gates(name, opened.x_BTD, opened.trace, called)
     tracking.mlflow_client().log_figure(run_id, figure, tracking.join_path(place, "gates.png"))
@@ -38,7 +38,7 @@ def _select_examples(count: int, numbers: list[int] | None) -> list[int]:
     """Which examples, from 0."""
     for number in numbers or ():
         if number > count:
-            raise ConfigError(f"figures.gates_of: {number} given, but the data has {count} examples to judge by")
+            raise ConfigError(f"figures.gate_examples: {number} given, but the data has {count} examples to judge by")
     return list(range(min(count, 2))) if numbers is None else [number - 1 for number in numbers]
 
 
@@ -51,13 +51,13 @@ def _record_gates(network: Network, batch: Batch) -> _GateRecord:
     """What the core reads of these sequences, and its gates and states."""
     assert has_gates(network.recurrent)
     with torch.no_grad():
-        seen_BTD, _ = network.seen(batch.x_BTD, batch.lengths_B)
+        seen_BTD, _ = network.preprocess(batch.x_BTD, batch.lengths_B)
         return _GateRecord(seen_BTD, record_gates(network.recurrent, seen_BTD, lengths=batch.lengths_B))
 
 
 def log_gradients(network: Network, data: Dataset, run_id: str, place: str = "") -> None:
     """Log |dLoss/dh_t|, and |dLoss/dc_t| where there is a cell state, as metrics whose step is the time step t."""
-    few = data.test.take(torch.arange(min(data.test.count, GRADIENT_BATCH_SIZE)))
+    few = data.test.get_batch(torch.arange(min(data.test.count, GRADIENT_BATCH_SIZE)))
     for name, norm_T in zip(("dloss_dh", "dloss_dc"), gradients_through_time(network, few), strict=True):
         if norm_T is not None:
             points = {step: value for step, value in enumerate(norm_T.tolist(), start=1) if math.isfinite(value)}

@@ -29,7 +29,7 @@ def save_training_record(config: CompareConfig, checkpoint: CheckpointRef, datas
     """Leave with a training's run what a later one needs to go on from it, and which rows it has learnt from."""
     rows = row_ranges(data) if data.series else None
     before = continued_run(checkpoint.run_id)
-    seen = load_training_record(before).seen if before else None
+    seen = load_training_record(before).trained_on if before else None
     left = TrainingRecord(
         config=config,
         checkpoint=checkpoint,
@@ -37,7 +37,7 @@ def save_training_record(config: CompareConfig, checkpoint: CheckpointRef, datas
         columns=data.columns,
         output=data.output,
         rows=rows,
-        seen=merge_row_ranges(seen, rows) if seen and rows else rows,
+        trained_on=merge_row_ranges(seen, rows) if seen and rows else rows,
     )
     tracking.mlflow_client().log_text(checkpoint.run_id, left.model_dump_json(indent=2), RECORD_FILE)
 
@@ -132,7 +132,7 @@ def validate_new_data(config: CompareConfig, versions: Sequence[TrainedVersion])
 @task(**RETRY_OPTIONS)
 def validate_stored_data(dataset: DatasetRef, versions: Sequence[TrainedVersion]) -> None:
     """See to it that these versions may be judged on the table as it was stored: it may have changed since it was
-    looked at. Errors as of `look_at_new_rows`."""
+    looked at. Errors as of `validate_new_data`."""
     validate_compatibility(dataset.columns, load_dataset(dataset), versions)
 
 
@@ -150,15 +150,15 @@ def validate_compatibility(columns: list[dict[str, str]], data: Dataset, version
             ("columns", version.trained.columns, data.columns),
             ("classes", theirs.classes, now.classes),
             ("targets", theirs.targets, now.targets),
-            ("steps told", [theirs.steps], [now.steps]),
+            ("steps told", [theirs.horizon], [now.horizon]),
         ):
             if list(known) != list(found):
                 raise TableError(
                     f"the {what} are now {_join(found)}, but {_version_label(version)} knows {_join(known)}; "
                     "compare anew"
                 )
-        if data.series and version.trained.seen:
-            validate_holdout(version.trained.seen, row_ranges(data), _version_label(version))
+        if data.series and version.trained.trained_on:
+            validate_holdout(version.trained.trained_on, row_ranges(data), _version_label(version))
 
 
 def _join(values: Sequence[object]) -> str:

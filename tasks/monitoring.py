@@ -35,14 +35,14 @@ def monitor_champion(config: CompareConfig, champion: TrainedVersion) -> Monitor
     lineage.validate_compatibility(data.mlflow_schema(table), dataset, [champion])
     digest = data.dataset_digest(table, config.data, config.seed)
     of = f"version {champion.number}, data {digest}"
-    series = tracking.find_run(champion.name, f"tags.`{tracking.TAG}flow` = 'evaluate'")
+    series = tracking.find_run(champion.name, f"tags.`{tracking.TAG}flow` = 'monitor'")
     run_id = str(series.info.run_id) if series else None
     found = MonitoringPoint(experiment=champion.name, version=champion.number, run_id=run_id, step=None)
     if series and series.data.tags.get(LAST_TAG) == of:
-        message = f"Nothing to do: version {champion.number} has been judged on these rows."
+        message = f"Skipped: version {champion.number} has been judged on these rows."
         return found.model_copy(update={"message": message})
     network = load_network(tracking.download(champion.trained.checkpoint.best_uri))
-    metrics = evaluate(network, dataset).judgement.metrics
+    metrics = evaluate(network, dataset).evaluation.metrics
     drift = compute_drift(champion, dataset)
     with _series_run(run_id, champion.name) as run:
         step = len(tracking.mlflow_client().get_metric_history(run, "version"))
@@ -68,7 +68,7 @@ def _series_run(run_id: str | None, name: str) -> Iterator[str]:
     if run_id is None:
         note = "The champion on the newest rows, time after time: a point each step; `version` tells who was champion."
         experiment = tracking.get_or_create_experiment(name)
-        run_id = tracking.start_run(experiment, f"evaluate {name}", tags={"flow": "evaluate"}, note=note)
+        run_id = tracking.start_run(experiment, f"monitor {name}", tags={"flow": "monitor"}, note=note)
     with tracking.terminate_on_error(run_id):
         tracking.reopen_run(run_id)
         yield run_id

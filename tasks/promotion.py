@@ -27,7 +27,7 @@ class RollbackError(UserError):
 @task(**RETRY_OPTIONS)
 @cached_in_run
 def promote_best(
-    config: CompareConfig, results: list[PhaseResult], parent: ParentRun, veto: str | None = None
+    config: CompareConfig, results: list[PhaseResult], parent: ParentRun, rejection_reason: str | None = None
 ) -> tuple[AliasHolder, AliasHolder | None]:
     """Hold the best of these against the registry's champion, and set the alias that follows.
 
@@ -35,7 +35,7 @@ def promote_best(
         config: whose margin the best has to clear.
         results: of registered models, and others, which are passed over.
         parent: the run that decides.
-        veto: why none of them may become champion; None: one may.
+        rejection_reason: why none of them may become champion; None: one may.
 
     Returns:
         The champion, and the challenger where the best did not become champion.
@@ -45,13 +45,13 @@ def promote_best(
     with promotion_lock(name):
         incumbent = tracking.find_alias(name, "champion")
         held = stored_score(incumbent) if incumbent else None
-        best, takes_over = model_selection.select_champion(candidates, held, paired_verdict, config.margin)
+        best, takes_over = model_selection.select_champion(candidates, held, paired_verdict, config.min_improvement)
         assert isinstance(best, PhaseResult)
         assert best.version is not None
         version = tracking.mlflow_client().get_model_version(name, str(best.version))
         if incumbent and tracking.version_number(incumbent) == best.version:  # this task's earlier try did it
-            why = promotion_history([version])[-1].why
-        elif incumbent and (veto or not takes_over):
+            why = promotion_history([version])[-1].reason
+        elif incumbent and (rejection_reason or not takes_over):
             tracking.mlflow_client().set_registered_model_alias(name, "challenger", version.version)
             return _alias_holder(incumbent, "champion"), _alias_holder(version, "challenger")
         else:
@@ -76,16 +76,16 @@ def score_tags(result: PhaseResult) -> dict[str, str]:
     """What a version says of how it was judged, and on which data."""
     return {
         "dataset": result.dataset,
-        "judged": result.judged().model_dump_json(),
+        "score": result.score().model_dump_json(),
         **{key: repr(value) for key, value in result.metrics.items()},
     }
 
 
-def _set_champion(version: ModelVersion, why: str) -> None:
+def _set_champion(version: ModelVersion, reason: str) -> None:
     """Make a version champion, and leave on it since when, why, and by which flow run."""
     client, name, number = tracking.mlflow_client(), version.name, version.version
     since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # a tag's name takes no +
-    record = {"why": why[:4000], "flow_run": prefect.runtime.flow_run.id or "none"}
+    record = {"reason": reason[:4000], "flow_run": prefect.runtime.flow_run.id or "none"}
     client.set_model_version_tag(name, number, CHAMPION_TAG + since, json.dumps(record))
     client.set_registered_model_alias(name, "champion", number)
     challenger = tracking.find_alias(name, "challenger")
@@ -105,7 +105,7 @@ def _alias_holder(version: ModelVersion, alias: str) -> AliasHolder:
 
 
 @task(**RETRY_OPTIONS)
-def rollback(experiment: str, number: int | None, why: str) -> ChampionTenure:
+def rollback(experiment: str, number: int | None, reason: str) -> ChampionTenure:
     """Move the alias champion back, to a version or to the champion before, and record why.
 
     Raises:
@@ -123,9 +123,9 @@ def rollback(experiment: str, number: int | None, why: str) -> ChampionTenure:
             raise RollbackError(f"experiment {experiment}: no version {number}; see lstm-flows history {experiment}")
         if tracking.version_number(found) == tracking.version_number(champion):
             raise RollbackError(f"experiment {experiment}: version {number} is champion already")
-        _set_champion(found, f"rollback from version {champion.version}: {why}")
+        _set_champion(found, f"rollback from version {champion.version}: {reason}")
     notifications.send(
-        "rollback", f"{experiment}: back from version {champion.version} to {number}: {why}", experiment=experiment
+        "rollback", f"{experiment}: back from version {champion.version} to {number}: {reason}", experiment=experiment
     )
     return promotion_history(tracking.versions(experiment))[-1]
 

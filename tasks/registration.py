@@ -52,9 +52,9 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: PhaseResu
     )
     model = config.contenders[checkpoint.contender].model
     loaded = load_network(tracking.download(checkpoint.best_uri))
-    network = select_replica(loaded, result.copies.median if result.copies else 0)
+    network = select_replica(loaded, result.replicas.median if result.replicas else 0)
     data = load_dataset(dataset)
-    x_BTD = data.test.take(torch.arange(min(2, data.test.count))).x_BTD
+    x_BTD = data.test.get_batch(torch.arange(min(2, data.test.count))).x_BTD
     # two sequences, and two steps: torch.export would take an example's size of one for a constant
     example = np.resize(x_BTD.numpy(), (2, max(2, x_BTD.size(1)), x_BTD.size(2)))
     info = Model.log(
@@ -67,7 +67,7 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: PhaseResu
             "columns": list(data.columns),
             "output": network.output.model_dump(mode="json"),
             "input_size": data.input_size,
-            "scaled": data.scaling() is not None,
+            "scaled": data.scaler() is not None,
             "model": model.model_dump(mode="json"),
             "cell": fingerprint.cell_digest(model),
         },
@@ -103,8 +103,8 @@ def _output_shape(output: OutputSpec) -> tuple[int, ...]:
     """Of what is told of a number of sequences."""
     match output.kind:
         case "forecast":
-            return (-1, output.steps, len(output.places))
-        case "classes":
+            return (-1, output.horizon, len(output.target_indices))
+        case "classification":
             return (-1, len(output.classes))
     return (-1,)
 
@@ -113,7 +113,7 @@ def _get_or_create_model(client: MlflowClient, name: str, data: Dataset) -> str:
     """The name of the experiment's registered model, which is created if it is not there."""
     output = data.output
     told = ", ".join(output.targets) or "a number each"
-    shape = {"forecast": f"the next {output.steps} steps of {told}", "classes": f"the probabilities of {told}"}
+    shape = {"forecast": f"the next {output.horizon} steps of {told}", "classification": f"the probabilities of {told}"}
     description = (
         f"Recurrent networks of the experiment {name}: they take float32 (sequences, steps, {data.input_size}), NaN "
         f"after the end of a shorter sequence, and return {shape.get(output.kind, told)}. The alias champion is the "

@@ -34,7 +34,7 @@ from tasks.significance import score_difference
 from tasks.summary import findings
 from tasks.tracking.runs import RESULT_FILE
 
-LOSS_NAMES = {"number": "squared error", "forecast": "squared error, scaled", "classes": "log loss"}
+LOSS_NAMES = {"regression": "squared error", "forecast": "squared error, scaled", "classification": "log loss"}
 
 
 @task(**RETRY_OPTIONS)
@@ -79,9 +79,9 @@ def report_fine_tuning(
     assert challenger.version is not None
     done = FineTuneResult(
         experiment=config.experiment,
-        outcome="kept" if holders[1] else "promoted",
-        message=findings.summarize_promotion(comparison, champion, challenger, config.margin, veto),
-        continued=version.number,
+        outcome="not promoted" if holders[1] else "promoted",
+        message=findings.summarize_promotion(comparison, champion, challenger, config.min_improvement, veto),
+        base_version=version.number,
         challenger=challenger.version,
         comparison=comparison,
         drift=drift,
@@ -149,7 +149,7 @@ def _figures(config: CompareConfig, comparison: ComparisonReport, data: Dataset)
     found = {"loss_curves": plots.loss_curves(_loss_curves(results), LOSS_NAMES[data.output.kind])}
     if any(result.predictions for result in results):
         found["predictions"] = plots.predictions_against_targets(_prediction_pairs(results), data.in_sample)
-    if any(result.copies for result in results):
+    if any(result.replicas for result in results):
         found["copies"] = plots.replica_errors(_replica_errors(results))
     if config.figures.gradients_through_time:
         found["gradients_through_time"] = plots.gradients_through_time(_gradients(results))
@@ -160,7 +160,7 @@ def _figures(config: CompareConfig, comparison: ComparisonReport, data: Dataset)
             own = {name: _read_table(one, "steps")[comparison.metric].tolist() for name, one in final.items()}
             found["error_by_step"] = plots.errors_by_step(own, steps, "scaled units squared")
             found["forecasts"] = plots.forecasts(_forecast_windows(final, data))
-        case "classes":
+        case "classification":
             confused = {
                 name: _read_table(one, "confusion").iloc[:, 1:].to_numpy().tolist() for name, one in final.items()
             }
@@ -177,13 +177,13 @@ def _read_table(judged: PhaseResult | BaselineResult, name: str) -> pd.DataFrame
 def _forecast_windows(final: dict[str, PhaseResult], data: Dataset) -> list[plots.Forecast]:
     """The first target's forecasts of three windows: at a quarter, half and three quarters of the test part."""
     told = {name: pd.read_parquet(tracking.download(str(one.predictions_uri))) for name, one in final.items()}
-    (table, *_), target, steps = told.values(), data.output.targets[0], data.output.steps
+    (table, *_), target, steps = told.values(), data.output.targets[0], data.output.horizon
     stored = len(table) // steps
     every = -(-data.test.count // stored)
     found = []
     for number in sorted({stored // 4, stored // 2, 3 * stored // 4}):
         rows = slice(number * steps, (number + 1) * steps)
-        past = data.test.take(torch.tensor([number * every])).x_BTD[0, :, data.output.places[0]]
+        past = data.test.get_batch(torch.tensor([number * every])).x_BTD[0, :, data.output.target_indices[0]]
         keys = table.iloc[number * steps, : table.columns.get_loc("steps_ahead")]
         found.append(
             plots.Forecast(
@@ -232,10 +232,10 @@ def _replica_errors(results: list[PhaseResult]) -> Mapping[str, Mapping[str, plo
     return {
         phase: {
             result.contender: plots.ReplicaErrors(
-                [math.inf if error is None else error for error in result.copies.errors], result.copies.converged
+                [math.inf if error is None else error for error in result.replicas.errors], result.replicas.converged
             )
             for result in results
-            if result.phase == phase and result.copies
+            if result.phase == phase and result.replicas
         }
         for phase in ("initial", "fine_tuned")
     }

@@ -25,7 +25,7 @@ class ParentRun(Reference):
     experiment_id: str
     experiment: str
     tensorboard_dir: str
-    asked: FineTuneConfig | None = Field(None, description="what was asked for beside the configuration")
+    request: FineTuneConfig | None = Field(None, description="what was asked for beside the configuration")
 
 
 class InterruptedRun(Reference):
@@ -81,7 +81,7 @@ class TrainingRecord(Reference):
     columns: tuple[str, ...] = Field(description="the inputs, of a table with a time step a row")
     output: OutputSpec = Field(description="what is told")
     rows: RowRanges | None = Field(description="which rows it has told; none: judged in sample")
-    seen: RowRanges | None = Field(description="the same, with what all that it continues have learnt from")
+    trained_on: RowRanges | None = Field(description="the same, with what all that it continues have learnt from")
 
 
 class TrainedVersion(Reference):
@@ -169,7 +169,7 @@ class PhaseResult(Score):
     run_id: str
     artifacts: str = Field("", description="the folder of the run in which its files lie")
     model_uri: str | None
-    copies: ReplicaStats | None = None
+    replicas: ReplicaStats | None = None
 
     @property
     def name(self) -> str:
@@ -180,7 +180,7 @@ class PhaseResult(Score):
         """Of the registered model."""
         return None if self.model_uri is None else int(self.model_uri.rsplit("/", 1)[-1])
 
-    def judged(self) -> Score:
+    def score(self) -> Score:
         """What it takes to compare it with others."""
         return Score.model_validate(self.model_dump(include=set(Score.model_fields)))
 
@@ -197,8 +197,8 @@ class BaselineResult(Score):
 class ScoreDifference(Reference):
     """How one's losses differ from another's on the same examples, with the 95 % interval of their mean."""
 
-    of: str
-    than: str
+    model: str
+    reference: str
     mean: float
     low: float | None = Field(description="None: there are too few examples to tell")
     high: float | None
@@ -236,13 +236,13 @@ class FineTuneResult(Reference):
     """
 
     experiment: str
-    outcome: Literal["promoted", "kept", "nothing to do"]
+    outcome: Literal["promoted", "not promoted", "skipped"]
     message: str
-    continued: int = Field(description="the version that was to go on")
+    base_version: int = Field(description="the version that was to go on")
     challenger: int | None = Field(None, description="the version that came of it")
     comparison: ComparisonReport | None = Field(None, description="of champion and challenger")
     drift: list[FeatureDrift] = []
-    removed: list[str] = Field([], description="what went, since keep asked for it")
+    pruned: list[str] = Field([], description="what went, since keep asked for it")
 
 
 class MonitoringPoint(Reference):

@@ -13,22 +13,28 @@ from tasks import tracking
 from tasks.schemas import BaselineResult, PhaseResult, Score, ScoreDifference
 
 
-def paired_verdict(a: Score, b: Score, margin: float = 0.0) -> Verdict:
-    """What a is in comparison with b; "can't tell" where they were judged on different data, or losses are gone.
+def paired_verdict(a: Score, b: Score, min_improvement: float = 0.0) -> Verdict:
+    """What a is in comparison with b; "not significant" where they were judged on different data, or losses are gone.
 
     In sample the losses are all that there is to know, and the lower one is better. On other data than was trained on
     they are a sample, and a difference counts where its 95 % interval does not hold 0. With a margin it has to be
     larger than that share of b's loss too.
     """
     if a.dataset != b.dataset:
-        return "can't tell"
+        return "not significant"
     if a.losses_uri is None or b.losses_uri is None:
         away = a.loss - b.loss
-        return "can't tell" if not away or abs(away) <= margin * b.loss else "better" if away < 0 else "worse"
+        return (
+            "not significant"
+            if not away or abs(away) <= min_improvement * b.loss
+            else "better"
+            if away < 0
+            else "worse"
+        )
     try:
-        return paired_difference(_read_losses(a), _read_losses(b), a.block, margin=margin).verdict
+        return paired_difference(_read_losses(a), _read_losses(b), a.block, min_improvement=min_improvement).verdict
     except (MlflowException, OSError):  # someone has deleted the run, and with it the losses
-        return "can't tell"
+        return "not significant"
 
 
 def score_difference(a: PhaseResult | BaselineResult, b: PhaseResult | BaselineResult) -> ScoreDifference:
@@ -36,8 +42,8 @@ def score_difference(a: PhaseResult | BaselineResult, b: PhaseResult | BaselineR
     found = paired_difference(_read_losses(a), _read_losses(b), a.block)
     known = math.isfinite(found.high - found.low)
     return ScoreDifference(
-        of=a.name,
-        than=b.name,
+        model=a.name,
+        reference=b.name,
         mean=found.mean,
         low=found.low if known else None,
         high=found.high if known else None,

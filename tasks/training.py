@@ -80,8 +80,8 @@ def _train_phase(
                 contender,
                 data,
                 seed=config.seed,
-                save_to=path,
-                best_to=best,
+                last_path=path,
+                best_path=best,
                 max_epochs=epochs,
                 loggers=[sender, boards],
                 callbacks=_progress_callbacks(f"{name}/{phase}"),
@@ -112,8 +112,8 @@ def _start_from(before: CheckpointRef | None, warm: bool) -> dict[str, Any]:
     if before is None:
         return {}
     if warm:
-        return {"warm_from": tracking.download(before.best_uri)}
-    return {"resume_from": tracking.download(before.uri), "further": True}
+        return {"init_from": tracking.download(before.best_uri)}
+    return {"resume_from": tracking.download(before.uri), "is_fine_tuning": True}
 
 
 def _describe_run(kind: str, epochs: int, before: CheckpointRef | None, warm: bool) -> str:

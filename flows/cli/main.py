@@ -75,7 +75,7 @@ def _reject_with_resume(context: click.Context, *others: str) -> None:
 @cli.command(epilog="Example: lstm-flows compare tutorial --set seed=7 --set contenders.built_in=null")
 @click.argument("source", metavar="[RECIPE or FILE.yaml]", default="tutorial")
 @click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change one setting; KEY is dotted.")
-@click.option("--again", is_flag=True, help="Train even if an equal run has finished before.")
+@click.option("--force", is_flag=True, help="Train even if an equal run has finished before.")
 @resumable
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration as YAML; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -85,7 +85,7 @@ def compare(
     context: click.Context,
     source: str,
     changes: tuple[str, ...],
-    again: bool,
+    force: bool,
     resume: str | None,
     dry_run: bool,
     as_json: bool,
@@ -94,14 +94,14 @@ def compare(
     from flows import recipes
 
     if resume:
-        _reject_with_resume(context, "source", "changes", "again", "dry_run")
+        _reject_with_resume(context, "source", "changes", "force", "dry_run")
     config = recipes.load(source, changes)
     if dry_run:
         click.echo(config.to_yaml(), nl=False)
         return
     options = context.ensure_object(dict)
     runtime.prepare(**options)
-    comparison: ComparisonReport = runtime.run("flows.compare:compare", config, again, resume)
+    comparison: ComparisonReport = runtime.run("flows.compare:compare", config, force, resume)
     if as_json:
         click.echo(comparison.model_dump_json())
     else:
@@ -116,7 +116,7 @@ def on_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("experiment")(command)
 
 
-@cli.command(name="fine-tune", epilog="Example: lstm-flows fine-tune demand --set epochs=10 --set margin=0.02")
+@cli.command(name="fine-tune", epilog="Example: lstm-flows fine-tune demand --set epochs=10 --set min_improvement=0.02")
 @on_experiment
 @resumable
 @verbosity
@@ -133,11 +133,11 @@ def fine_tune(
     _run_on_experiment(context, *what, experiment, changes, dry_run, as_json, resume)
 
 
-@cli.command(epilog="Example: lstm-flows evaluate demand")
+@cli.command(epilog="Example: lstm-flows monitor demand")
 @on_experiment
 @verbosity
 @click.pass_context
-def evaluate(context: click.Context, experiment: str, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def monitor(context: click.Context, experiment: str, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Judge the champion on its table as it is now, and add a point to its series in MLflow."""
     from lstm_models.config import MonitorConfig
 
@@ -196,20 +196,20 @@ def history(context: click.Context, experiment: str, as_json: bool) -> None:
         )
 
 
-@cli.command(epilog='Example: lstm-flows rollback demand --why "the sensor was broken"')
+@cli.command(epilog='Example: lstm-flows rollback demand --reason "the sensor was broken"')
 @click.argument("experiment")
 @click.argument("version", required=False, type=click.IntRange(min=1))
-@click.option("--why", default="by hand", show_default=True, help="What is recorded as the reason.")
+@click.option("--reason", default="by hand", show_default=True, help="What is recorded as the reason.")
 @verbosity
 @click.pass_context
-def rollback(context: click.Context, experiment: str, version: int | None, why: str) -> None:
+def rollback(context: click.Context, experiment: str, version: int | None, reason: str) -> None:
     """Make the champion before, or a VERSION, champion again."""
     runtime.prepare(**context.ensure_object(dict))
     from tasks import tracking
 
     tracking.require_database(f"experiment {experiment}")
-    reign = runtime.run("tasks.promotion:rollback", experiment, version, why)
-    click.echo(f"Version {reign.version} is champion of {experiment} again ({reign.why}).")
+    tenure = runtime.run("tasks.promotion:rollback", experiment, version, reason)
+    click.echo(f"Version {tenure.version} is champion of {experiment} again ({tenure.reason}).")
 
 
 @cli.command(epilog="Example: lstm-flows prune demand --keep 14 --dry-run")
@@ -355,5 +355,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if "-v" in given or "--verbose" in given:
             raise
         _exit_with(
-            f"the run failed: {error}{_resume_command(given) if error.can_go_on else ''}; -v shows more", RUN_FAILED
+            f"the run failed: {error}{_resume_command(given) if error.can_resume else ''}; -v shows more", RUN_FAILED
         )

@@ -42,7 +42,7 @@ def show_comparison(comparison: "ComparisonReport", hints: bool) -> None:
 
     console = make_console()
     if comparison.reused:
-        console.print("Nothing was trained: an earlier run had this configuration, data and code (--again trains).")
+        console.print("Nothing was trained: an earlier run had this configuration, data and code (--force trains).")
     _show_results(comparison)
     console.print(f"\n{findings.summarize_comparison(comparison)}")
     if hints:
@@ -83,7 +83,7 @@ def show_fine_tuning(done: "FineTuneResult", hints: bool) -> None:
         _show_drift(done.drift)
         console.print()
     console.print(done.message)
-    for removed in done.removed:
+    for removed in done.pruned:
         console.print(f"Pruned: {removed}")
     if done.comparison and hints:
         _show_location(done.comparison.parent_run_id)

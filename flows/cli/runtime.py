@@ -20,7 +20,7 @@ class RunFailed(RuntimeError):
     """A flow run ended with an exception, which is the cause."""
 
     @property
-    def can_go_on(self) -> bool:
+    def can_resume(self) -> bool:
         """Whether it had begun, and something was out of reach, or there was no place to write: then it may later."""
         from tasks.tracking.runs import CAN_RESUME
         from tasks.tracking.transient import error_chain, is_transient

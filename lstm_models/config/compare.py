@@ -39,13 +39,13 @@ class ConvergenceCriterion(Config):
     """When a copy counts as converged: its error is below a threshold."""
 
     metric: Literal["max_error", "mse", "mae"] = Field("max_error", description="which error; max_error: the largest")
-    below: float = Field(0.1, gt=0, description="the threshold, in the error's unit")
+    threshold: float = Field(0.1, gt=0, description="the threshold, in the error's unit")
 
 
 class FigureOptions(Config):
     """What is drawn beside the loss curves and the predictions."""
 
-    gates_of: list[Annotated[int, Field(ge=1)]] | None = Field(
+    gate_examples: list[Annotated[int, Field(ge=1)]] | None = Field(
         None, min_length=1, description="rows of the data whose gates are drawn over time, from 1; none: the first two"
     )
     gradients_through_time: bool = Field(
@@ -54,7 +54,14 @@ class FigureOptions(Config):
 
 
 DEFAULT_MODEL = {"hidden_size": 64, "head": "linear"}
-DEFAULT_TRAINING = {"max_epochs": 10, "batch_size": 64, "shuffle": True, "clip_norm": 1.0, "patience": 3, "threads": 1}
+DEFAULT_TRAINING = {
+    "max_epochs": 10,
+    "batch_size": 64,
+    "shuffle": True,
+    "gradient_clip_norm": 1.0,
+    "patience": 3,
+    "num_threads": 1,
+}
 
 
 def _with_table_defaults(name: str, given: Any) -> Any:
@@ -96,7 +103,7 @@ class CompareConfig(Config):
     converged: ConvergenceCriterion = Field(
         ConvergenceCriterion(), description="when a copy of a contender with replicas has converged"
     )
-    margin: MinImprovement = Field(
+    min_improvement: MinImprovement = Field(
         0.0, description="the share of the champion's loss by which a newcomer must be better to take over"
     )
     figures: FigureOptions = Field(FigureOptions(), description="what is drawn")
@@ -112,7 +119,12 @@ class CompareConfig(Config):
         for name, contender in self.contenders.items():
             for key, given, fits, why in (
                 ("patience", contender.training.patience, of_table, "has no validation part to watch"),
-                ("log_outputs", contender.training.log_outputs or None, not of_table, "has no few labels to draw"),
+                (
+                    "log_predictions",
+                    contender.training.log_predictions or None,
+                    not of_table,
+                    "has no few labels to draw",
+                ),
                 ("replicas", contender.replicas if contender.replicas > 1 else None, not of_table, "takes no copies"),
             ):
                 if given is not None and not fits:

@@ -71,21 +71,23 @@ class TableData(Config):
     residual: Literal["none", "last_value"] = Field(
         "last_value", description="whether the targets are seen, and told, as the change from their last value"
     )
-    season: int | None = Field(None, ge=1, description="steps of a season, for the seasonal baseline; none: no season")
+    season_length: int | None = Field(
+        None, ge=1, description="steps of a season, for the seasonal baseline; none: no season"
+    )
     split: Split = Split()
     scaling: Literal["standard", "minmax", "none"] = Field(
         "standard", description="fitted on the training part: to mean 0 and deviation 1, or to 0 and 1, or not at all"
     )
-    missing: Literal["refuse", "drop", "forward_fill", "interpolate"] = Field(
-        "refuse", description="what becomes of missing values: the row goes, or the one before, or a line between two"
+    missing: Literal["error", "drop", "forward_fill", "interpolate"] = Field(
+        "error", description="what becomes of missing values: the row goes, or the one before, or a line between two"
     )
-    gaps: Literal["refuse", "allow", "split"] = Field(
-        "refuse", description="what becomes of a hole in the grid of time: nothing, or no window reaches across"
+    gaps: Literal["error", "allow", "split"] = Field(
+        "error", description="what becomes of a hole in the grid of time: nothing, or no window reaches across"
     )
-    duplicates: Literal["refuse", "first", "last", "mean"] = Field(
-        "refuse", description="which of several rows of one series and time counts"
+    duplicates: Literal["error", "first", "last", "mean"] = Field(
+        "error", description="which of several rows of one series and time counts"
     )
-    unsorted: Literal["refuse", "sort"] = Field("sort", description="what becomes of rows that are not in order")
+    unsorted: Literal["error", "sort"] = Field("sort", description="what becomes of rows that are not in order")
 
     @property
     def targets(self) -> tuple[str, ...]:

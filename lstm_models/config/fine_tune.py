@@ -31,74 +31,75 @@ class FineTuneConfig(_NewDataConfig):
     """A champion that goes on with its table as it is now, and the rule by which the challenger takes over."""
 
     version: int | None = Field(None, ge=1, description="the version that goes on; none: the champion")
-    mode: Literal["resume", "warm_start"] = Field(
-        "resume", description="resume: everything goes on; warm_start: its best weights, with a fresh optimizer"
+    mode: Literal["continue", "warm_start"] = Field(
+        "continue",
+        description="continue: keep weights, optimizer and epoch count; warm_start: best weights, fresh optimizer",
     )
     epochs: int = Field(5, ge=1, description="how many more, at most: the training's patience may end it earlier")
     learning_rate: float | None = Field(
         None, gt=0, le=1e30, description="the step size of a warm start; none: as it was trained with"
     )
-    margin: MinImprovement | None = Field(
+    min_improvement: MinImprovement | None = Field(
         None, description="the share of the champion's loss by which the challenger must be better; none: compare's"
     )
     max_psi: float | None = Field(
         None, gt=0, description="a feature's population stability index above which nobody is promoted; none: any may"
     )
     max_ks: float | None = Field(None, gt=0, le=1, description="the same of the Kolmogorov-Smirnov statistic")
-    keep: int | None = Field(
+    keep_versions: int | None = Field(
         None, ge=1, description="versions that stay, beside those with an alias and what they continue; none: all"
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.learning_rate is not None and self.mode == "resume":
+        if self.learning_rate is not None and self.mode == "continue":
             raise PydanticCustomError(
                 "learning_rate",
-                "learning_rate {rate} with mode resume: the optimizer goes on as it is; set mode=warm_start",
+                "learning_rate {rate} with mode continue: the optimizer goes on as it is; set mode=warm_start",
                 {"rate": self.learning_rate},
             )
         return self
 
 
-def fine_tuning_config(config: CompareConfig, contender: str, epochs: int, asked: FineTuneConfig) -> CompareConfig:
+def fine_tuning_config(config: CompareConfig, contender: str, epochs: int, request: FineTuneConfig) -> CompareConfig:
     """The configuration of a model that goes on: of one contender, with its table as it is now.
 
     Args:
         config: as the model was made.
         contender: which of the configuration's it is.
         epochs: for how many it has been trained.
-        asked: what is to become of it.
+        request: what is to become of it.
 
     Raises:
         ConfigError: if what is asked does not fit.
     """
     trained = config.contenders[contender]
-    if asked.mode == "warm_start":
-        rate = asked.learning_rate or trained.training.learning_rate
-        training, further = {"learning_rate": rate, "max_epochs": asked.epochs}, 2 * asked.epochs
+    if request.mode == "warm_start":
+        rate = request.learning_rate or trained.training.learning_rate
+        training, further = {"learning_rate": rate, "max_epochs": request.epochs}, 2 * request.epochs
     else:
-        training, further = {"max_epochs": epochs}, epochs + asked.epochs
-    values = with_new_data(config, asked).model_dump(mode="json")
+        training, further = {"max_epochs": epochs}, epochs + request.epochs
+    values = with_new_data(config, request).model_dump(mode="json")
     own = values["contenders"][contender]
     values["contenders"] = {
         contender: own | {"training": own["training"] | training, "fine_tuning": {"max_epochs": further}}
     }
-    return parse_config(values, asked.experiment)
+    return parse_config(values, request.experiment)
 
 
-def with_new_data(config: CompareConfig, asked: FineTuneConfig | MonitorConfig) -> CompareConfig:
+def with_new_data(config: CompareConfig, request: FineTuneConfig | MonitorConfig) -> CompareConfig:
     """The configuration with the table as it is now.
 
     Raises:
         ConfigError: if it has no table.
     """
     changes = {
-        **({"path": asked.path, "sql": None} if asked.path is not None else {}),
-        **({"split": asked.split.model_dump()} if asked.split is not None else {}),
+        **({"path": request.path, "sql": None} if request.path is not None else {}),
+        **({"split": request.split.model_dump()} if request.split is not None else {}),
     }
     if not changes:
         return config
     if not isinstance(config.data, TableData):
-        raise ConfigError(f"{next(iter(changes))}: given, but {asked.experiment} is of the data {config.data.kind}")
+        raise ConfigError(f"{next(iter(changes))}: given, but {request.experiment} is of the data {config.data.kind}")
     values = config.model_dump(mode="json")
-    return parse_config(values | {"data": values["data"] | changes}, asked.experiment)
+    return parse_config(values | {"data": values["data"] | changes}, request.experiment)

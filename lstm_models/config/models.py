@@ -53,7 +53,9 @@ class HandBuilt(_Recurrent):
     """The LSTM written from its equations."""
 
     kind: Literal["hand_built"]
-    biases: Literal["one", "two"] = Field("two", description="two as nn.LSTM has, or one as the equations have")
+    double_bias: bool = Field(
+        True, description="two bias vectors per gate as in nn.LSTM; false: one, as in the equations"
+    )
     init: Literal["default", "normal"] = Field(
         "default", description="default: uniform, as nn.LSTM; normal: weights from N(0, 1), biases 0, as the tutorial"
     )

@@ -20,20 +20,22 @@ class Training(Config):
     batch_size: int = Field(1, ge=1, description="sequences in a step")
     shuffle: bool = Field(False, description="another order each epoch, drawn from the seed and the epoch's number")
     weight_decay: float = Field(0.0, ge=0, description="how much of each weight a step takes away, decoupled (AdamW)")
-    schedule: Literal["none", "exponential", "cosine"] = Field(
+    lr_schedule: Literal["none", "exponential", "cosine"] = Field(
         "none",
         description="of the step size, epoch by epoch: exponential: times decay; cosine: to 0 at max_epochs",
     )
-    decay: float = Field(0.95, gt=0, le=1, description="the factor of the exponential schedule")
+    lr_gamma: float = Field(0.95, gt=0, le=1, description="the factor of the exponential schedule")
     patience: int | None = Field(
         None, ge=1, description="epochs without a lower validation loss after which training ends; none: it goes on"
     )
     precision: Literal["32", "bf16-mixed"] = Field("32", description="bf16-mixed: products in bfloat16")
     device: Literal["cpu", "auto"] = Field("cpu", description="auto: a GPU where there is one")
-    clip_norm: float | None = Field(
+    gradient_clip_norm: float | None = Field(
         None, gt=0, description="the most that the gradient's norm may be; a longer one is scaled down to it"
     )
-    threads: int | None = Field(None, ge=1, description="torch's threads while training; none: as many as torch takes")
+    num_threads: int | None = Field(
+        None, ge=1, description="torch's threads while training; none: as many as torch takes"
+    )
     log_every_n_steps: int = Field(50, ge=1, description="steps between two points of a curve")
     checkpoint_every_n_steps: int | None = Field(
         None, ge=1, description="steps between two checkpoints, to go on from after a crash; none: not by steps"
@@ -41,7 +43,7 @@ class Training(Config):
     checkpoint_every_n_minutes: float | None = Field(
         1.0, gt=0, description="minutes between two checkpoints, to go on from after a crash; none: not by time"
     )
-    log_outputs: bool = Field(
+    log_predictions: bool = Field(
         False, description="draw a curve out_<label> of the latest prediction for each label, as the tutorial does"
     )
 

@@ -25,7 +25,7 @@ class Dataset:
     """Examples for each purpose, and what it takes to build a network for them.
 
     validation is None where there is none; then the last epoch counts as the best. in_sample says that the test is on
-    what was trained on. center_D, spread_D: what the D inputs are scaled by, fitted on the training part alone; None
+    what was trained on. mean_D, scale_D: what the D inputs are scaled by, fitted on the training part alone; None
     where nothing is scaled. names: a column that tells the sequences of a table with one a row. Of a table with a time
     step a row: its settings; series; rows, how many were read, dropped and used; trained, of a forecast, the rows of
     the training part, views, piece by piece.
@@ -36,17 +36,17 @@ class Dataset:
     test: Examples
     output: OutputSpec
     in_sample: bool
-    center_D: Tensor | None = None
-    spread_D: Tensor | None = None
+    mean_D: Tensor | None = None
+    scale_D: Tensor | None = None
     names: "pd.Series[Any] | None" = None
     config: TableData | None = None
     series: Series | None = None
     rows: RowCounts | None = None
-    trained: tuple[Tensor, ...] = ()
+    training_values: tuple[Tensor, ...] = ()
 
-    def scaling(self) -> Scaler | None:
+    def scaler(self) -> Scaler | None:
         """A network's own copy of what the inputs are scaled by."""
-        return None if self.center_D is None or self.spread_D is None else Scaler(self.center_D, self.spread_D)
+        return None if self.mean_D is None or self.scale_D is None else Scaler(self.mean_D, self.scale_D)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -55,18 +55,18 @@ class Dataset:
 
     @property
     def input_size(self) -> int:
-        return self.train.take(torch.tensor([0])).x_BTD.size(-1)
+        return self.train.get_batch(torch.tensor([0])).x_BTD.size(-1)
 
-    def trained_targets(self) -> list[Tensor]:
+    def training_targets(self) -> list[Tensor]:
         """Of a forecast's targets the training part, (N, K) of each piece."""
-        return [rows_ND[:, self.output.places] for rows_ND in self.trained]
+        return [rows_ND[:, self.output.target_indices] for rows_ND in self.training_values]
 
     def scales(self) -> Tensor:
         """Each target's unit in scaled figures, (K), float64: 1 where nothing is scaled."""
-        if self.output.kind == "number":
-            return torch.tensor([self.output.spread], dtype=torch.float64)
-        places = self.output.places
-        return (torch.ones(len(places)) if self.spread_D is None else self.spread_D[places]).double()
+        if self.output.kind == "regression":
+            return torch.tensor([self.output.scale], dtype=torch.float64)
+        places = self.output.target_indices
+        return (torch.ones(len(places)) if self.scale_D is None else self.scale_D[places]).double()
 
     def keys(self) -> pd.DataFrame:
         """What each test example is called: its sequence's name; its group; or its group, and the time of the first
@@ -77,11 +77,11 @@ class Dataset:
         assert self.series
         config, series, test = self.config, self.series, self.test
         assert isinstance(test, Windows | LabelledSequences)
-        first = (test.told_from() if isinstance(test, Windows) else test.firsts_G).numpy()
+        first = (test.forecast_starts() if isinstance(test, Windows) else test.starts_G).numpy()
         found: dict[str, Any] = {}
         if config.group is not None:
-            names = np.array([group.name for group in series.groups], dtype=object)
-            found[config.group] = names[series.group_of(first)]
+            names = np.array([group.name for group in series.segments], dtype=object)
+            found[config.group] = names[series.segment_of(first)]
         if isinstance(test, Windows):
             time = first + 1 if series.time is None else localize_times(series.time[first], series.zone)
             found[config.time or "row"] = time
@@ -156,21 +156,23 @@ def _forecast_dataset(series: Series, config: TableData) -> Dataset:
             needed = config.context_length + config.horizon
             raise ConfigError(
                 f"data: too few rows for one window of {needed} steps in the {name} part: {series.rows.used} rows in "
-                f"{len(series.groups)} series; a smaller context_length or horizon, or another split, may do"
+                f"{len(series.segments)} series; a smaller context_length or horizon, or another split, may do"
             )
     trained = tuple(values_ND[begin - config.context_length : end] for begin, end in spans["train"] if end > begin)
     longest = max(map(len, trained))
-    if config.season is not None and config.season >= longest:
-        raise ConfigError(f"data.season: {config.season} given, but no series has that many rows for training")
-    center_D, spread_D = _fit_scale(torch.cat(trained), config.scaling)
+    if config.season_length is not None and config.season_length >= longest:
+        raise ConfigError(
+            f"data.season_length: {config.season_length} given, but no series has that many rows for training"
+        )
+    mean_D, scale_D = _fit_scale(torch.cat(trained), config.scaling)
     output = OutputSpec(
         kind="forecast",
-        steps=config.horizon,
+        horizon=config.horizon,
         targets=[series.columns[target] for target in series.targets],
-        places=list(series.targets),
+        target_indices=list(series.targets),
         residual=config.residual == "last_value",
     )
-    return _dataset(windows, output, (center_D, spread_D), series, config, rows, trained)
+    return _dataset(windows, output, (mean_D, scale_D), series, config, rows, trained)
 
 
 def _dataset(
@@ -185,7 +187,7 @@ def _dataset(
     validation = parts["validation"] if parts["validation"].count else None
     return Dataset(
         parts["train"], validation, parts["test"], output, False, *scale,
-        config=config, series=series, rows=rows, trained=trained,
+        config=config, series=series, rows=rows, training_values=trained,
     )  # fmt: skip
 
 
@@ -197,7 +199,7 @@ def _target_ranges(series: Series, config: TableData) -> tuple[dict[str, list[tu
     """
     spans: dict[str, list[tuple[int, int]]] = {"train": [], "validation": [], "test": []}
     later, short = 0, 0
-    for of_one in series.pieces():
+    for of_one in series.segments_by_series():
         start, stop = of_one[0].start, of_one[-1].stop
         found = split_bounds(stop - start, config.split, None if series.time is None else series.time[start:stop])
         later += stop - start - found.test
@@ -244,8 +246,8 @@ def _labelled_dataset(series: Series, config: TableData, seed: int) -> Dataset:
     if config.gaps == "split":
         raise ConfigError("data.gaps: split is for forecasts; a group with a label is one sequence")
     values_ND = torch.from_numpy(series.values)
-    starts = np.array([group.start for group in series.groups])
-    stops = np.array([group.stop for group in series.groups])
+    starts = np.array([group.start for group in series.segments])
+    stops = np.array([group.stop for group in series.segments])
     times = series.time[starts] if isinstance(config.split.train, str) and series.time is not None else None
     drawn = np.random.default_rng(seed).permutation(len(starts))
     order = drawn if times is None else np.argsort(times, kind="stable")
@@ -262,12 +264,12 @@ def _labelled_dataset(series: Series, config: TableData, seed: int) -> Dataset:
 
     train = part(0, found.train)
     rows = np.concatenate([np.arange(starts[group], stops[group]) for group in order[: found.train]])
-    center_D, spread_D = _fit_scale(values_ND[torch.from_numpy(rows)], config.scaling)
-    told: dict[str, Any] = {"kind": "classes", "classes": list(series.classes)}
+    mean_D, scale_D = _fit_scale(values_ND[torch.from_numpy(rows)], config.scaling)
+    told: dict[str, Any] = {"kind": "classification", "classes": list(series.classes)}
     if config.task == "regress":
         center_1, spread_1 = _fit_scale(train.y_G.unsqueeze(1), config.scaling)
-        scale = {} if center_1 is None or spread_1 is None else {"center": center_1.item(), "spread": spread_1.item()}
-        told = {"kind": "number", **scale}
+        scale = {} if center_1 is None or spread_1 is None else {"mean": center_1.item(), "scale": spread_1.item()}
+        told = {"kind": "regression", **scale}
     elif bool((train.y_G == train.y_G[0]).all()):
         raise ConfigError(
             f"data.split: all {train.count} groups for training are of one class, "
@@ -280,18 +282,18 @@ def _labelled_dataset(series: Series, config: TableData, seed: int) -> Dataset:
     }
     unused = int((stops - starts)[order[found.test :]].sum())
     left = _count_rows(series.rows, {"in groups of no part of the split": unused})
-    return _dataset(parts, OutputSpec(targets=list(config.targets), **told), (center_D, spread_D), series, config, left)
+    return _dataset(parts, OutputSpec(targets=list(config.targets), **told), (mean_D, scale_D), series, config, left)
 
 
 def _fit_scale(values_ND: Tensor, scaling: str) -> tuple[Tensor | None, Tensor | None]:
     """What is subtracted, and what it is divided by then; a column that does not vary is not divided."""
     match scaling:
         case "standard":
-            spread_D, center_D = torch.std_mean(values_ND.double(), dim=0, correction=0)
+            scale_D, mean_D = torch.std_mean(values_ND.double(), dim=0, correction=0)
         case "minmax":
             lowest_D, highest_D = values_ND.double().aminmax(dim=0)
-            center_D, spread_D = lowest_D, highest_D - lowest_D
+            mean_D, scale_D = lowest_D, highest_D - lowest_D
         case _:
             return None, None
-    spread_D = spread_D.clamp(max=torch.finfo(torch.float32).max).float()
-    return center_D.float(), torch.where(spread_D > 0, spread_D, 1)
+    scale_D = scale_D.clamp(max=torch.finfo(torch.float32).max).float()
+    return mean_D.float(), torch.where(scale_D > 0, scale_D, 1)

@@ -97,8 +97,8 @@ def _ranges_by_series(dataset: Dataset, examples: Examples) -> dict[str, dict[st
     assert isinstance(examples, Windows | LabelledSequences)
     found: dict[str, dict[str, Any]] = {}
     spans = examples.spans()
-    for place, (begin, end) in zip(series.group_of(np.array(spans)[:, 0]), spans, strict=True):
-        group = series.groups[place]
+    for place, (begin, end) in zip(series.segment_of(np.array(spans)[:, 0]), spans, strict=True):
+        group = series.segments[place]
         if isinstance(examples, LabelledSequences):
             found[group.name] = {"first": 0, "last": 0}
             continue

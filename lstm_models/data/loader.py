@@ -65,4 +65,4 @@ class BatchLoader:
         for number in range(first, len(self)):
             self._position = number + 1
             start, stop = number * self.batch_size, min((number + 1) * self.batch_size, count)
-            yield self.examples.take(torch.arange(start, stop) if order is None else order[start:stop])
+            yield self.examples.get_batch(torch.arange(start, stop) if order is None else order[start:stop])

@@ -35,7 +35,7 @@ class Sequences(NamedTuple):
     def count(self) -> int:  # type: ignore[override]  # a tuple's own counts the occurrences of a value
         return len(self.y_B)
 
-    def take(self, numbers: Tensor) -> Batch:
+    def get_batch(self, numbers: Tensor) -> Batch:
         return Batch(self.x_BTD[numbers], self.y_B[numbers])
 
 

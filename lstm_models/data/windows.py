@@ -33,7 +33,7 @@ class Examples(Protocol):
         """How many there are."""
         ...
 
-    def take(self, numbers: Tensor) -> Batch:
+    def get_batch(self, numbers: Tensor) -> Batch:
         """The examples of these numbers, (B), as one batch."""
         ...
 
@@ -54,7 +54,7 @@ class Windows:
     context: int
     horizon: int
     stride: int
-    firsts_P: Tensor
+    starts_P: Tensor
     counts_P: Tensor
 
     @property
@@ -66,19 +66,19 @@ class Windows:
         ends_P = self.counts_P.cumsum(0)
         piece_B = torch.searchsorted(ends_P, numbers, right=True)
         within_B = numbers - (ends_P - self.counts_P)[piece_B]
-        return self.firsts_P[piece_B] + within_B * self.stride
+        return self.starts_P[piece_B] + within_B * self.stride
 
-    def told_from(self) -> Tensor:
+    def forecast_starts(self) -> Tensor:
         """Of every window the first row that is to be told."""
         return self.rows(torch.arange(self.count)) + self.context
 
     def spans(self) -> list[tuple[int, int]]:
         """Of each piece the first row that is told, and the one after the last."""
-        begins_P = self.firsts_P + self.context
+        begins_P = self.starts_P + self.context
         ends_P = begins_P + (self.counts_P - 1) * self.stride + self.horizon
         return list(zip(begins_P.tolist(), ends_P.tolist(), strict=True))
 
-    def take(self, numbers: Tensor) -> Batch:
+    def get_batch(self, numbers: Tensor) -> Batch:
         steps = torch.arange(self.context + self.horizon)
         window_BLD = self.values_ND[self.rows(numbers).unsqueeze(1) + steps]
         return Batch(window_BLD[:, : self.context], window_BLD[:, self.context :, list(self.targets)])
@@ -93,7 +93,7 @@ class LabelledSequences:
     """
 
     values_ND: Tensor
-    firsts_G: Tensor
+    starts_G: Tensor
     lengths_G: Tensor
     y_G: Tensor
 
@@ -103,11 +103,11 @@ class LabelledSequences:
 
     def spans(self) -> list[tuple[int, int]]:
         """Of each series the first row, and the one after the last."""
-        return list(zip(self.firsts_G.tolist(), (self.firsts_G + self.lengths_G).tolist(), strict=True))
+        return list(zip(self.starts_G.tolist(), (self.starts_G + self.lengths_G).tolist(), strict=True))
 
-    def take(self, numbers: Tensor) -> Batch:
+    def get_batch(self, numbers: Tensor) -> Batch:
         lengths_B = self.lengths_G[numbers]
         steps = torch.arange(int(lengths_B.max()))
         real_BT = steps < lengths_B.unsqueeze(1)
-        rows_BT = torch.where(real_BT, self.firsts_G[numbers].unsqueeze(1) + steps, 0)
+        rows_BT = torch.where(real_BT, self.starts_G[numbers].unsqueeze(1) + steps, 0)
         return Batch(self.values_ND[rows_BT] * real_BT.unsqueeze(-1), self.y_G[numbers], lengths_B)

@@ -39,15 +39,17 @@ def last_value(x_WTK: Array, horizon: int) -> Tensor:
     return _tensor(x_WTK[:, -1:]).expand(-1, horizon, -1)
 
 
-def seasonal_naive(x_WTK: Array, horizon: int, season: int) -> Tensor:
+def seasonal_naive(x_WTK: Array, horizon: int, season_length: int) -> Tensor:
     """Every step is as the one a whole number of seasons before it, the last in the context: (W, S, K).
 
     Raises:
         ValueError: if season is below 1, or the context is shorter than a season.
     """
-    if not 1 <= season <= x_WTK.shape[1]:
-        raise ValueError(f"season is {season}: with {x_WTK.shape[1]} steps of context it must be one of 1 to that")
-    return _tensor(x_WTK[:, -season:])[:, torch.arange(horizon) % season]
+    if not 1 <= season_length <= x_WTK.shape[1]:
+        raise ValueError(
+            f"season_length is {season_length}: with {x_WTK.shape[1]} steps of context it must be one of 1 to that"
+        )
+    return _tensor(x_WTK[:, -season_length:])[:, torch.arange(horizon) % season_length]
 
 
 def mean(train_NK: Array, windows: int, horizon: int) -> Tensor:

@@ -42,7 +42,7 @@ class Difference(NamedTuple):
     mean: float
     low: float
     high: float
-    verdict: Literal["better", "worse", "can't tell"]
+    verdict: Literal["better", "worse", "not significant"]
 
 
 def block_length(windows: int, horizon: int = 1) -> int:
@@ -94,7 +94,13 @@ def block_bootstrap(losses_W: Losses, block: int, samples: int = 1000, seed: int
 
 
 def paired_difference(
-    losses_a_W: Losses, losses_b_W: Losses, block: int, samples: int = 1000, seed: int = 0, *, margin: float = 0.0
+    losses_a_W: Losses,
+    losses_b_W: Losses,
+    block: int,
+    samples: int = 1000,
+    seed: int = 0,
+    *,
+    min_improvement: float = 0.0,
 ) -> Difference:
     """Which of two is better on the same windows: a, if the interval of the mean of a - b lies below 0.
 
@@ -110,8 +116,8 @@ def paired_difference(
             f"losses of {len(a_W)} and of {len(b_W)} windows: a difference needs those of the same windows"
         )
     low, high = block_bootstrap(a_W - b_W, block, samples, seed)
-    least = max(ROUNDING * float(np.abs(a_W).mean() + np.abs(b_W).mean()), margin * float(b_W.mean()))
-    verdict: Literal["better", "worse", "can't tell"] = "can't tell"
+    least = max(ROUNDING * float(np.abs(a_W).mean() + np.abs(b_W).mean()), min_improvement * float(b_W.mean()))
+    verdict: Literal["better", "worse", "not significant"] = "not significant"
     if high < -least or low > least:
         verdict = "better" if high < 0 else "worse"
     return Difference(float((a_W - b_W).mean()), low, high, verdict)

@@ -26,9 +26,9 @@ from lstm_models.training.module import NonFiniteLoss
 BATCH_SIZE = 4096  # sequences: what the loop over time keeps of them is many times their size
 
 PRIMARY_METRIC = {
-    "number": "mse",
+    "regression": "mse",
     "forecast": "scaled_mse",
-    "classes": "log_loss",
+    "classification": "log_loss",
 }  # what is compared, by kind of output
 
 Predictor = Callable[[Batch], Tensor]  # a network, or a baseline
@@ -44,8 +44,8 @@ class Evaluation:
     was taken for another (column).
     """
 
-    told: Tensor
-    y: Tensor
+    predictions: Tensor
+    targets: Tensor
     losses_W: Tensor
     metrics: dict[str, float]
     by_step: dict[str, list[float | None]] = field(default_factory=dict)
@@ -60,10 +60,10 @@ class NetworkEvaluation:
     from 0; copies has the metrics of each, None for one that predicts NaN or infinity.
     """
 
-    judgement: Evaluation
+    evaluation: Evaluation
     parameters: int
-    copy_index: int
-    copies: list[dict[str, float] | None]
+    replica: int
+    replica_metrics: list[dict[str, float] | None]
 
 
 @torch.no_grad()
@@ -95,9 +95,9 @@ def predict(network: nn.Module, x_BTD: Tensor) -> Tensor:
     return torch.cat([network(part_BTD) for part_BTD in torch.split(x_BTD, BATCH_SIZE)])
 
 
-def evaluate_predictor(tell: Predictor, dataset: Dataset) -> Evaluation:
+def evaluate_predictor(predictor: Predictor, dataset: Dataset) -> Evaluation:
     """Judge what a function tells of the test part's batches."""
-    return _score_predictions(*_collect_predictions(tell, dataset), dataset)
+    return _score_predictions(*_collect_predictions(predictor, dataset), dataset)
 
 
 def select_replica(network: Network | Replicas, index: int) -> Network:
@@ -112,12 +112,12 @@ def bootstrap_block(dataset: Dataset) -> int:
     """
     if dataset.output.kind != "forecast" or dataset.config is None:
         return 1
-    windows_in_two_horizons = -(-2 * dataset.output.steps // dataset.config.evaluation_stride)
+    windows_in_two_horizons = -(-2 * dataset.output.horizon // dataset.config.evaluation_stride)
     return block_length(dataset.test.count, windows_in_two_horizons)
 
 
 def _season(dataset: Dataset) -> int | None:
-    return dataset.config.season if dataset.config else None
+    return dataset.config.season_length if dataset.config else None
 
 
 def _call(network: nn.Module, batch: Batch) -> Tensor:
@@ -129,19 +129,21 @@ def _mean(judgement: Evaluation) -> float:
     return judgement.losses_W.mean().item()
 
 
-def _collect_predictions(tell: Predictor, dataset: Dataset, dim: int = 0) -> tuple[Tensor, Tensor]:
-    told, y = zip(*((tell(batch), batch.y) for batch in BatchLoader(dataset.test, batch_size=BATCH_SIZE)), strict=True)
+def _collect_predictions(predictor: Predictor, dataset: Dataset, dim: int = 0) -> tuple[Tensor, Tensor]:
+    told, y = zip(
+        *((predictor(batch), batch.y) for batch in BatchLoader(dataset.test, batch_size=BATCH_SIZE)), strict=True
+    )
     return torch.cat(told, dim), torch.cat(y)
 
 
 def _score_predictions(told: Tensor, y: Tensor, dataset: Dataset) -> Evaluation:
     match dataset.output.kind:
-        case "classes":
+        case "classification":
             losses_W = functional.cross_entropy(told.double(), y, reduction="none")
             return Evaluation(told, y, losses_W, classification_metrics(told, y), confusion=confusion_matrix(told, y))
         case "forecast":
             scale_K = dataset.scales()
-            scores = forecast_metrics(told, y, scale_K, mase_scale(dataset.trained_targets(), _season(dataset) or 1))
+            scores = forecast_metrics(told, y, scale_K, mase_scale(dataset.training_targets(), _season(dataset) or 1))
             losses_W = ((told.double() - y) / scale_K).square().mean(dim=(1, 2))
             return Evaluation(told, y, losses_W, scores.flat(), by_step=scores.by_step)
     metrics = regression_metrics(told, y)
@@ -163,27 +165,27 @@ def fit_baselines(dataset: Dataset) -> dict[str, Predictor]:
     match dataset.output.kind:
         case "forecast":
             return _forecast_baselines(dataset)
-        case "classes":
+        case "classification":
             return _classification_baselines(dataset)
     return _regression_baselines(dataset)
 
 
 def _forecast_baselines(dataset: Dataset) -> dict[str, Predictor]:
-    places, steps, season = dataset.output.places, dataset.output.steps, _season(dataset)
-    trained_NK = torch.cat(dataset.trained_targets())
+    places, steps, season = dataset.output.target_indices, dataset.output.horizon, _season(dataset)
+    trained_NK = torch.cat(dataset.training_targets())
     found: dict[str, Predictor] = {
         "last_value": lambda batch: baselines.last_value(batch.x_BTD[..., places], steps),
         "mean": lambda batch: baselines.mean(trained_NK, len(batch.x_BTD), steps),
     }
-    if season is not None and season <= dataset.test.take(torch.tensor([0])).x_BTD.size(1):
+    if season is not None and season <= dataset.test.get_batch(torch.tensor([0])).x_BTD.size(1):
         found["seasonal_naive"] = lambda batch: baselines.seasonal_naive(batch.x_BTD[..., places], steps, season)
-    if dataset.validation is not None and baselines.ridge_is_feasible(*dataset.train.take(torch.tensor([0]))[:2]):
+    if dataset.validation is not None and baselines.ridge_is_feasible(*dataset.train.get_batch(torch.tensor([0]))[:2]):
         found["ridge"] = _fit_ridge(dataset, dataset.validation)
     return found
 
 
 def _fit_ridge(dataset: Dataset, validation: Examples) -> Predictor:
-    scaling = dataset.scaling() or nn.Identity()
+    scaling = dataset.scaler() or nn.Identity()
     scale_K = dataset.scales().float()
 
     def scaled(examples: Examples) -> Iterator[tuple[Tensor, Tensor]]:
@@ -213,7 +215,7 @@ def _regression_baselines(dataset: Dataset) -> dict[str, Predictor]:
 
 
 def _all_batches(examples: Examples) -> Batch:
-    return examples.take(torch.arange(examples.count))
+    return examples.get_batch(torch.arange(examples.count))
 
 
 def _sequences(batch: Batch) -> Iterator[Tensor]:

@@ -98,7 +98,7 @@ def forecast_metrics(
     return ForecastMetrics.model_validate({**overall, "by_step": by_step})
 
 
-def mase_scale(trained: Sequence[Tensor], season: int = 1) -> Tensor:
+def mase_scale(trained: Sequence[Tensor], season_length: int = 1) -> Tensor:
     """What MASE divides by (K), float64: the mean absolute error, within the training part, of the forecast that each
     value is the one a season before.
 
@@ -107,15 +107,17 @@ def mase_scale(trained: Sequence[Tensor], season: int = 1) -> Tensor:
 
     Args:
         trained: of each series the training part's rows, (N, K), in the order of time.
-        season: rows in a season; 1 for the naive forecast without one.
+        season_length: rows in a season; 1 for the naive forecast without one.
 
     Raises:
         ValueError: if no series has two rows a season apart.
     """
     longest = max((len(rows_NK) for rows_NK in trained), default=0)
-    if not 1 <= season < longest:
-        raise ValueError(f"season is {season}: with {longest} rows it must be at least 1 and less than that")
-    errors = [(rows_NK[season:].double() - rows_NK[:-season].double()).abs() for rows_NK in trained]
+    if not 1 <= season_length < longest:
+        raise ValueError(
+            f"season_length is {season_length}: with {longest} rows it must be at least 1 and less than that"
+        )
+    errors = [(rows_NK[season_length:].double() - rows_NK[:-season_length].double()).abs() for rows_NK in trained]
     return torch.cat(errors).mean(0)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
-Verdict = Literal["better", "worse", "can't tell"]
+Verdict = Literal["better", "worse", "not significant"]
 
 
 class Score(Protocol):
@@ -19,7 +19,10 @@ T = TypeVar("T", bound=Score)
 
 
 def select_champion(
-    candidates: Sequence[T], incumbent: T | None, verdict: Callable[[T, T, float], Verdict], margin: float = 0.0
+    candidates: Sequence[T],
+    incumbent: T | None,
+    verdict: Callable[[T, T, float], Verdict],
+    min_improvement: float = 0.0,
 ) -> tuple[T, bool]:
     """The candidate to use, and whether it becomes champion.
 
@@ -34,12 +37,12 @@ def select_champion(
         verdict: what its first argument is compared with its second, by their losses on the same examples; "can't
             tell" where the examples differ, or where the losses differ by less than the third argument's share of the
             second one's.
-        margin: the share of the incumbent's loss by which a newcomer must be better.
+        min_improvement: the share of the incumbent's loss by which a newcomer must be better.
     """
     lowest = min(candidates, key=lambda one: one.loss)
     level = [one for one in candidates if verdict(lowest, one, 0.0) != "better"]
     best = min(level, key=lambda one: (one.parameters, one.loss))
-    return best, incumbent is None or verdict(best, incumbent, margin) == "better"
+    return best, incumbent is None or verdict(best, incumbent, min_improvement) == "better"
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -31,11 +31,11 @@ def predictions_table(judgement: Evaluation, data: Dataset) -> pd.DataFrame:
 
     Of more than 5 million numbers, every so-many-th window is there, evenly spaced; the losses of all stand elsewhere.
     """
-    keys, told, y = data.keys(), judgement.told, judgement.y
+    keys, told, y = data.keys(), judgement.predictions, judgement.targets
     match data.output.kind:
-        case "number":
+        case "regression":
             return keys.assign(target=y.numpy(), prediction=told.numpy())
-        case "classes":
+        case "classification":
             right = np.array(data.output.classes, dtype=object)[y.numpy()]
             return pd.concat([keys.assign(target=right), _most_likely(told.softmax(1), data.output)], axis=1)
     every = -(-told.numel() // MAX_ROWS)
@@ -90,20 +90,20 @@ def read_new_rows(path: Path, config: AnyData, columns: tuple[str, ...], output:
     )
     series = prepare_series(files.read_source(config), config, str(path))
     values_ND = torch.from_numpy(series.values)
-    of_each = series.pieces()
+    of_each = series.segments_by_series()
     pieces = [of_one[-1] for of_one in of_each]
     if output.kind == "forecast":
         pieces = [_context(piece, config, str(path)) for piece in pieces]
     names = [piece.name or "the end" for piece in pieces]
     keys = pd.DataFrame({config.group: [piece.name for piece in pieces]} if config.group else None, range(len(pieces)))
     starts, stops = (torch.tensor([piece[index] for piece in pieces]) for index in (1, 2))
-    batch = LabelledSequences(values_ND, starts, stops - starts, torch.zeros(len(pieces))).take(
+    batch = LabelledSequences(values_ND, starts, stops - starts, torch.zeros(len(pieces))).get_batch(
         torch.arange(len(pieces))
     )
     if output.kind != "forecast" or series.time is None:
         return NewSequences(keys, names, batch)
     return NewSequences(
-        keys, names, batch, tuple(_future_times(of_one, series, output.steps, str(path)) for of_one in of_each)
+        keys, names, batch, tuple(_future_times(of_one, series, output.horizon, str(path)) for of_one in of_each)
     )
 
 
@@ -133,15 +133,15 @@ def predict(program: nn.Module, new: NewSequences, config: AnyData, output: Outp
     if lengths_B is not None:
         x_BTD = x_BTD.masked_fill(~is_real(lengths_B, x_BTD.size(1)).T.unsqueeze(-1), torch.nan)
     told = tell(program, x_BTD)
-    if output.kind == "number":
+    if output.kind == "regression":
         return new.keys.assign(prediction=told.numpy())
-    if output.kind == "classes":
+    if output.kind == "classification":
         return pd.concat([new.keys, _most_likely(told, output)], axis=1)
-    table = new.keys.loc[new.keys.index.repeat(output.steps)].reset_index(drop=True)
+    table = new.keys.loc[new.keys.index.repeat(output.horizon)].reset_index(drop=True)
     if new.times and isinstance(config, TableData) and config.time:
         table[config.time] = pd.concat([pd.Series(times) for times in new.times], ignore_index=True)
     else:
-        table["steps_ahead"] = np.tile(np.arange(1, output.steps + 1), len(told))
+        table["steps_ahead"] = np.tile(np.arange(1, output.horizon + 1), len(told))
     for place, name in enumerate(output.targets):
         table[name] = told[..., place].flatten().numpy()
     return table

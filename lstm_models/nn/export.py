@@ -31,7 +31,7 @@ class ExportableNetwork(nn.Module):
         recurrent = network.recurrent
         if isinstance(recurrent, nn.LSTM | nn.RNN):
             recurrent = LSTM.from_builtin(recurrent)
-        self.network = Network(recurrent, network.head, network.output, network.scaling)
+        self.network = Network(recurrent, network.head, network.output, network.scaler)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Tell of each sequence, (B, T, D), as `Network` does, and of classes their probabilities, (B, C).
@@ -41,7 +41,7 @@ class ExportableNetwork(nn.Module):
         step_T = torch.arange(1, x_BTD.size(1) + 1, device=x_BTD.device)
         lengths_B = (~x_BTD.isnan().all(-1) * step_T).amax(1)
         told = self.network(x_BTD, lengths_B.clamp(min=1))
-        if self.network.output.kind == "classes":
+        if self.network.output.kind == "classification":
             told = told.softmax(-1)
         return torch.where((lengths_B > 0).view(-1, *[1] * (told.dim() - 1)), told, torch.nan)
 

@@ -51,7 +51,7 @@ def record_gates(
         )
         return LSTMState(recorded[-1].h, recorded[-1].c)
 
-    lstm.run(input, hx, lengths, loop)
+    lstm._forward(input, hx, lengths, loop)
     lengths_B = padding.lengths_of(input.batch_sizes) if isinstance(input, PackedSequence) else lengths
     for k in range(1, len(recorded), 2) if lstm.bidirectional else ():
         recorded[k] = Step(*(padding.reverse(part, lengths_B) for part in recorded[k]))
@@ -103,9 +103,9 @@ def gradients_through_time(network: Network, batch: Batch) -> StateGradients:
         )
 
     with torch.enable_grad():
-        seen_BTD, level_BK = network.seen(batch.x_BTD, batch.lengths_B)
-        _, (last_KBH, _) = core.run(seen_BTD, None, batch.lengths_B, loop)
-        loss = network.losses(network.told(last_KBH[-1], level_BK), batch.y).sum()
+        seen_BTD, level_BK = network.preprocess(batch.x_BTD, batch.lengths_B)
+        _, (last_KBH, _) = core._forward(seen_BTD, None, batch.lengths_B, loop)
+        loss = network.losses(network.decode(last_KBH[-1], level_BK), batch.y).sum()
         hidden_T, cell_T = (
             _norms(_gradients(loss, states), seen_BTD.size(1))
             for states in (

@@ -14,7 +14,6 @@ from lstm_models.nn.cells import Cell, Elman, LSTMState
 from lstm_models.nn.kernels.dispatch import unroll
 from lstm_models.nn.kernels.reference import STANDARD_CELL, Loop
 
-Biases = Literal["one", "two"]
 Init = Literal["default", "normal"]
 AnyLSTM = TypeVar("AnyLSTM", bound=nn.Module)
 
@@ -26,7 +25,7 @@ class LSTM(nn.Module):
     the other. Parameters of layer k, in the order of the state dict (gates i, f, g, o; P = proj_size, or H without):
 
         weight_ih_l{k} (4H, D), above the first layer (4H, P), twice as wide if bidirectional; weight_hh_l{k} (4H, P);
-        bias_ih_l{k} (4H); with `biases="two"` bias_hh_l{k} (4H); with a projection weight_hr_l{k} (P, H);
+        bias_ih_l{k} (4H); with `double_bias` bias_hh_l{k} (4H); with a projection weight_hr_l{k} (P, H);
         the same again with the suffix _reverse for the direction from the end to the beginning. Another cell may have
         other gates, and weights of its own behind these.
 
@@ -42,7 +41,7 @@ class LSTM(nn.Module):
         proj_size: P, the size to which hidden states are projected; 0 for none (Sak, Senior and Beaufays 2014).
         device: where the parameters are.
         dtype: their floating-point type.
-        biases: "two" as in nn.LSTM, or "one", as in the equations.
+        double_bias: whether there are two bias vectors, as in nn.LSTM, or one, as in the equations.
         init: "default" draws uniformly from (-1/sqrt(H), 1/sqrt(H)), in nn.LSTM's order; "normal" draws the weights
             from N(0, 1) as the tutorial does: gate by gate in its order f, i, g, o, the recurrent weight before the
             input's, what else there is last, and sets the biases to 0.
@@ -51,7 +50,8 @@ class LSTM(nn.Module):
     Raises:
         ValueError: for a size below 1, a projection not smaller than H, a dropout outside [0, 1], or a cell with a
             forget_bias where there are no biases.
-        TypeError: for a size that is no integer, a bias or batch_first that is no bool, or a cell that is no Cell.
+        TypeError: for a size that is no integer, a bias, batch_first or double_bias that is no bool, or a cell that is
+            no Cell.
     """
 
     def __init__(
@@ -67,16 +67,17 @@ class LSTM(nn.Module):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         *,
-        biases: Biases = "two",
+        double_bias: bool = True,
         init: Init = "default",
         cell: Cell = STANDARD_CELL,
     ) -> None:
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "proj_size": proj_size}
-        validation.check_settings(sizes, {"bias": bias, "batch_first": batch_first}, dropout)
-        for name, choice, choices in (("biases", biases, get_args(Biases)), ("init", init, get_args(Init))):
-            if choice not in choices:
-                raise ValueError(f"{name} must be {' or '.join(choices)}, got {choice!r}")
+        validation.check_settings(
+            sizes, {"bias": bias, "batch_first": batch_first, "double_bias": double_bias}, dropout
+        )
+        if init not in get_args(Init):
+            raise ValueError(f"init must be {' or '.join(get_args(Init))}, got {init!r}")
         if not isinstance(cell, Cell):
             raise TypeError(f"cell must be a Cell, such as Peephole(), got {cell!r}")
         if cell.forget_bias is not None and not bias:
@@ -89,7 +90,7 @@ class LSTM(nn.Module):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
-        self.biases = biases
+        self.double_bias = double_bias
         self.init = init
         self.cell = cell
 
@@ -104,7 +105,7 @@ class LSTM(nn.Module):
                     "weight_hh": (gates, out_size),
                 }
                 if bias:
-                    shapes |= dict.fromkeys(("bias_ih", "bias_hh") if biases == "two" else ("bias_ih",), (gates,))
+                    shapes |= dict.fromkeys(("bias_ih", "bias_hh") if double_bias else ("bias_ih",), (gates,))
                 if proj_size:
                     shapes |= {"weight_hr": (proj_size, hidden_size)}
                 shapes |= cell.parameters(hidden_size)
@@ -188,9 +189,9 @@ class LSTM(nn.Module):
             RuntimeError: if the input does not have a time step or input_size features, or the state another shape.
             AttributeError, TypeError, IndexError: as nn.LSTM, for what is no tensor, or no pair of states.
         """
-        return self.run(input, hx, lengths)
+        return self._forward(input, hx, lengths)
 
-    def run(
+    def _forward(
         self,
         input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None,
@@ -207,29 +208,31 @@ class LSTM(nn.Module):
             if lengths is not None:
                 raise ValueError("lengths are for a batch; got a PackedSequence, which has its own")
             data, batch_sizes, order, back = input
-            before = self._before(hx, data, int(batch_sizes[0]), "a packed batch")
+            before = self._initial_state(hx, data, int(batch_sizes[0]), "a packed batch")
             if order is not None:
                 before = [LSTMState(*(part.index_select(0, order) for part in state)) for state in before]
-            out, state = self._stack(data, before, None, batch_sizes, loop)
+            out, state = self._run_layers(data, before, None, batch_sizes, loop)
             if back is not None:
                 state = LSTMState(*(part.index_select(1, back) for part in state))
             return PackedSequence(out, batch_sizes, order, back), state
 
         one = input.dim() == 2
         x_TBD = input.unsqueeze(1) if one else input.transpose(0, 1) if self.batch_first else input
-        before = self._before(hx, x_TBD, x_TBD.size(1), "one sequence" if one else "a batch")
+        before = self._initial_state(hx, x_TBD, x_TBD.size(1), "one sequence" if one else "a batch")
         if lengths is not None:
             validation.check_lengths(lengths, input, x_TBD)
             padding_TB1 = ~padding.is_real(lengths, x_TBD.size(0)).unsqueeze(-1)
             x_TBD = x_TBD.masked_fill(padding_TB1, 0)  # whatever stands there, NaN even
-        out_TBP, state = self._stack(x_TBD, before, lengths, None, loop)
+        out_TBP, state = self._run_layers(x_TBD, before, lengths, None, loop)
         if lengths is not None:
             out_TBP = out_TBP.masked_fill(padding_TB1, 0)
         if one:
             return out_TBP.squeeze(1), LSTMState(*(part.squeeze(1) for part in state))
         return out_TBP.transpose(0, 1) if self.batch_first else out_TBP.contiguous(), state
 
-    def _before(self, hx: tuple[Tensor, Tensor] | None, x: Tensor, B: int, form: validation.Form) -> list[LSTMState]:
+    def _initial_state(
+        self, hx: tuple[Tensor, Tensor] | None, x: Tensor, B: int, form: validation.Form
+    ) -> list[LSTMState]:
         """The state of each layer and direction before the first step: what is given, or zeros."""
         K, P, H = len(self._names), self.proj_size or self.hidden_size, self.hidden_size
         if hx is None:
@@ -239,7 +242,7 @@ class LSTM(nn.Module):
         parts = (part.unsqueeze(1) if form == "one sequence" else part for part in hx)
         return [LSTMState(*each) for each in zip(*(part.unbind(0) for part in parts), strict=True)]
 
-    def _stack(
+    def _run_layers(
         self,
         x: Tensor,
         before: list[LSTMState],
@@ -309,7 +312,7 @@ class LSTM(nn.Module):
             "batch_first": (self.batch_first, False),
             "dropout": (self.dropout, 0),
             "bidirectional": (self.bidirectional, False),
-            "biases": (self.biases, "two"),
+            "double_bias": (self.double_bias, True),
             "init": (self.init, "default"),
             "cell": (self.cell, STANDARD_CELL),
         }

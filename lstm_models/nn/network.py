@@ -31,48 +31,50 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, recurrent: nn.Module, head: nn.Module, output: OutputSpec = REGRESSION, scaling: Scaler | None = None
+        self, recurrent: nn.Module, head: nn.Module, output: OutputSpec = REGRESSION, scaler: Scaler | None = None
     ) -> None:
         super().__init__()
         self.recurrent = recurrent
         self.head = head
         self.output = output
-        self.scaling = scaling
+        self.scaler = scaler
 
     def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Tell of each sequence, (B, T, D), of a padded batch with lengths (B): see above."""
-        seen_BTD, level_BK = self.seen(x_BTD, lengths_B)
-        return self.told(self._last_hidden(seen_BTD, lengths_B), level_BK)
+        seen_BTD, level_BK = self.preprocess(x_BTD, lengths_B)
+        return self.decode(self._last_hidden(seen_BTD, lengths_B), level_BK)
 
-    def seen(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def preprocess(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What the recurrent core reads, (B, T, D): scaled values; and of a residual forecast the level, (B, K).
 
         As a residual, the targets are seen, and told, as the change from their last value: so a level that was never
         met in training does no harm. (ETTh1 at 24 steps: 0.028 with it, 0.081 where only what is told is a change.)
         """
-        z_BTD = x_BTD if self.scaling is None else self.scaling(x_BTD)
+        z_BTD = x_BTD if self.scaler is None else self.scaler(x_BTD)
         if not self.output.residual:
             return z_BTD, None
-        places = self.output.places
+        places = self.output.target_indices
         level_BD = torch.zeros_like(z_BTD[:, 0])
         level_BD[:, places] = padding.last_step(z_BTD.transpose(0, 1), lengths_B)[0][:, places]
         return z_BTD - level_BD.unsqueeze(1), level_BD[:, places]
 
-    def told(self, hidden_BH: Tensor, level_BK: Tensor | None = None) -> Tensor:
+    def decode(self, hidden_BH: Tensor, level_BK: Tensor | None = None) -> Tensor:
         """What the last hidden state means, in the targets' own units."""
         head = cast(Tensor, self.head(hidden_BH))
         match self.output.kind:
-            case "classes":
+            case "classification":
                 return head
-            case "number":
-                told_B, center, spread = head.squeeze(-1), self.output.center, self.output.spread
+            case "regression":
+                told_B, center, spread = head.squeeze(-1), self.output.mean, self.output.scale
                 return told_B if (center, spread) == (0, 1) else told_B.float() * spread + center
-        told_BSK = head.view(*head.shape[:-1], self.output.steps, -1)
+        told_BSK = head.view(*head.shape[:-1], self.output.horizon, -1)
         if level_BK is not None:  # under a lower precision only what the head gives was computed in it
             told_BSK = told_BSK.to(level_BK.dtype) + level_BK.unsqueeze(1)
-        if self.scaling is None:
+        if self.scaler is None:
             return told_BSK
-        return told_BSK * self.scaling.spread_D[self.output.places] + self.scaling.center_D[self.output.places]
+        return (
+            told_BSK * self.scaler.scale_D[self.output.target_indices] + self.scaler.mean_D[self.output.target_indices]
+        )
 
     def _last_hidden(self, seen_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
         """The last layer's, (B, H)."""
@@ -86,7 +88,7 @@ class Network(nn.Module):
         hidden_LBH = state if isinstance(state, Tensor) else state[0]
         return hidden_LBH[-1]
 
-    def losses(self, told: Tensor, y: Tensor) -> Tensor:
+    def losses(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """How wrong each example is, what training makes small: (B), or (R, B) of R copies' numbers.
 
         Of a number the squared error, in scaled units where it has a scale; of a forecast its mean over steps and
@@ -94,17 +96,17 @@ class Network(nn.Module):
         """
         match self.output.kind:
             case "forecast":
-                scale_K = 1 if self.scaling is None else self.scaling.spread_D[self.output.places]
-                return ((told - y) / scale_K).square().mean(dim=(-2, -1))
-            case "classes":
-                return F.cross_entropy(told.float(), y, reduction="none")
-        if self.output.spread != 1:  # before it is squared: what is squared may be too large or too small for float32
-            told, y = told / self.output.spread, y / self.output.spread
-        return F.mse_loss(told, y.expand_as(told), reduction="none")
+                scale_K = 1 if self.scaler is None else self.scaler.scale_D[self.output.target_indices]
+                return ((predictions - targets) / scale_K).square().mean(dim=(-2, -1))
+            case "classification":
+                return F.cross_entropy(predictions.float(), targets, reduction="none")
+        if self.output.scale != 1:  # before it is squared: what is squared may be too large or too small for float32
+            predictions, targets = predictions / self.output.scale, targets / self.output.scale
+        return F.mse_loss(predictions, targets.expand_as(predictions), reduction="none")
 
 
 def build_network(
-    config: AnyModel, input_size: int, output: OutputSpec = REGRESSION, scaling: Scaler | None = None
+    config: AnyModel, input_size: int, output: OutputSpec = REGRESSION, scaler: Scaler | None = None
 ) -> Network:
     """The network that the configuration describes, its weights drawn from torch's global random state.
 
@@ -120,7 +122,7 @@ def build_network(
                 *sizes,
                 batch_first=True,
                 dropout=config.dropout,
-                biases=config.biases,
+                double_bias=config.double_bias,
                 init=config.init,
                 cell=build_cell(config),
             )
@@ -131,9 +133,9 @@ def build_network(
                 Cell(forget_bias=config.forget_bias).reset(biases)
         case RNN():
             recurrent = nn.RNN(*sizes, batch_first=True, dropout=config.dropout)
-    bare = config.head == "none" and output.kind == "number"
+    bare = config.head == "none" and output.kind == "regression"
     head = nn.Identity() if bare else nn.Linear(config.hidden_size, output.size)
-    return Network(recurrent, head, output, scaling)
+    return Network(recurrent, head, output, scaler)
 
 
 def build_from_state_dict(

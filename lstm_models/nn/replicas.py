@@ -32,7 +32,7 @@ class Replicas(nn.Module):
         if isinstance(networks[0].recurrent, LSTM):
             stacked, _ = stack_module_state(list[nn.Module](networks))
             self._shape.append(copy.deepcopy(networks[0]).to("meta"))
-            self.scaling = self._shape[0].scaling = networks[0].scaling  # which all have in common
+            self.scaler = self._shape[0].scaler = networks[0].scaler  # which all have in common
             for name, value in stacked.items():
                 self.weights[_key(name)] = nn.Parameter(value.detach())
         else:
@@ -53,17 +53,17 @@ class Replicas(nn.Module):
             return cast(Tensor, run(weights))
         return torch.stack([network(x_BTD) for network in self.networks])
 
-    def losses(self, told: Tensor, y: Tensor) -> Tensor:
+    def losses(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """How wrong each copy is about each example, (R, B); as `Network.losses`."""
-        return (self._shape or [cast(Network, self.networks[0])])[0].losses(told, y)
+        return (self._shape or [cast(Network, self.networks[0])])[0].losses(predictions, targets)
 
     def member(self, index: int) -> Network:
         """A copy by itself, its weights those at this moment."""
         if not self._shape:
             return cast(Network, copy.deepcopy(self.networks[index]))
         alone = copy.deepcopy(self._shape[0]).to_empty(device=next(iter(self.weights.values())).device)
-        scaling = {} if self.scaling is None else self.scaling.state_dict(prefix="scaling.")
-        alone.load_state_dict({**{_name(key): value[index] for key, value in self.weights.items()}, **scaling})
+        scaler = {} if self.scaler is None else self.scaler.state_dict(prefix="scaler.")
+        alone.load_state_dict({**{_name(key): value[index] for key, value in self.weights.items()}, **scaler})
         return alone
 
     @torch.no_grad()

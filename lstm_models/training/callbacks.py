@@ -25,13 +25,13 @@ class BestCheckpoint(L.Callback):
     Args:
         path: the checkpoint file to write; none: none is written.
         patience: epochs without a lower loss after which the training ends; none: it goes on.
-        further: whether a checkpoint to go on from is another training's, whatever its max_epochs.
+        is_fine_tuning: whether a checkpoint to go on from is another training's, whatever its max_epochs.
     """
 
-    def __init__(self, path: Path | None, patience: int | None, further: bool = False) -> None:
+    def __init__(self, path: Path | None, patience: int | None, is_fine_tuning: bool = False) -> None:
         self.path = path
         self.patience = patience
-        self.further = further
+        self.is_fine_tuning = is_fine_tuning
         self.loss = math.inf
         self.epoch = 0
         self.waited = 0  # epochs since
@@ -51,7 +51,7 @@ class BestCheckpoint(L.Callback):
         checkpoint["best"] = {"loss": self.loss, "epoch": self.epoch, "waited": self.waited}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.further or not continues_training(checkpoint, trainer.max_epochs):
+        if self.is_fine_tuning or not continues_training(checkpoint, trainer.max_epochs):
             return
         if not (before := checkpoint.get("best")):
             return
@@ -66,7 +66,7 @@ class BestCheckpoint(L.Callback):
 class BufferingLogger(Protocol):
     """A logger that holds points back for a while."""
 
-    def flush(self) -> None: ...
+    def persist_buffer(self) -> None: ...
 
 
 class PeriodicCheckpoint(L.Callback):
@@ -129,7 +129,7 @@ class PeriodicCheckpoint(L.Callback):
         try:
             for curves in trainer.loggers:
                 if isinstance(curves, BufferingLogger):  # or else points before the checkpoint could be lost in a crash
-                    curves.flush()
+                    curves.persist_buffer()
             write_checkpoint(trainer, self.path)
             self.written()
         except OSError as error:

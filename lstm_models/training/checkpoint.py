@@ -2,7 +2,7 @@
 
 A checkpoint is Lightning's (weights, optimizer, epoch and step counts, position in the data) with what it takes to go
 on as if nothing had happened: under lstm_flows the random state, the network's configuration, and the max_epochs of the
-training that wrote it; under epoch_so_far what the module knows of the epoch; under best the lowest validation loss. It
+training that wrote it; under epoch_state what the module knows of the epoch; under best the lowest validation loss. It
 holds tensors and primitives only, so that it loads with weights_only=True.
 
 The same max_epochs again is the same training, which goes on with everything. Another one is a training of its own,
@@ -185,7 +185,7 @@ def validate_network(path: Path, contender: Contender, dataset: Dataset) -> dict
     ours = read_checkpoint(path)["lstm_flows"]
     expected = describe_network(contender, dataset)
     theirs = {key: ours.get(key) for key in expected}
-    unit = {key: expected["output"][key] for key in ("center", "spread")}
+    unit = {key: expected["output"][key] for key in ("mean", "scale")}
     alike = theirs | {"output": theirs["output"] | unit if isinstance(theirs["output"], dict) else None}
     if different := {key: theirs[key] for key, value in alike.items() if value != expected[key]}:
         raise CheckpointError(f"{path}: a checkpoint of another network: {different}")
@@ -193,7 +193,7 @@ def validate_network(path: Path, contender: Contender, dataset: Dataset) -> dict
 
 
 def validate_resumable(
-    path: Path, contender: Contender, batches: BatchLoader, max_epochs: int, further: bool = False
+    path: Path, contender: Contender, batches: BatchLoader, max_epochs: int, is_fine_tuning: bool = False
 ) -> None:
     """See to it that training can go on from a checkpoint of this contender's network; further: as another training.
 
@@ -205,7 +205,7 @@ def validate_resumable(
     epochs, patience = checkpoint["epoch"], contender.training.patience
     if epochs >= max_epochs:
         raise CheckpointError(f"{path}: trained for {epochs} epochs; max_epochs {max_epochs} adds none")
-    if not further and is_complete(checkpoint, contender, max_epochs):
+    if not is_fine_tuning and is_complete(checkpoint, contender, max_epochs):
         raise CheckpointError(
             f"{path}: ended after {epochs} epochs, by patience {patience}; with max_epochs {max_epochs} it stays so"
         )
@@ -234,7 +234,7 @@ def is_mid_epoch(checkpoint: dict[str, Any]) -> bool:
 
 
 def _validate_position(path: Path, checkpoint: dict[str, Any], batches: BatchLoader) -> None:
-    if "epoch_so_far" not in checkpoint:
+    if "epoch_state" not in checkpoint:
         raise CheckpointError(f"{path}: an older program wrote it in the middle of an epoch; use the last checkpoint")
     (there,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
     if different := {key: there[key] for key, value in batches.order.items() if there[key] != value}:
@@ -248,6 +248,6 @@ def describe_network(contender: Contender, dataset: Dataset) -> dict[str, Any]:
         "network": contender.model.model_dump(mode="json"),
         "input_size": dataset.input_size,
         "output": dataset.output.model_dump(mode="json"),
-        "scaled": dataset.center_D is not None,
+        "scaled": dataset.mean_D is not None,
         "replicas": contender.replicas,
     }

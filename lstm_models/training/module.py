@@ -20,7 +20,7 @@ class NonFiniteLoss(RuntimeError):
 class SequenceModule(L.LightningModule):
     """Trains a network, or copies of one, on the squared error and logs the tutorial's curves.
 
-    At every `log_every_n_steps`-th step: train_loss, this batch's; with `log_outputs`, out_<label>, the latest
+    At every `log_every_n_steps`-th step: train_loss, this batch's; with `log_predictions`, out_<label>, the latest
     prediction for a sequence with that label. At the end of the last epoch and of each with such a step, or of all
     where there is validation data: train_loss_epoch, the mean over the epoch's sequences, and val_loss, the same of the
     validation data. Of copies, each is the median.
@@ -47,7 +47,7 @@ class SequenceModule(L.LightningModule):
         return not math.isfinite(_median(self._summed_loss))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epoch_so_far"] = {
+        checkpoint["epoch_state"] = {
             "epoch_loss": self.epoch_loss,
             "summed_loss": self._summed_loss,
             "sequences": self._sequences,
@@ -57,7 +57,7 @@ class SequenceModule(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if so_far := checkpoint.get("epoch_so_far"):  # older checkpoints, all of a whole epoch, have none
+        if so_far := checkpoint.get("epoch_state"):  # older checkpoints, all of a whole epoch, have none
             self.epoch_loss = so_far["epoch_loss"]
             self._summed_loss = so_far["summed_loss"]
             self._sequences = so_far["sequences"]
@@ -84,9 +84,9 @@ class SequenceModule(L.LightningModule):
             )
         else:
             optimizer = torch.optim.Adam(self.parameters(), **settings)
-        match config.schedule:
+        match config.lr_schedule:
             case "exponential":
-                schedule: Any = torch.optim.lr_scheduler.ExponentialLR(optimizer, config.decay)
+                schedule: Any = torch.optim.lr_scheduler.ExponentialLR(optimizer, config.lr_gamma)
             case "cosine":
                 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.max_epochs or 1)
             case _:
@@ -115,7 +115,7 @@ class SequenceModule(L.LightningModule):
         losses = self.network.losses(told, y).mean(-1)
         self._summed_loss = self._summed_loss + losses.detach() * len(y)
         self._sequences += len(y)
-        if self.training_config.log_outputs:
+        if self.training_config.log_predictions:
             self._latest |= dict(zip(y.tolist(), told.detach().unbind(-1), strict=True))
         # self.log is called only where Lightning will write a point: the call costs as much as the step itself.
         if (self.global_step + 1) % self.training_config.log_every_n_steps == 0:

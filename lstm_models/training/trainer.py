@@ -60,7 +60,7 @@ def new_network(contender: Contender, dataset: Dataset, seed: int) -> Network | 
     networks = []
     for own_seed in range(seed, seed + contender.replicas):
         L.seed_everything(own_seed % 2**32, verbose=False)
-        networks.append(build_network(contender.model, dataset.input_size, dataset.output, dataset.scaling()))
+        networks.append(build_network(contender.model, dataset.input_size, dataset.output, dataset.scaler()))
     return Replicas(networks) if contender.replicas > 1 else networks[0]
 
 
@@ -69,12 +69,12 @@ def fit(
     dataset: Dataset,
     *,
     seed: int,
-    save_to: Path,
-    best_to: Path | None = None,
+    last_path: Path,
+    best_path: Path | None = None,
     resume_from: Path | None = None,
-    warm_from: Path | None = None,
+    init_from: Path | None = None,
     max_epochs: int | None = None,
-    further: bool = False,
+    is_fine_tuning: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[L.Callback] = (),
     on_snapshot: Callable[[], object] = lambda: None,
@@ -95,14 +95,14 @@ def fit(
         contender: what to train and how.
         dataset: what to train on; and, where it has some, to validate on after each epoch.
         seed: of the initial weights, of dropout, and of the order of examples.
-        save_to: the checkpoint file to write: at the end, and before that as often as the training's settings say.
-        best_to: the file for the checkpoint with the lowest validation loss; it is written where there is validation.
-        resume_from: the checkpoint file to go on from; save_to, if that is what an interrupted training has written. A
-            damaged one is named in a warning, and the one before it is used.
-        warm_from: the checkpoint file to take the weights of, instead.
+        last_path: the checkpoint file to write: at the end, and before that as often as the training's settings say.
+        best_path: the file for the checkpoint with the lowest validation loss; it is written where there is validation.
+        resume_from: the checkpoint file to resume from; last_path, if an interrupted training has written it. A damaged
+            one is named in a warning, and the one before it is used.
+        init_from: the checkpoint file to take the weights of, instead.
         max_epochs: how long to train, absolute; none: training.max_epochs, on from a checkpoint
             fine_tuning.max_epochs. Who goes on with an interrupted initial training gives training.max_epochs.
-        further: that it is fine-tuning, also where patience had saved just the epochs that are now to be added.
+        is_fine_tuning: that it is fine-tuning, also where patience had saved just the epochs that are now to be added.
         loggers: Lightning's, for the curves. What an interrupted training has logged after its checkpoint is logged
             once more, the same.
         callbacks: Lightning's, beside the ones that keep the random state, watch the validation, write checkpoints.
@@ -111,15 +111,15 @@ def fit(
     On SIGTERM the step is finished and a checkpoint written; then happens what would have happened without.
 
     Raises:
-        ValueError: if both resume_from and warm_from are given.
+        ValueError: if both resume_from and init_from are given.
         CheckpointError: if it is no checkpoint of this network, or, to resume from, has trained that long, or was
             written in the middle of an epoch of other batches; or if the best checkpoint of a training that goes on is
-            not in best_to.
+            not in best_path.
         NonFiniteLoss: if the loss becomes NaN or infinite; no checkpoint is written from then on.
         KeyboardInterrupt: on Ctrl-C.
     """
-    if resume_from and warm_from:
-        raise ValueError("resume_from and warm_from given: a training begins from one checkpoint")
+    if resume_from and init_from:
+        raise ValueError("resume_from and init_from given: a training begins from one checkpoint")
     training = contender.training
     if max_epochs is None:
         max_epochs = training.max_epochs if resume_from is None else contender.fine_tuning.max_epochs
@@ -127,14 +127,14 @@ def fit(
     description, network = describe_network(contender, dataset), new_network(contender, dataset, seed)
     if resume_from:
         resume_from = latest_valid_checkpoint(resume_from)
-    if before := resume_from or warm_from:
+    if before := resume_from or init_from:
         description, network = validate_network(before, contender, dataset), load_network(before).train()
     if resume_from:
-        validate_resumable(resume_from, contender, batches, max_epochs, further)
+        validate_resumable(resume_from, contender, batches, max_epochs, is_fine_tuning)
     module = SequenceModule(network, training)
-    best = BestCheckpoint(best_to, training.patience, further) if dataset.validation else None
+    best = BestCheckpoint(best_path, training.patience, is_fine_tuning) if dataset.validation else None
     how_often = training.checkpoint_every_n_steps, training.checkpoint_every_n_minutes
-    snapshots = PeriodicCheckpoint(save_to, *how_often, on_snapshot)
+    snapshots = PeriodicCheckpoint(last_path, *how_often, on_snapshot)
     with _quiet_lightning():
         trainer = L.Trainer(
             accelerator=training.device,
@@ -144,7 +144,7 @@ def fit(
             log_every_n_steps=training.log_every_n_steps,
             logger=list(loggers),
             callbacks=[TrainingStateCallback(description), *([best] if best else []), snapshots, *callbacks],
-            gradient_clip_val=training.clip_norm,
+            gradient_clip_val=training.gradient_clip_norm,
             num_sanity_val_steps=0,
             enable_checkpointing=False,  # Lightning's own would write a file at every epoch
             enable_progress_bar=False,
@@ -152,7 +152,7 @@ def fit(
         )
         began = time.perf_counter()
         with _sigterm_after(snapshots):
-            with _ctrl_c_as_usual(), _threads(training.threads):
+            with _ctrl_c_as_usual(), _threads(training.num_threads):
                 trainer.fit(
                     module,
                     train_dataloaders=batches,
@@ -163,7 +163,7 @@ def fit(
                     weights_only=True,
                 )
             seconds = time.perf_counter() - began
-            write_checkpoint(trainer, save_to)
+            write_checkpoint(trainer, last_path)
     epoch, loss = (best.epoch, best.loss) if best else (trainer.current_epoch, module.epoch_loss)
     return FitResult(trainer.current_epoch, trainer.global_step, module.epoch_loss, seconds, epoch, loss)
 
@@ -179,7 +179,7 @@ def completed_result(path: Path, contender: Contender, max_epochs: int) -> FitRe
     checkpoint = read_checkpoint(path)
     if not is_complete(checkpoint, contender, max_epochs):
         return None
-    epochs, loss = checkpoint["epoch"], checkpoint["epoch_so_far"]["epoch_loss"]
+    epochs, loss = checkpoint["epoch"], checkpoint["epoch_state"]["epoch_loss"]
     best = checkpoint.get("best") or {"epoch": epochs, "loss": loss}
     return FitResult(epochs, checkpoint["global_step"], loss, 0.0, best["epoch"], best["loss"])
 

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from tasks import tracking
 from tasks.tracking.transient import is_transient
 
-CACHE_DIR = "answers"
+CACHE_DIR = "result_cache"
 
 P = ParamSpec("P")
 T = TypeVar("T")

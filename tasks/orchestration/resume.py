@@ -63,7 +63,7 @@ def find_skip_reason(work: RunSpec, version: TrainedVersion, digest: str) -> str
 
 def _find_equal_run(work: RunSpec, digest: str) -> str | None:
     """A finished run of the same work, on the same data, with the same code."""
-    wanted = fingerprint.run_fingerprint(work.config, digest, work.asked)
+    wanted = fingerprint.run_fingerprint(work.config, digest, work.request)
     query = f"tags.`{tracking.TAG}fingerprint` = '{wanted}' and attributes.status = 'FINISHED'"
     run = tracking.find_run(work.config.experiment, query)
     return str(run.info.run_id) if run else None

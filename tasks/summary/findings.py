@@ -18,7 +18,7 @@ def summarize_comparison(comparison: ComparisonReport) -> str:
         )
     else:
         finding += f": {champion.contender}/{champion.phase}, now champion ({champion.model_uri})."
-    criteria = {result.copies.criterion for result in comparison.results if result.copies}
+    criteria = {result.replicas.criterion for result in comparison.results if result.replicas}
     copies = "".join(
         f" Of copies the median one is shown; converged: {criterion}, with the share's 95 % interval."
         for criterion in criteria
@@ -27,9 +27,9 @@ def summarize_comparison(comparison: ComparisonReport) -> str:
         return f"{finding}{copies} All errors are in-sample: on the data that was trained on."
     here = challenger or champion
     level = [
-        one.than
+        one.reference
         for one in comparison.differences
-        if (one.of, one.verdict) == (f"{here.contender}/{here.phase}", "can't tell")
+        if (one.model, one.verdict) == (f"{here.contender}/{here.phase}", "not significant")
     ]
     noise = f" It can't be told from {_join(level)}." if level else ""
     scaled = " mse and mae are of scaled values." if comparison.metric == "scaled_mse" else ""
@@ -73,7 +73,7 @@ def summarize_promotion(
     if champion is None:
         return f"{new} is champion now: there was none."
     old = f"version {champion.version}"
-    told = next((one for one in comparison.differences if one.than.startswith("champion/")), None)
+    told = next((one for one in comparison.differences if one.reference.startswith("champion/")), None)
     by = "" if told is None else f" ({comparison.metric} {told.mean:+.3g}, 95 % interval {_difference_interval(told)})"
     beyond = f" by more than the margin of {100 * margin:g} %" if margin else ""
     if comparison.challenger is None:
@@ -102,7 +102,7 @@ def fine_tuning_markdown(done: FineTuneResult) -> str:
     """A fine-tuning as a Markdown section."""
     assert done.comparison
     moved = [f"{DRIFT_CAPTION}\n\n{_markdown(drift_table(done.drift))}"] if done.drift else []
-    heading = f"## {done.experiment}: version {done.continued} went on as version {done.challenger}"
+    heading = f"## {done.experiment}: version {done.base_version} went on as version {done.challenger}"
     return "\n\n".join(
         [heading, done.message, *_tables(done.comparison), *moved, summarize_data(done.comparison.dataset)]
     )

@@ -22,7 +22,7 @@ SHOWN_METRICS = {
 
 def comparison_table(comparison: ComparisonReport) -> pd.DataFrame:
     """The comparison for the eye: one row a contender and phase, numbers rounded to what is of interest."""
-    with_copies = any(result.copies for result in comparison.results)
+    with_copies = any(result.replicas for result in comparison.results)
     rows = []
     for result in comparison.results:
         epochs = f"{result.best_epoch}/{result.epochs}" if result.best_epoch else str(result.epochs)
@@ -35,7 +35,7 @@ def comparison_table(comparison: ComparisonReport) -> pd.DataFrame:
                 **_metrics(result, comparison),
                 "seconds": f"{result.seconds:.1f}" if result.epochs else "-",
                 "weights": f"{result.parameters:,}",
-                **({"converged": _converged(result.copies)} if with_copies else {}),
+                **({"converged": _converged(result.replicas)} if with_copies else {}),
             }
         )
     none = dict.fromkeys(("epochs", "seconds", "weights"), "-")
@@ -84,9 +84,9 @@ def differences_table(comparison: ComparisonReport) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "this": one.of,
-                "is": one.verdict,
-                "than": one.than,
+                "model": one.model,
+                "verdict": one.verdict,
+                "reference": one.reference,
                 "difference": f"{one.mean:+.3g}",
                 "95 % interval": _difference_interval(one),
             }

@@ -17,7 +17,7 @@ from tasks.schemas import ParentRun
 from tasks.tracking.mlflow_logger import FILES, LAST, SLOTS, SNAPSHOTS
 from tasks.tracking.transient import is_transient
 
-CHECKPOINT_ROOT = Path("unfinished")
+CHECKPOINT_ROOT = Path(".lstm_flows/checkpoints")
 CHECKPOINT_PATH = "checkpoint"  # the folder of a run's artifacts that has what a training leaves
 
 logger = logging.getLogger("lstm_flows")
@@ -96,7 +96,7 @@ def _latest_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 def _next_point(checkpoint: dict[str, Any]) -> int:
     """Amid an epoch the last step's point comes again: it may not have been logged when the checkpoint was written."""
-    return int(checkpoint["global_step"]) - bool(checkpoint.get("epoch_so_far", {}).get("point"))
+    return int(checkpoint["global_step"]) - bool(checkpoint.get("epoch_state", {}).get("point"))
 
 
 def delete_checkpoints(run_id: str) -> None:

@@ -166,9 +166,9 @@ def status_after(error: BaseException) -> str:
     return "FAILED" if isinstance(error, Exception) else "KILLED"
 
 
-def join_path(place: str, name: str) -> str:
+def join_path(directory: str, name: str) -> str:
     """The name that an artifact or a metric has in a folder of a run; of no folder ("") its own."""
-    return f"{place}/{name}" if place else name
+    return f"{directory}/{name}" if directory else name
 
 
 def find_run(experiment: str, query: str) -> Run | None:

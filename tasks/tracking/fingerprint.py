@@ -62,7 +62,7 @@ def validate_cells(config: CompareConfig) -> None:
             build_cell(contender.model)
 
 
-def run_fingerprint(config: CompareConfig, dataset_digest: str, asked: FineTuneConfig | None = None) -> str:
+def run_fingerprint(config: CompareConfig, dataset_digest: str, request: FineTuneConfig | None = None) -> str:
     """The same for the same configuration, data and code, that of the user's own cells included, and what was asked for
     beside the configuration.
 
@@ -71,8 +71,8 @@ def run_fingerprint(config: CompareConfig, dataset_digest: str, asked: FineTuneC
     """
     cells = [cell_digest(contender.model) for contender in config.contenders.values()]
     # how many versions are kept afterwards makes no other challenger
-    further = asked.model_dump_json(exclude={"keep"}) if asked else ""
-    parts = [config.model_dump_json(), dataset_digest, further, code_digest(), *cells]
+    settings = request.model_dump_json(exclude={"keep_versions"}) if request else ""
+    parts = [config.model_dump_json(), dataset_digest, settings, code_digest(), *cells]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -19,7 +19,7 @@ class ChampionTenure(NamedTuple):
 
     since: datetime.datetime
     version: int
-    why: str
+    reason: str
     flow_run: str
 
 
@@ -40,10 +40,10 @@ def version_history(experiment: str) -> list[dict[str, Any]]:
             "continues": int(version.tags["continues"]) if "continues" in version.tags else None,
             "rows": version.tags.get("rows"),
             "loss": loss if math.isfinite(loss := stored_score(version).loss) else None,
-            "judged_on": stored_score(version).dataset,
+            "dataset": stored_score(version).dataset,
             "champion": _tenures(found, tracking.version_number(version)),
             "aliases": sorted(alias for alias, number in aliases.items() if number == tracking.version_number(version)),
-            "made": _isoformat(datetime.datetime.fromtimestamp(version.creation_timestamp / 1000, datetime.UTC)),
+            "created": _isoformat(datetime.datetime.fromtimestamp(version.creation_timestamp / 1000, datetime.UTC)),
             "flow_run": version.tags.get("prefect_flow_run_id"),
             "run": version.run_id,
         }
@@ -58,7 +58,7 @@ def _tenures(found: list[ChampionTenure], number: int) -> list[dict[str, str | N
         {
             "since": _isoformat(reign.since),
             "until": None if end is None else _isoformat(end),
-            "why": reign.why,
+            "reason": reign.reason,
             "flow_run": reign.flow_run,
         }
         for reign, end in zip(found, ends[1:], strict=True)
@@ -96,7 +96,7 @@ def _short_time(moment: str | None) -> str:
 
 def stored_score(version: ModelVersion) -> Score:
     """How it was judged; one of an older program does not tell, and counts as judged on other data."""
-    told = version.tags.get("judged")
+    told = version.tags.get("score")
     return Score.model_validate_json(told) if told else Score(loss=math.inf, parameters=0, dataset="")
 
 

@@ -58,7 +58,7 @@ class BufferedMLflowLogger(Logger):
         self._closing = False
         self._error: Exception | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name=f"sender of {run_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run_worker, name=f"sender of {run_id}", daemon=True)
         self._thread.start()
 
     @property
@@ -70,7 +70,7 @@ class BufferedMLflowLogger(Logger):
         return self.run_id
 
     @property
-    def _shown(self) -> str:
+    def _buffered(self) -> str:
         """What is held."""
         return f"{len(self._points):,} points of run {self.run_id}" + (", a checkpoint" if self._snapshot else "")
 
@@ -93,7 +93,7 @@ class BufferedMLflowLogger(Logger):
             if len(self._points) == tracking.MAX_BATCH:
                 self._changed.notify()
 
-    def flush(self) -> None:
+    def persist_buffer(self) -> None:
         """Put what has not arrived into progress.json."""
         with self._changed:
             points = [(point.key, point.value, point.step) for point in self._points]
@@ -118,7 +118,7 @@ class BufferedMLflowLogger(Logger):
             shutil.rmtree(older)
 
     def finalize(self, status: str) -> None:
-        self.flush()
+        self.persist_buffer()
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +134,7 @@ class BufferedMLflowLogger(Logger):
         if self._error and kind is None:
             raise self._error
 
-    def _work(self) -> None:
+    def _run_worker(self) -> None:
         """What the thread does: send what there is, until the training has ended."""
         is_told = closing = False
         while not closing:
@@ -147,10 +147,10 @@ class BufferedMLflowLogger(Logger):
             except Exception as error:  # noqa: BLE001  # raised where it is seen
                 if closing or not is_transient(error):
                     self._error = error
-                    logger.warning("%s can't be sent to MLflow: %s", self._shown, summarize_error(error))
+                    logger.warning("%s can't be sent to MLflow: %s", self._buffered, summarize_error(error))
                     return
                 if not is_told:
-                    logger.warning("MLflow is out of reach (%s): %s is held back", type(error).__name__, self._shown)
+                    logger.warning("MLflow is out of reach (%s): %s is held back", type(error).__name__, self._buffered)
                     is_told = True
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, FLUSH_SECONDS)

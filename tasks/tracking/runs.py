@@ -33,7 +33,7 @@ class RunSpec:
     flow: str
     config: CompareConfig
     note: str
-    asked: FineTuneConfig | None = None
+    request: FineTuneConfig | None = None
     params: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -48,19 +48,19 @@ def comparison_spec(config: CompareConfig) -> RunSpec:
 
 
 def fine_tuning_spec(
-    config: CompareConfig, asked: FineTuneConfig, version: TrainedVersion, champion: TrainedVersion | None = None
+    config: CompareConfig, request: FineTuneConfig, version: TrainedVersion, champion: TrainedVersion | None = None
 ) -> RunSpec:
     """One version, which goes on, to be held against the champion."""
     return RunSpec(
         "fine_tune",
         config,
-        f"Version {version.number}, {version.contender}, goes on with the table as it is now ({asked.mode}). The "
+        f"Version {version.number}, {version.contender}, goes on with the table as it is now ({request.mode}). The "
         "challenger is a child run; how the champion does on the same rows stands here, under champion.",
-        asked.model_copy(update={"version": version.number}),
+        request.model_copy(update={"version": version.number}),
         {
-            "mode": asked.mode,
+            "mode": request.mode,
             "continues": version.number,
-            "epochs": asked.epochs,
+            "epochs": request.epochs,
             CHAMPION_PARAM: champion.number if champion else "none",
         },
     )
@@ -87,14 +87,14 @@ def start_parent_run(work: RunSpec) -> ParentRun:
         },
         note=work.note,
     )
-    return parent_run(run_id, experiment, config.experiment, work.asked)
+    return parent_run(run_id, experiment, config.experiment, work.request)
 
 
-def parent_run(run_id: str, experiment_id: str, experiment: str, asked: FineTuneConfig | None) -> ParentRun:
+def parent_run(run_id: str, experiment_id: str, experiment: str, request: FineTuneConfig | None) -> ParentRun:
     """What tasks are told of a flow run's MLflow run; the same again when it is taken up after a crash."""
     boards = f"{TENSORBOARD_DIR}/{experiment}/{run_id[:8]}"
     return ParentRun(
-        run_id=run_id, experiment_id=experiment_id, experiment=experiment, tensorboard_dir=boards, asked=asked
+        run_id=run_id, experiment_id=experiment_id, experiment=experiment, tensorboard_dir=boards, request=request
     )
 
 
@@ -131,8 +131,8 @@ def _record_spec(work: RunSpec, parent: ParentRun) -> None:
     config, client = work.config, tracking.mlflow_client()
     what = {"seed": config.seed, "data": config.data.kind, "contenders": ", ".join(config.contenders)}
     tracking.log_params(parent.run_id, {**what, **work.params})
-    if work.asked:
-        client.log_text(parent.run_id, work.asked.to_yaml(), f"{work.flow}.yaml")
+    if work.request:
+        client.log_text(parent.run_id, work.request.to_yaml(), f"{work.flow}.yaml")
     client.log_text(parent.run_id, config.to_yaml(), CONFIG_FILE)
 
 

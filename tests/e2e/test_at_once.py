@@ -23,7 +23,7 @@ data: {kind: table, path: demand.csv, time: hour, target: demand, context_length
 contenders:
   built_in:
     model: {kind: built_in, hidden_size: 4}
-    training: {max_epochs: 1, threads: 1, checkpoint_every_n_steps: 5}
+    training: {max_epochs: 1, num_threads: 1, checkpoint_every_n_steps: 5}
     fine_tuning: {max_epochs: 2}
 """
 

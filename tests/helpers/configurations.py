@@ -16,7 +16,7 @@ data: {kind: table, path: "sample:co2.csv", time: week, target: co2, missing: in
 contenders:
   hand_built:
     model: {hidden_size: 6, dropout: 0.2, num_layers: 2}
-    training: {max_epochs: 12, batch_size: 32, shuffle: true, threads: 1, log_every_n_steps: 1,
+    training: {max_epochs: 12, batch_size: 32, shuffle: true, num_threads: 1, log_every_n_steps: 1,
                checkpoint_every_n_steps: 20}
     fine_tuning: {max_epochs: 13}
 """

@@ -235,7 +235,7 @@ def left_behind(experiment: str) -> dict[str, Any]:
         }
     (number,) = {run.info.experiment_id for run in found}
     place["models"] = sorted(model.name for model in client.search_logged_models([number]))
-    place["unfinished"] = sorted(str(path) for path in Path().glob("unfinished*/**/*"))
+    place["unfinished"] = sorted(str(path) for path in Path().glob(".lstm_flows/checkpoints/**/*"))
     return place
 
 
@@ -271,7 +271,7 @@ def _tags(of: Mapping[str, str], named: Callable[[str], str]) -> dict[str, str]:
     for key, value in of.items():
         short = key.removeprefix(tracking.TAG)
         if short.startswith("champion."):  # since when, and by which flow run; where a crash came between, again
-            found["champion"] = json.loads(value)["why"]
+            found["champion"] = json.loads(value)["reason"]
         elif not any(own in short for own in OWN):
             found[short] = named(re.sub(r"\| [\d.]+ (?=\| \d+ \|$)", "| seconds ", value, flags=re.MULTILINE))
     return found

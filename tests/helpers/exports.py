@@ -18,13 +18,13 @@ MODELS: dict[str, AnyModel] = {
     "built_in": BuiltIn(kind="built_in", **SIZES),
     "rnn": RNN(kind="rnn", **SIZES),
 }
-FORECAST: dict[str, Any] = {"kind": "forecast", "targets": ["c", "a"], "steps": 2, "places": [2, 0]}
+FORECAST: dict[str, Any] = {"kind": "forecast", "targets": ["c", "a"], "horizon": 2, "target_indices": [2, 0]}
 OUTPUTS = {
     "number": OutputSpec(),
-    "number with center and spread": OutputSpec(center=-3.0, spread=2.5),
+    "number with center and spread": OutputSpec(mean=-3.0, scale=2.5),
     "forecast": OutputSpec(**FORECAST),
     "residual forecast": OutputSpec(**FORECAST, residual=True),
-    "classes": OutputSpec(kind="classes", targets=["y"], classes=["low", "mid", "top"]),
+    "classes": OutputSpec(kind="classification", targets=["y"], classes=["low", "mid", "top"]),
 }
 # float32, sums in another order; what is predicted is of order 1 to 10
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-6, "equal_nan": True}
@@ -38,7 +38,7 @@ def built(name: str, kind: str) -> Network:
 
 def as_served(network: Network, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
     predictions = network(x_BTD, lengths_B)
-    return predictions.softmax(-1) if network.output.kind == "classes" else predictions
+    return predictions.softmax(-1) if network.output.kind == "classification" else predictions
 
 
 def check_padding(program: Callable[[Tensor], Tensor], network: Network) -> None:

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from helpers.processes import BIN
 
-NO_MATTER = ("prefect_flow_run_id", "pid", "started", "host", "error", "mlflow.", "judged", "continues", "fingerprint")
+NO_MATTER = ("prefect_flow_run_id", "pid", "started", "host", "error", "mlflow.", "score", "continues", "fingerprint")
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def left_behind(uri: str, name: str, directory: Path) -> dict[str, Any]:
     found["aliases"] = {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
     models = client.search_logged_models([experiment.experiment_id])
     found["models"] = sorted(model.name for model in models)
-    found["unfinished"] = [path.name for path in directory.glob("unfinished/*")]
+    found["unfinished"] = [path.name for path in directory.glob(".lstm_flows/checkpoints/*")]
     return found
 
 
@@ -87,7 +87,7 @@ def files(client: MlflowClient, run_id: str, folder: str = "") -> Iterator[str]:
     for entry in client.list_artifacts(run_id, folder):
         if entry.is_dir:
             yield from files(client, run_id, entry.path)
-        elif not entry.path.startswith("answers/"):  # named by what holds ids
+        elif not entry.path.startswith("result_cache/"):  # named by what holds ids
             yield entry.path
 
 

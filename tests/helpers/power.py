@@ -14,7 +14,7 @@ data:
   missing: interpolate
   context_length: {CONTEXT}
   horizon: {HORIZON}
-  season: {SEASON}
+  season_length: {SEASON}
 """
 SITES = ("north", "south")
 

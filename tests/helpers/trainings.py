@@ -17,7 +17,7 @@ def contender(
     """A contender that trains for some epochs, and is fine-tuned until `then`, by default one epoch more."""
     return Contender(
         model=model,
-        training=Training(**{"max_epochs": epochs, "threads": 1} | training),
+        training=Training(**{"max_epochs": epochs, "num_threads": 1} | training),
         fine_tuning=FineTuning(max_epochs=then or epochs + 1),
         replicas=replicas,
     )

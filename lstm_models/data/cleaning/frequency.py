@@ -47,7 +47,7 @@ def sort_rows(order: Array, keys: Keys, config: TableData) -> Array:
     back = (time[1:] < time[:-1]) & (codes[1:] == codes[:-1])
     if not back.any():
         return order
-    if config.unsorted == "refuse":
+    if config.unsorted == "error":
         at = int(np.argmax(back)) + 1
         where = _row_location(at, order, keys, config)
         raise TableError(f"{where}: {time[at]} comes after {time[at - 1]}; set unsorted to sort")
@@ -62,7 +62,7 @@ def drop_duplicates(order: Array, keys: Keys, config: TableData, dropped: dict[s
     new = value_changes(time) | value_changes(reorder(keys.codes, order))
     if new.all():
         return order, None
-    if config.duplicates == "refuse":
+    if config.duplicates == "error":
         at = int(np.argmin(new))
         where = _row_location(at, order, keys, config)
         raise TableError(
@@ -96,7 +96,7 @@ def segment_starts(codes: Array, time: Array | None, rows: Array, keys: Keys, co
     if time is None or config.gaps == "allow":
         return starts
     gaps = _gaps(time, starts, keys.zone)
-    if len(gaps) and config.gaps == "refuse":
+    if len(gaps) and config.gaps == "error":
         at = int(gaps[0])
         where = _row_location(at, rows, keys, config)
         also = f", the first of {len(gaps):,} gaps" if len(gaps) > 1 else ""

@@ -50,20 +50,20 @@ class Series:
     targets: tuple[int, ...]
     time: Array | None  # (N) int64 or datetime64; UTC, where the source has a zone
     zone: Any  # of the time, where the source has one
-    groups: tuple[Segment, ...]  # (G)
+    segments: tuple[Segment, ...]  # (G)
     labels: Array | None  # (G)
     classes: tuple[str, ...]  # sorted; of classify alone
     rows: RowCounts
     notes: tuple[str, ...]  # what nobody asked for, but one would want to know
 
-    def group_of(self, rows: Array) -> Array:
+    def segment_of(self, rows: Array) -> Array:
         """The group, by its index, in which each of these rows lies."""
-        starts = np.array([group.start for group in self.groups])
+        starts = np.array([group.start for group in self.segments])
         return np.searchsorted(starts, rows, side="right") - 1
 
-    def pieces(self) -> list[list[Segment]]:
+    def segments_by_series(self) -> list[list[Segment]]:
         """The groups, those of one name together."""
-        return [list(of_one) for _, of_one in groupby(self.groups, key=lambda group: group.name)]
+        return [list(of_one) for _, of_one in groupby(self.segments, key=lambda group: group.name)]
 
 
 def prepare_series(table: pd.DataFrame, config: TableData, source: str) -> Series:
@@ -119,7 +119,7 @@ def _build_series(table: pd.DataFrame, config: TableData) -> Series:
         targets=tuple(columns.index(name) for name in config.targets) if config.task == "forecast" else (),
         time=time,
         zone=keys.zone,
-        groups=groups,
+        segments=groups,
         labels=labels,
         classes=classes,
         rows=RowCounts(len(table), dropped, len(values)),
@@ -151,7 +151,7 @@ def _complete_rows(
     """The rows (indices into R) that miss nothing, or nothing but values that are filled in later."""
     keep = np.ones(len(values), dtype=bool)
     lacking = dict(keys.lacking)
-    if config.missing in ("refuse", "drop"):
+    if config.missing in ("error", "drop"):
         lacking["value"] = "", _missing_rows(values)
     for role, (column, missing) in lacking.items():
         missing = missing & keep

@@ -65,7 +65,7 @@ def test_the_result_as_json_has_the_documented_form(there: ComparisonReport) -> 
     assert {(result["best_epoch"], result["dataset"]) for result in results} == {(None, there.dataset.digest)}
     untrained, initial = results[:2]
     assert (untrained["run_id"], untrained["model_uri"]) == (there.parent_run_id, None)
-    assert (initial["targets"], len(initial["predictions"]), initial["copies"]) == ([0.0, 1.0], 2, None)
+    assert (initial["targets"], len(initial["predictions"]), initial["replicas"]) == ([0.0, 1.0], 2, None)
     assert initial["metrics"].keys() == {"mse", "mae", "max_error"}
     assert (initial["loss"], initial["low"], initial["losses_uri"]) == (initial["metrics"]["mse"], None, None)
     assert initial["model_uri"] == "models:/tutorial/1"
@@ -137,7 +137,7 @@ def test_an_equal_run_is_reused_and_forced_it_comes_out_the_same(there: Comparis
     assert compare(CONFIG) == there.model_copy(update={"reused": True})
     assert len(runs_of("tutorial")) == runs
     with plain():
-        again = compare(CONFIG, again=True)
+        again = compare(CONFIG, force=True)
     assert not again.reused
     assert again.parent_run_id != there.parent_run_id
     assert [result.predictions for result in again.results] == [result.predictions for result in there.results]

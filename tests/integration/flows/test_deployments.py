@@ -57,7 +57,7 @@ def test_the_deployments_are_these_each_once_at_a_time() -> None:
     schedules = {name: deployment.get("schedules") for name, deployment in DEPLOYMENTS.items()}
     assert schedules == {
         "fine_tune/forecast": [{"cron": "30 2 * * *", "timezone": "Europe/Berlin"}],
-        "evaluate/forecast": [{"cron": "10 * * * *", "timezone": "Europe/Berlin"}],
+        "monitor/forecast": [{"cron": "10 * * * *", "timezone": "Europe/Berlin"}],
         "compare/forecast": [{"cron": "0 4 * * 0", "timezone": "Europe/Berlin"}],
         "compare/tutorial": [{"cron": "0 6 * * 1", "timezone": "UTC"}],
         "compare/parity": None,

@@ -44,8 +44,8 @@ CONTEXT, MARGIN = 8, 0.05
 DEMAND = f"""\
 data: {{kind: table, path: demand.csv, time: time, target: load, context_length: {CONTEXT}, horizon: 2}}
 contenders:
-  hand_built: {{model: {{hidden_size: 4}}, training: {{max_epochs: 1, threads: 1}}, fine_tuning: {{max_epochs: 2}}}}
-margin: {MARGIN}
+  hand_built: {{model: {{hidden_size: 4}}, training: {{max_epochs: 1, num_threads: 1}}, fine_tuning: {{max_epochs: 2}}}}
+min_improvement: {MARGIN}
 """
 MORE = (
     "contenders.hand_built.training.max_epochs=10",
@@ -61,7 +61,7 @@ data:
   group: machine
   time: hour
   split: {train: "2024-01-25", validation: "2024-01-29"}
-contenders: {hand_built: {model: {hidden_size: 4}, training: {max_epochs: 2, threads: 1}}}
+contenders: {hand_built: {model: {hidden_size: 4}, training: {max_epochs: 2, num_threads: 1}}}
 """
 
 
@@ -121,7 +121,7 @@ def step(experiment: str, act: Callable[[], Any], posts: list[dict[str, Any]]) -
         sorted(runs, key=lambda run: ("mlflow.parentRunId" in run.data.tags, run.info.start_time)),
         [version for version in versions if tracking.version_number(version) not in known],
         tracking.aliases(experiment),
-        {tracking.version_number(version): Score.model_validate_json(version.tags["judged"]) for version in versions},
+        {tracking.version_number(version): Score.model_validate_json(version.tags["score"]) for version in versions},
         list(posts),
     )
 
@@ -164,7 +164,7 @@ def nights(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Pa
         with plain():
             do("promoted again", lambda: night(epochs=20))
             grown(440)
-            wide = ("--set=epochs=2", "--set=margin=0.99")
+            wide = ("--set=epochs=2", "--set=min_improvement=0.99")
             do("wide margin", lambda: lstm_flows("fine-tune", "demand", *wide, "--json", "-q"))
             do("wide margin again", lambda: lstm_flows("fine-tune", "demand", *wide, "-q"))
             do("margin of compare", lambda: night(epochs=2))
@@ -219,7 +219,7 @@ def test_without_new_rows_there_is_nothing_to_do(at: dict[str, Step], name: str,
     assert (state.type, state.name) == (StateType.COMPLETED, "NothingToDo")
     assert names_all(state.message, "no new rows", f"version {continued}")
     assert state.result() == FineTuneResult(
-        experiment="demand", outcome="nothing to do", message=state.message, continued=continued
+        experiment="demand", outcome="skipped", message=state.message, base_version=continued
     )
     assert (done.runs, done.versions, done.posts) == ([], [], [])
     before = at[list(at)[list(at).index(name) - 1]]
@@ -233,7 +233,7 @@ def test_a_night_whose_challenger_was_kept_is_not_made_again(at: dict[str, Step]
     done, before = at["wide margin again"], at["wide margin"]
     code, out, errors = done.answer
     assert (code, errors) == (0, "")
-    assert names_all(" ".join(out.split()), "Nothing to do", "version 3", f"in run {before.parent}")
+    assert names_all(" ".join(out.split()), "Skipped", "version 3", f"in run {before.parent}")
     assert (done.runs, done.versions, done.posts) == ([], [], [])
     assert (done.aliases, done.judged) == (before.aliases, before.judged)
 
@@ -259,7 +259,7 @@ def test_a_challenger_that_is_better_beyond_the_margin_is_promoted(at: dict[str,
     done = at["promoted"]
     found = answer(done)
     assert (done.answer.type, done.answer.name) == (StateType.COMPLETED, "Completed")
-    assert (found.outcome, found.continued, found.challenger) == ("promoted", 2, 3)
+    assert (found.outcome, found.base_version, found.challenger) == ("promoted", 2, 3)
     assert done.aliases == {"champion": 3, "hand_built": 3}
     assert difference(done)[2] < -MARGIN * losses(done.judged[2]).mean()
     assert names_all(found.message, "Version 3", "better than version 2", "margin of 5 %", *as_told(done))
@@ -272,7 +272,7 @@ def test_a_challenger_that_is_better_beyond_the_margin_is_promoted(at: dict[str,
     crowned = {key: told for key, told in done.versions[0].tags.items() if key.startswith("lstm_flows.champion.")}
     ((key, told),) = crowned.items()
     assert re.fullmatch(r"lstm_flows\.champion\.\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", key)
-    assert json.loads(told) == {"why": reason, "flow_run": flow_run}
+    assert json.loads(told) == {"reason": reason, "flow_run": flow_run}
     (post,) = done.posts
     assert post.pop("text") == post["message"]
     assert names_all(post.pop("message"), "demand: version 3", reason)
@@ -293,7 +293,7 @@ def test_a_challenger_that_is_not_better_by_the_margin_is_kept(at: dict[str, Ste
     continued, version, parts = KEPT[name]
     done = at[name]
     found = answer(done)
-    assert (found.outcome, found.continued, found.challenger) == ("kept", continued, version)
+    assert (found.outcome, found.base_version, found.challenger) == ("not promoted", continued, version)
     assert done.aliases == {"champion": 3, "challenger": version, "hand_built": version}
     assert names_all(found.message, "Version 3 stays", f"version {version} is challenger", *parts, *as_told(done))
     _, low, high = difference(done)
@@ -330,8 +330,8 @@ def test_champion_and_challenger_are_judged_on_the_same_examples(at: dict[str, S
     assert old.version is not None
     assert (old.name.split("/")[0], new.name.split("/")[0]) == ("champion", "challenger")
     assert (old.version, new.version) == (2 if name == "promoted" else 3, found.challenger)
-    assert done.judged[old.version] == old.judged()
-    assert done.judged[found.challenger] == new.judged()
+    assert done.judged[old.version] == old.score()
+    assert done.judged[found.challenger] == new.score()
     assert old.dataset == new.dataset == found.comparison.dataset.digest == done.versions[0].tags["dataset"]
     # the newest fifth of the rows
     rows = {"promoted": 340, "drifted": 480}.get(name, 440)
@@ -354,7 +354,7 @@ def by_hand(config: CompareConfig, table: Path, directory: Path, **how: Any) -> 
     """A training by the library alone: its two checkpoints."""
     dataset = read_dataset(config.data.model_copy(update={"path": str(table)}), config.seed)
     contender, last, best = config.contenders["hand_built"], directory / "last.ckpt", directory / "best.ckpt"
-    fit(contender, dataset, seed=config.seed, save_to=last, best_to=best, **how)
+    fit(contender, dataset, seed=config.seed, last_path=last, best_path=best, **how)
     return [checkpoint(path) for path in (last, best)]
 
 
@@ -386,14 +386,14 @@ def test_what_is_asked_about_margin_changes_nothing_in_training(at: dict[str, St
     for one, other in zip(left(4), left(5), strict=True):
         assert flat(one["state_dict"]) == flat(other["state_dict"])
     assert at["wide margin"].judged[4].loss == at["margin of compare"].judged[5].loss
-    assert trained(4).config.margin == MARGIN  # nor for the next night
+    assert trained(4).config.min_improvement == MARGIN  # nor for the next night
 
 
 def test_a_warm_start_takes_the_best_weights_alone(at: dict[str, Step], tmp_path: Path) -> None:
     demand(440).to_csv(tmp_path / "demand.csv", index=False)
     best = tracking.download(trained(2).checkpoint.best_uri)
     config = recipes.load("demand.yaml", ["contenders.hand_built.training.learning_rate=0.002"])
-    expected = by_hand(config, tmp_path / "demand.csv", tmp_path, warm_from=best, max_epochs=2)
+    expected = by_hand(config, tmp_path / "demand.csv", tmp_path, init_from=best, max_epochs=2)
     keys = [key for key in STATE if key != "lstm_flows"]
     for own, its in zip(left(6), expected, strict=True):
         assert flat({key: own[key] for key in keys}) == flat({key: its[key] for key in keys})
@@ -405,7 +405,7 @@ def test_a_warm_start_takes_the_best_weights_alone(at: dict[str, Step], tmp_path
     assert {group["lr"] for group in last["optimizer_states"][0]["param_groups"]} == {0.002}
     # the named version goes on and not the champion; and what comes of it can go on as well
     done, found = at["warm"], trained(6)
-    assert (answer(done).continued, done.versions[0].tags["continues"]) == (2, "2")
+    assert (answer(done).base_version, done.versions[0].tags["continues"]) == (2, "2")
     params = mlflow.MlflowClient().get_run(done.parent).data.params
     assert (params["mode"], params["continues"], params["epochs"]) == ("warm_start", "2", "2")
     training = found.config.contenders["hand_built"].training
@@ -451,21 +451,23 @@ def test_runs_version_and_training_record_have_the_lineage(at: dict[str, Step]) 
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.tags["lstm_flows.continues"] == before.checkpoint.run_id
     assert names_all(child.data.tags["mlflow.note.content"], "resumed at epoch 2", "to epoch 22")
-    assert parent.data.params.items() >= {"mode": "resume", "continues": "2", "epochs": "20"}.items()
+    assert parent.data.params.items() >= {"mode": "continue", "continues": "2", "epochs": "20"}.items()
     assert stored(done, "fine_tune.yaml") == FineTuneConfig(experiment="demand", version=2, epochs=20).to_yaml()
 
     # what a later training takes up
     assert (found.checkpoint.run_id, found.checkpoint.epochs) == (version.run_id, 22)
     assert (found.dataset.digest, found.dataset.rows) == (version.tags["dataset"], 340)
     assert found.dataset.uri == f"runs:/{done.parent}/data/table.parquet"
-    assert (found.columns, found.output.steps, list(found.output.targets)) == (("load",), 2, ["load"])
+    assert (found.columns, found.output.horizon, list(found.output.targets)) == (("load",), 2, ["load"])
     spans = [(CONTEXT, 237), (238, 271), (272, 339)]
     train, validation, test = ({"": RowRange(first=hour(first), last=hour(last))} for first, last in spans)
     assert found.rows == RowRanges(by="time", train=train, validation=validation, test=test)
     # with what the version before has learnt from
-    assert before.seen
-    assert before.seen.validation == {"": RowRange(first=hour(210), last=hour(239))}
-    assert found.seen == found.rows.model_copy(update={"validation": {"": RowRange(first=hour(210), last=hour(271))}})
+    assert before.trained_on
+    assert before.trained_on.validation == {"": RowRange(first=hour(210), last=hour(239))}
+    assert found.trained_on == found.rows.model_copy(
+        update={"validation": {"": RowRange(first=hour(210), last=hour(271))}}
+    )
     contender = found.config.contenders["hand_built"]
     assert (contender.training.max_epochs, contender.fine_tuning.max_epochs) == (2, 22)
 
@@ -501,7 +503,7 @@ def test_drift_stops_a_promotion(at: dict[str, Step]) -> None:
     found = answer(done)
     (moved,) = found.drift
     number = found.challenger
-    assert found.outcome == "kept"
+    assert found.outcome == "not promoted"
     drifted = (f"PSI of load is {moved.psi:.3g}, above 1e-06", f"KS of load is {moved.ks:.3g}, above 1e-06")
     assert names_all(found.message, "Version 3 stays", f"version {number} is challenger", *drifted)
     assert done.aliases == {"champion": 3, "challenger": number, "hand_built": number}
@@ -526,7 +528,7 @@ def test_the_weekly_comparison_promotes_by_the_same_rule(at: dict[str, Step]) ->
     champion, best = done.judged[3], done.judged[11]
     assert numbers(done) == [10, 11]
     assert champion.dataset == best.dataset == done.answer.dataset.digest
-    assert paired_difference(losses(best), losses(champion), best.block, margin=MARGIN).verdict == "better"
+    assert paired_difference(losses(best), losses(champion), best.block, min_improvement=MARGIN).verdict == "better"
     assert (done.aliases["champion"], done.aliases["hand_built"]) == (11, 11)
     assert done.aliases["challenger"] != 11  # nobody is both
     assert [post["event"] for post in done.posts] == ["promotion"]
@@ -565,12 +567,12 @@ def files(run: Run, folder: str) -> set[str]:
 def test_a_night_has_its_files_and_pictures(at: dict[str, Step]) -> None:
     parent, child = at["promoted"].runs
     assert files(parent, "") == {
-        *("answers", "baselines", "champion", "config.yaml", "data"),
+        *("result_cache", "baselines", "champion", "config.yaml", "data"),
         *("fine-tune.md", "fine_tune.json", "fine_tune.yaml", "error_by_step.png", "forecasts.png", "loss_curves.png"),
     }
     evaluated = {"losses.parquet", "predictions.parquet", "steps.csv"}
     assert files(parent, "champion") == evaluated
-    assert files(child, "") == {*evaluated, "answers", "checkpoint", "training.json"}
+    assert files(child, "") == {*evaluated, "result_cache", "checkpoint", "training.json"}
     assert parent.data.metrics["champion/scaled_mse"] == at["promoted"].judged[2].loss
     assert child.data.metrics["scaled_mse"] == at["promoted"].judged[3].loss
 
@@ -668,17 +670,17 @@ def test_labelled_sequences_go_on_by_date(labelled: Nights) -> None:
         assert (first.answer.dataset.train, first.answer.dataset.validation, first.answer.dataset.test) == (24, 4, 10)
         assert sizes == (34, 5, 11)
         assert found.comparison.metric == "log_loss"
-        assert (found.continued, found.challenger) == (first.aliases["champion"], 3)
+        assert (found.base_version, found.challenger) == (first.aliases["champion"], 3)
         champion, challenger = found.comparison.results
         assert champion.dataset == challenger.dataset
         keys = pd.read_parquet(tracking.download(str(champion.losses_uri)))["machine"].tolist()
         assert keys == [f"m{number}" for number in range(39, 50)]
         expected = paired_difference(losses(challenger), losses(champion), 1)
-        assert found.outcome == ("promoted" if expected.verdict == "better" else "kept")
+        assert found.outcome == ("promoted" if expected.verdict == "better" else "not promoted")
         (version,) = done.versions
-        assert (version.tags["rows"], version.tags["continues"]) == ("34 groups", str(found.continued))
+        assert (version.tags["rows"], version.tags["continues"]) == ("34 groups", str(found.base_version))
         run = tracking.download(f"runs:/{version.run_id}/training.json").read_text()
-        rows = TrainingRecord.model_validate_json(run).seen
+        rows = TrainingRecord.model_validate_json(run).trained_on
         assert rows
         assert rows.by == "group"
         assert rows.train.keys() == {f"m{number:02}" for number in range(34)}

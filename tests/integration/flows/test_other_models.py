@@ -55,8 +55,8 @@ def configuration() -> CompareConfig:
     values = {
         "experiment": "others",
         "data": {"kind": "adding", "length": LENGTH, "count": 8},
-        "converged": {"metric": "mse", "below": 1e6},
-        "figures": {"gradients_through_time": True, "gates_of": [8]},
+        "converged": {"metric": "mse", "threshold": 1e6},
+        "figures": {"gradients_through_time": True, "gate_examples": [8]},
         "contenders": {
             "minimal": contender(kind="hand_built", cell="cell_of_a_user.Minimal", replicas=3),
             "built_in": contender(kind="built_in", replicas=2),
@@ -101,7 +101,7 @@ def files(run_id: str, folder: str | None = None) -> set[str]:
 def test_all_contenders_end_and_their_copies_are_counted(there: ComparisonReport) -> None:
     assert not there.reused
     copies = [
-        (result.contender, result.phase, result.copies and (result.copies.count, result.copies.converged))
+        (result.contender, result.phase, result.replicas and (result.replicas.count, result.replicas.converged))
         for result in there.results
     ]
     phases = ("untrained", "initial", "fine_tuned")
@@ -131,7 +131,7 @@ def test_every_run_has_its_figures_and_metrics(there: ComparisonReport) -> None:
     ]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name, run in runs.items():
-        expected = {"answers", "predictions.csv", "checkpoint", "training.json"}
+        expected = {"result_cache", "predictions.csv", "checkpoint", "training.json"}
         expected |= set() if name.startswith("rnn") else {"copies.csv"}
         assert files(run.info.run_id) == expected | ({"gates.png"} if name == "minimal/fine_tuned" else set())
         assert ("converged" in run.data.metrics) == ("dloss_dc" in run.data.metrics) == (not name.startswith("rnn"))
@@ -139,7 +139,7 @@ def test_every_run_has_its_figures_and_metrics(there: ComparisonReport) -> None:
     # what is untrained or belongs to all stands on the parent
     parent = there.parent_run_id
     assert files(parent) == {
-        *("answers", "config.yaml", "comparison.json", "comparison.md", "data", "minimal", "built_in", "rnn"),
+        *("result_cache", "config.yaml", "comparison.json", "comparison.md", "data", "minimal", "built_in", "rnn"),
         *("loss_curves.png", "predictions.png", "copies.png", "gradients_through_time.png"),
     }
     for contender in configuration().contenders:

@@ -34,7 +34,7 @@ from tasks.schemas import FineTuneResult, MonitoringPoint, Score
 DEMAND = """\
 data: {kind: table, path: demand.csv, time: time, target: load, context_length: 8, horizon: 2}
 contenders:
-  hand_built: {model: {hidden_size: 4}, training: {max_epochs: 1, threads: 1}, fine_tuning: {max_epochs: 2}}
+  hand_built: {model: {hidden_size: 4}, training: {max_epochs: 1, num_threads: 1}, fine_tuning: {max_epochs: 2}}
 """
 ALIASES = {"champion": 4, "challenger": 6, "hand_built": 6}
 
@@ -42,7 +42,7 @@ ALIASES = {"champion": 4, "challenger": 6, "hand_built": 6}
 @pytest.fixture(scope="module")
 def made(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
     """Versions 1 and 2 of a comparison; 3 goes on from 2, and 4 from 3, both promoted; 5 from 4 and 6 from 2, kept."""
-    directory = tmp_path_factory.mktemp("made")
+    directory = tmp_path_factory.mktemp("created")
     shutil.copy(database, directory)
     (directory / "demand.yaml").write_text(DEMAND)
     with working_in(directory), plain():
@@ -51,7 +51,7 @@ def made(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path
         for rows, settings in (
             (340, {"epochs": 20}),
             (440, {"epochs": 2}),
-            (480, {"epochs": 1, "margin": 0.99}),
+            (480, {"epochs": 1, "min_improvement": 0.99}),
             (480, {"epochs": 1, "mode": "warm_start", "version": 2}),
         ):
             write_load(rows)
@@ -128,7 +128,7 @@ def refused(*command: str) -> str:
 
 
 # ---- nobody there
-COMMANDS = [("history",), ("rollback",), ("prune", "--keep=1"), ("evaluate", "-q")]
+COMMANDS = [("history",), ("rollback",), ("prune", "--keep=1"), ("monitor", "-q")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
@@ -160,8 +160,8 @@ def test_an_mlflow_server_that_is_away_is_one_line(
 def test_history_has_lineage_evaluation_runs_and_the_times_as_champion(there: Path) -> None:
     rows, found = history(), versions()
     champions = [row.pop("champion") for row in rows.values()]
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", row.pop("made")) for row in rows.values())
-    judged = {number: Score.model_validate_json(version.tags["judged"]) for number, version in found.items()}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", row.pop("created")) for row in rows.values())
+    judged = {number: Score.model_validate_json(version.tags["score"]) for number, version in found.items()}
     ends = [hour(round(0.7 * count) - 1)[:16].replace("T", " ") for count in (300, 300, 340, 440, 480, 480)]
     runs = {number: tracking.mlflow_client().get_run(parent(version)) for number, version in found.items()}
     assert list(rows.values()) == [
@@ -172,21 +172,21 @@ def test_history_has_lineage_evaluation_runs_and_the_times_as_champion(there: Pa
             "continues": [None, 1, 2, 3, 4, 2][number - 1],
             "rows": f"to {ends[number - 1]}",
             "loss": judged[number].loss,
-            "judged_on": judged[number].dataset,
+            "dataset": judged[number].dataset,
             "aliases": {4: ["champion"], 6: ["challenger", "hand_built"]}.get(number, []),
             "flow_run": runs[number].data.tags["lstm_flows.prefect_flow_run_id"],
             "run": found[number].run_id,
         }
         for number in range(1, 7)
     ]
-    assert rows[4]["judged_on"] == rows[5]["judged_on"] == rows[6]["judged_on"]  # the champion, anew every night
+    assert rows[4]["dataset"] == rows[5]["dataset"] == rows[6]["dataset"]  # the champion, anew every night
     assert [len(times) for times in champions] == [0, 1, 1, 1, 0, 0]
     (second,), (third,), (fourth,) = champions[1:4]
     assert second["since"] <= second["until"] == third["since"] <= third["until"] == fourth["since"]
     assert fourth["until"] is None
-    assert second["why"].endswith(", the first")
-    assert re.fullmatch(r"loss 0\.\d+, better than version 2's 0\.\d+", third["why"])
-    assert re.fullmatch(r"loss 0\.\d+, better than version 3's 0\.\d+", fourth["why"])
+    assert second["reason"].endswith(", the first")
+    assert re.fullmatch(r"loss 0\.\d+, better than version 2's 0\.\d+", third["reason"])
+    assert re.fullmatch(r"loss 0\.\d+, better than version 3's 0\.\d+", fourth["reason"])
     assert [time["flow_run"] for time in (second, third, fourth)] == [rows[number]["flow_run"] for number in (2, 3, 4)]
 
 
@@ -211,7 +211,7 @@ def test_history_as_a_table(there: Path) -> None:
 def test_rollback_goes_back_step_by_step_with_its_reason(here: Path) -> None:
     before = history()
     with webhook() as posts:
-        code, out, _ = lstm_flows("rollback", "demand", "--why", "the sensor was broken")
+        code, out, _ = lstm_flows("rollback", "demand", "--reason", "the sensor was broken")
     why = "rollback from version 4: the sensor was broken"
     assert (code, out) == (0, f"Version 3 is champion of demand again ({why}).\n")
     assert tracking.aliases("demand") == ALIASES | {"champion": 3}
@@ -222,7 +222,7 @@ def test_rollback_goes_back_step_by_step_with_its_reason(here: Path) -> None:
     rows = history()
     first, second = rows[3]["champion"]
     assert first == before[3]["champion"][0]
-    assert (second["why"], second["until"], second["flow_run"]) == (why, None, "none")
+    assert (second["reason"], second["until"], second["flow_run"]) == (why, None, "none")
     assert rows[4]["champion"] == [before[4]["champion"][0] | {"until": second["since"]}]
     table = lstm_flows("history", "demand")[1].splitlines()
     line = next(place for place, line in enumerate(table) if line.startswith("3 "))
@@ -230,8 +230,8 @@ def test_rollback_goes_back_step_by_step_with_its_reason(here: Path) -> None:
     assert re.search(r"^ +\d\d-\d\d \d\d:\d\d - now *$", table[line + 1])
 
     # a reason that is longer than a tag does not spoil the history
-    assert lstm_flows("rollback", "demand", "--why", "the sensor was broken, " * 300)[0] == 0
-    assert history()[2]["champion"][-1]["why"].startswith("rollback from version 3: the sensor was broken, ")
+    assert lstm_flows("rollback", "demand", "--reason", "the sensor was broken, " * 300)[0] == 0
+    assert history()[2]["champion"][-1]["reason"].startswith("rollback from version 3: the sensor was broken, ")
     assert names_all(refused("rollback", "demand"), "before version 2", "history demand")
     assert tracking.aliases("demand") == ALIASES | {"champion": 2}
 
@@ -244,7 +244,7 @@ def test_a_version_can_be_named_and_the_champion_before_comes_back_after_it(here
     )
     assert [lstm_flows("rollback", "demand")[0] for _ in range(2)] == [0, 0]
     assert champion() == 3
-    whys = {number: [time["why"] for time in row["champion"][-1:]] for number, row in history().items()}
+    whys = {number: [time["reason"] for time in row["champion"][-1:]] for number, row in history().items()}
     assert whys[5] == ["rollback from version 4: by hand"]
     assert whys[4] == ["rollback from version 5: by hand"]
     assert whys[3] == ["rollback from version 4: by hand"]
@@ -322,7 +322,7 @@ def test_prune_removes_what_a_dry_run_named_and_nothing_else(here: Path) -> None
     # a pruned version can't be trained further, nor evaluated, but it can be champion; one that is gone is no version
     assert lstm_flows("rollback", "demand")[0] == 0
     assert champion() == 3
-    settings = [("fine-tune", "--set=version=1"), ("fine-tune", "--set=version=3"), ("fine-tune",), ("evaluate",)]
+    settings = [("fine-tune", "--set=version=1"), ("fine-tune", "--set=version=3"), ("fine-tune",), ("monitor",)]
     for (command, *options), number in zip(settings, (1, 3, 3, 3), strict=True):
         assert names_all(refused(command, "demand", "-q", *options), f"version {number} of demand", "pruned")
     for command, option in (("fine-tune", "--set=version=5"), ("rollback", "5")):
@@ -348,7 +348,7 @@ def test_data_that_a_version_needs_which_stays_is_not_removed(here: Path) -> Non
     with plain():  # 2 is what goes on now
         code, out, _ = lstm_flows("fine-tune", "demand", "--set=epochs=1", "--set=mode=warm_start", "-q")
     assert code == 0
-    assert names_all(" ".join(out.split()), "Nothing to do: version 2 has gone on with these rows before")
+    assert names_all(" ".join(out.split()), "Skipped: version 2 has gone on with these rows before")
     found = versions()
     assert sizes_hidden(lstm_flows("prune", "demand", "--keep=1")[1]) == [
         "version 1: checkpoint (SIZE)",
@@ -383,7 +383,9 @@ def test_a_prune_that_broke_off_can_be_done_again(here: Path, monkeypatch: pytes
 def test_a_night_prunes_where_it_is_told_to(here: Path) -> None:
     write_load(520)
     with plain():
-        code, out, _ = lstm_flows("fine-tune", "demand", "--set=epochs=1", "--set=margin=0.99", "--set=keep=2", "-q")
+        code, out, _ = lstm_flows(
+            "fine-tune", "demand", "--set=epochs=1", "--set=min_improvement=0.99", "--set=keep_versions=2", "-q"
+        )
     assert code == 0
     assert [line for line in out.splitlines() if line.startswith("Pruned: ")] == [
         "Pruned: version 1: checkpoint, data",
@@ -394,11 +396,11 @@ def test_a_night_prunes_where_it_is_told_to(here: Path) -> None:
     assert list(versions()) == [1, 2, 3, 4, 6, 7]
     assert versions()[7].tags["continues"] == "4"
     # the same night again: how many are kept makes no other challenger
-    config = FineTuneConfig(experiment="demand", epochs=1, margin=0.99, keep=1)
+    config = FineTuneConfig(experiment="demand", epochs=1, min_improvement=0.99, keep_versions=1)
     again = fine_tune(config, return_state=True)
     assert again.name == "NothingToDo"
     assert again.result() == FineTuneResult(
-        experiment="demand", outcome="nothing to do", message=again.message, continued=4
+        experiment="demand", outcome="skipped", message=again.message, base_version=4
     )
     assert list(versions()) == [1, 2, 3, 4, 6, 7]
 
@@ -415,18 +417,18 @@ def test_where_there_is_no_champion_a_named_version_goes_on_and_becomes_it(here:
     write_load(520)
     with plain():
         done: FineTuneResult = fine_tune(FineTuneConfig(experiment="demand", version=5, epochs=1))
-    assert (done.outcome, done.continued, done.challenger) == ("promoted", 5, 7)
+    assert (done.outcome, done.base_version, done.challenger) == ("promoted", 5, 7)
     assert done.message == "Version 7 is champion now: there was none."
     assert done.comparison
     assert [result.name for result in done.comparison.results] == ["challenger/fine_tuned"]
     assert champion() == 7
-    assert history()[7]["champion"][0]["why"].endswith(", the first")
+    assert history()[7]["champion"][0]["reason"].endswith(", the first")
 
 
 def test_a_table_that_changes_after_it_was_looked_at_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An export that is written anew in that second, and has lost its newest rows: those left were learnt from."""
     module = sys.modules["flows.fine_tune"]
-    look = module.nothing_new
+    look = module.find_skip_reason
 
     def looked(*arguments: Any) -> Any:
         found = look(*arguments)
@@ -463,7 +465,7 @@ def test_the_champion_on_the_newest_rows_is_a_series_in_one_run(here: Path, monk
         log_batch(client, run_id, *arguments, **options)
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", noting)
-    judged = Score.model_validate_json(versions()[4].tags["judged"])  # on these rows, last night
+    judged = Score.model_validate_json(versions()[4].tags["score"])  # on these rows, last night
     write_load(480)
     first = point()
     assert (first.version, first.step) == (4, 0)
@@ -471,10 +473,10 @@ def test_the_champion_on_the_newest_rows_is_a_series_in_one_run(here: Path, monk
     assert first.metrics["scaled_mse"] == judged.loss
     assert first.run_id
     run = tracking.mlflow_client().get_run(first.run_id)
-    assert (run.info.status, run.data.tags["lstm_flows.flow"]) == ("FINISHED", "evaluate")
+    assert (run.info.status, run.data.tags["lstm_flows.flow"]) == ("FINISHED", "monitor")
 
     again = point()
-    message = "Nothing to do: version 4 has been judged on these rows."
+    message = "Skipped: version 4 has been judged on these rows."
     assert again == MonitoringPoint(experiment="demand", version=4, run_id=first.run_id, step=None, message=message)
     assert curve(first.run_id, "version") == [(0, 4.0)]
 
@@ -497,7 +499,7 @@ def test_the_champion_on_the_newest_rows_is_a_series_in_one_run(here: Path, monk
     assert {name: curve(first.run_id, name) for name in points} == {
         name: list(enumerate(values)) for name, values in points.items()
     }
-    assert versions()[4].tags["judged"] == judged.model_dump_json()  # nothing about who is champion
+    assert versions()[4].tags["score"] == judged.model_dump_json()  # nothing about who is champion
 
 
 @pytest.mark.parametrize(
@@ -526,10 +528,10 @@ def test_an_evaluation_that_is_refused_leaves_the_series_as_it_is(here: Path) ->
     first = point().run_id
     assert first
     write_load(300)
-    message = refused("evaluate", "demand", "-q")
+    message = refused("monitor", "demand", "-q")
     assert names_all(message, "2024-01-11T00:00:00", "version 4 of demand", "2024-01-15T15:00:00 (validation)")
     pd.read_csv("demand.csv").rename(columns={"load": "power"}).to_csv("demand.csv", index=False)
-    assert names_all(refused("evaluate", "demand", "-q"), "demand.csv", "column load", "time, power")
+    assert names_all(refused("monitor", "demand", "-q"), "demand.csv", "column load", "time, power")
     assert (status(first), curve(first, "version")) == ("FINISHED", [(0, 4.0)])
 
 
@@ -537,23 +539,23 @@ def test_an_evaluation_that_is_refused_at_first_makes_no_run(there: Path) -> Non
     state = monitor(MonitorConfig(experiment="demand", path="nowhere.csv"), return_state=True)
     assert (state.type, "nowhere.csv: no such file" in str(state.message)) == (StateType.FAILED, True)
     experiment = tracking.get_or_create_experiment("demand")
-    assert tracking.mlflow_client().search_runs([experiment], "tags.`lstm_flows.flow` = 'evaluate'") == []
+    assert tracking.mlflow_client().search_runs([experiment], "tags.`lstm_flows.flow` = 'monitor'") == []
 
 
 def test_what_evaluate_prints(here: Path, tmp_path: Path) -> None:
     write_load(520)
     Path("demand.csv").rename(tmp_path / "moved.csv")
     moved = f"--set=path={tmp_path}/moved.csv"
-    code, out, errors = lstm_flows("evaluate", "demand", moved, "--json", "-q")
+    code, out, errors = lstm_flows("monitor", "demand", moved, "--json", "-q")
     assert (code, errors, out.count("\n")) == (0, "", 1)
     found = MonitoringPoint.model_validate_json(out)
     assert (found.version, found.step) == (4, 0)
     split = "--set=split={train: 0.75, validation: 0.05}"
-    code, out, errors = lstm_flows("evaluate", "demand", moved, split, "-q")
+    code, out, errors = lstm_flows("monitor", "demand", moved, split, "-q")
     assert (code, errors) == (0, "")
     assert re.search(r"^scaled_mse  0\.\d+$", out, re.MULTILINE)
     assert re.search(r"^load +\d\.\d{3} +\d\.\d{3}$", out, re.MULTILINE)
     assert out.splitlines()[-1] == "Version 4 judged on 103 examples: point 1."
-    code, out, errors = lstm_flows("evaluate", "demand", "--dry-run", split)
+    code, out, errors = lstm_flows("monitor", "demand", "--dry-run", split)
     assert (code, errors) == (0, "")
     assert out.startswith("experiment: demand\n")

@@ -27,12 +27,20 @@ from tasks import evaluation, tracking
 
 ALONE = recipes.load("tutorial", [*TINY, "contenders.hand_built=null"])
 TASKS = [
-    *("find_interrupted", "look_at_data", "find_earlier", "store_data", "evaluate_untrained", "train", "evaluate"),
-    *("resume", "evaluate", "register", "register", "evaluate_baselines", "choose_champion", "report"),
+    *(
+        "find_interrupted_run",
+        "validate_data",
+        "find_finished_run",
+        "store_data",
+        "evaluate_untrained",
+        "train",
+        "evaluate",
+    ),
+    *("fine_tune", "evaluate", "register", "register", "evaluate_baselines", "promote_best", "report"),
 ]
 LOOKING = 3  # that many leave nothing to resume
 # the table is stored in a step of its own
-ANSWERED = ["keep_table", *(name for name in TASKS[LOOKING:] if name != "register")]
+ANSWERED = ["store_table", *(name for name in TASKS[LOOKING:] if name != "register")]
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +137,12 @@ def test_a_flow_run_that_prefect_tries_again_resumes_its_own_run_and_a_new_one_d
         assert_same(left_behind("tutorial"), whole.left)
         assert did.fits == whole.did.fits
         assert sorted(did.answers) == sorted(whole.did.answers)
-        assert (did.calls.count("find_interrupted"), did.calls.count("look_at_data")) == (3, 1)
+        assert (did.calls.count("find_interrupted_run"), did.calls.count("validate_data")) == (3, 1)
         assert runs_of("tutorial")[0].data.tags[f"{tracking.TAG}prefect_flow_run_id"] != "none"
 
         # though one was interrupted: only a retry resumes it unasked
         with watched("before 4", engine=True), crashing():
-            compare(ALONE, again=True)
+            compare(ALONE, force=True)
         with watched("before 4", engine=True), crashing():
-            compare(ALONE, again=True)
+            compare(ALONE, force=True)
     assert [run.info.run_name for run in runs_of("tutorial")].count("compare tutorial") == 3

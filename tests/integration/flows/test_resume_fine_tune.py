@@ -23,22 +23,22 @@ data: {kind: table, path: demand.csv, time: time, target: load, context_length: 
 contenders:
   hand_built:
     model: {hidden_size: 4}
-    training: {max_epochs: 1, threads: 1, checkpoint_every_n_steps: 3}
+    training: {max_epochs: 1, num_threads: 1, checkpoint_every_n_steps: 3}
     fine_tuning: {max_epochs: 2}
 """
 CONFIGS = {
-    "resume": FineTuneConfig(experiment="demand", epochs=10),
+    "fine_tune": FineTuneConfig(experiment="demand", epochs=10),
     "warm_start": FineTuneConfig(experiment="demand", mode="warm_start", learning_rate=0.01, epochs=10),
 }
 TASKS = [
-    *("find_interrupted", "find_version", "find_champion", "look_at_new_rows", "find_skip_reason", "store_data"),
-    *("check_stored", "measure_drift", "evaluate_champion", "MODE", "evaluate", "register", "choose_champion"),
+    *("find_interrupted_run", "find_version", "find_champion", "validate_new_data", "find_skip_reason", "store_data"),
+    *("validate_stored_data", "measure_drift", "evaluate_champion", "MODE", "evaluate", "register", "promote_best"),
     *("evaluate_baselines", "report_fine_tuning"),
 ]
-NO_ANSWER = {*TASKS[:5], "check_stored", "register"}
+NO_ANSWER = {*TASKS[:5], "validate_stored_data", "register"}
 # where each process crashes, counted in itself; and whose results are computed a second time
 CRASHES = {
-    "resume": (
+    "fine_tune": (
         [
             "log_inputs 0",  # the table is there; what is noted of it is not
             "after 0",  # all is noted
@@ -48,9 +48,9 @@ CRASHES = {
             "set_registered_model_alias 1",  # its record is there
             "after 0",  # the alias is set
         ],
-        ["store_data", "evaluate_champion", "choose_champion"],
+        ["store_data", "evaluate_champion", "promote_best"],
     ),
-    "warm_start": (["step 8", "after 2"], ["choose_champion"]),
+    "warm_start": (["step 8", "after 2"], ["promote_best"]),
 }
 
 
@@ -66,10 +66,11 @@ def with_new_rows() -> None:
 def shown_history() -> list[dict[str, Any]]:
     """The history, but for ids, flow runs and moments."""
     rows = [
-        {key: row[key] for key in row.keys() - {"run", "flow_run", "made"}} for row in history.version_history("demand")
+        {key: row[key] for key in row.keys() - {"run", "flow_run", "created"}}
+        for row in history.version_history("demand")
     ]
     for row in rows:
-        row["champion"] = [(time["why"], time["until"] is None) for time in row["champion"]]
+        row["champion"] = [(time["reason"], time["until"] is None) for time in row["champion"]]
     return rows
 
 
@@ -86,8 +87,8 @@ def test_the_decision_is_the_same_though_the_table_has_grown_since(
         left, rows = left_behind("demand"), shown_history()
     assert did.calls == [mode if name == "MODE" else name for name in TASKS]
     # the table is stored in a step of its own
-    assert did.answers == ["keep_table", *(name for name in did.calls if name not in NO_ANSWER)]
-    assert (expected.outcome, expected.continued, expected.challenger) == ("promoted", 2, 3)
+    assert did.answers == ["store_table", *(name for name in did.calls if name not in NO_ANSWER)]
+    assert (expected.outcome, expected.base_version, expected.challenger) == ("promoted", 2, 3)
 
     crashes, again = CRASHES[mode]
     answers: list[FineTuneResult] = []

@@ -63,7 +63,9 @@ def half_begun() -> str:
 
 def of_another_version() -> str:
     run_id = begun(KeyboardInterrupt()).run_id
-    tracking.mlflow_client().log_text(run_id, ALONE.to_yaml().replace("margin:", "least_margin:"), runs.CONFIG_FILE)
+    tracking.mlflow_client().log_text(
+        run_id, ALONE.to_yaml().replace("min_improvement:", "least_improvement:"), runs.CONFIG_FILE
+    )
     return run_id
 
 
@@ -92,7 +94,10 @@ def running() -> str:
             ["running", f"process {fingerprint.process_identity()['pid']} on {fingerprint.process_identity()['host']}"],
         ),
         (half_begun, ["start anew"]),
-        (of_another_version, ["config.yaml", "least_margin", "did you mean margin", "another version", "start anew"]),
+        (
+            of_another_version,
+            ["config.yaml", "least_improvement", "did you mean min_improvement", "another version", "start anew"],
+        ),
     ],
     ids=[
         *("unknown", "nothing", "no id", "deleted", "a child", "of a fine-tuning", "finished", "running"),
@@ -140,7 +145,7 @@ def test_without_a_database_none_is_made(empty_directory: Path, command: list[st
     [
         (["compare", "tutorial", "--resume"], "[RECIPE or FILE.yaml]"),
         (["compare", "--resume", "--set=seed=1"], "--set"),
-        (["compare", "--resume", "--again"], "--again"),
+        (["compare", "--resume", "--force"], "--force"),
         (["compare", "--resume", "abc", "--dry-run"], "--dry-run"),
         (["fine-tune", "demand", "--resume", "--set=epochs=1"], "--set"),
         (["fine-tune", "demand", "--dry-run", "--resume"], "--dry-run"),

@@ -25,7 +25,7 @@ data: {kind: table, path: demand.csv, time: time, target: load, context_length: 
 contenders:
   hand_built:
     model: {hidden_size: 4, num_layers: 2, dropout: 0.2}
-    training: {max_epochs: 3, learning_rate: 0.01, shuffle: true, threads: 1, log_every_n_steps: 1, batch_size: 64,
+    training: {max_epochs: 3, learning_rate: 0.01, shuffle: true, num_threads: 1, log_every_n_steps: 1, batch_size: 64,
                checkpoint_every_n_steps: 2}
     fine_tuning: {max_epochs: 5}
 """
@@ -160,8 +160,8 @@ def removes(*first: str) -> Any:
 
 # in turn, all of the first training; and whether the working directory is lost as well
 CRASHES_AT_THE_END: list[tuple[Any, str, Any, bool]] = [
-    (lineage, "record", crash, False),
-    (lineage, "record", crash, True),
+    (lineage, "save_training_record", crash, False),
+    (lineage, "save_training_record", crash, True),
     (checkpoint_store, "clear", crash, True),
     (checkpoint_store, "shutil", removes("last.ckpt", "last.ckpt.previous", "progress.json"), False),
     (

@@ -21,7 +21,7 @@ from lstm_models.evaluation.bootstrap import block_bootstrap, paired_difference
 from tasks import tracking
 from tasks.schemas import ComparisonReport, PhaseResult
 
-SMALL = "{model: {hidden_size: 4}, training: {max_epochs: 2, threads: 1}}"
+SMALL = "{model: {hidden_size: 4}, training: {max_epochs: 2, num_threads: 1}}"
 FORECAST = f"""{POWER}contenders: {{hand_built: {SMALL}, built_in: {SMALL}}}
 """
 
@@ -209,14 +209,14 @@ def assert_verdicts_follow_from_the_losses(comparison: ComparisonReport) -> None
         assert one.loss == one.metrics[comparison.metric] == pytest.approx(stored.mean(), rel=1e-12)
         assert (one.low, one.high) == block_bootstrap(stored, one.block)
     final = [result for result in comparison.results if result.phase == "fine_tuned"]
-    found = {(one.of, one.than): one for one in comparison.differences}
+    found = {(one.model, one.reference): one for one in comparison.differences}
     assert len(found) == len(comparison.differences)
     assert found.keys() >= {(one.name, other.name) for one in final for other in comparison.baselines}
     for (of, than), difference in found.items():
         expected = paired_difference(losses(judged[of]), losses(judged[than]), judged[of].block)
         assert (difference.mean, difference.low, difference.high, difference.verdict) == expected
     verdicts = {difference.verdict for difference in found.values()}
-    assert verdicts <= {"better", "worse", "can't tell"}
+    assert verdicts <= {"better", "worse", "not significant"}
 
 
 # ---- what is wrong with a table
@@ -348,7 +348,16 @@ def test_mlflow_has_what_became_of_the_rows_and_all_files(there: Ran) -> None:
     rows = {"rows_read": "400", "rows_used": "397", "rows_dropped": dropped}
     assert parent.data.params.items() >= {**windows, **rows}.items()
     assert files(parent.info.run_id) == {
-        *("answers", "config.yaml", "comparison.json", "comparison.md", "data", "hand_built", "built_in", "baselines"),
+        *(
+            "result_cache",
+            "config.yaml",
+            "comparison.json",
+            "comparison.md",
+            "data",
+            "hand_built",
+            "built_in",
+            "baselines",
+        ),
         *("loss_curves.png", "forecasts.png", "error_by_step.png"),
     }
     for name in ("loss_curves.png", "forecasts.png", "error_by_step.png"):
@@ -366,7 +375,7 @@ def test_mlflow_has_what_became_of_the_rows_and_all_files(there: Ran) -> None:
     ]
     for run in children:
         gates = {"gates.png"} if run.info.run_name == "hand_built/fine_tuned" else set()
-        assert files(run.info.run_id) == {*judged, *gates, "answers", "checkpoint", "training.json"}
+        assert files(run.info.run_id) == {*judged, *gates, "result_cache", "checkpoint", "training.json"}
         assert files(run.info.run_id, "checkpoint") == {"last.ckpt", "best.ckpt"}
         assert run.data.metrics.keys() >= {"scaled_mse", "mase", "loss_low", "loss_high", "val_loss"}
         steps = pd.read_csv(tracking.download(f"runs:/{run.info.run_id}/steps.csv"))
@@ -392,8 +401,8 @@ def test_the_verdicts_on_forecasts_follow_from_their_losses(there: Ran) -> None:
     assert {one.block for one in named(comparison).values()} == {2 * HORIZON}
     # of the two fine-tuned ones too, the one to be used first
     first = comparison.differences[0]
-    assert first.of == champion(comparison).name
-    assert {first.of, first.than} >= {"hand_built/fine_tuned"} | {"built_in/fine_tuned"}
+    assert first.model == champion(comparison).name
+    assert {first.model, first.reference} >= {"hand_built/fine_tuned"} | {"built_in/fine_tuned"}
 
 
 @at("forecast")

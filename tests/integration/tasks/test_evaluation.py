@@ -129,29 +129,29 @@ def test_copies_are_recorded_one_by_one_and_the_median_one_speaks(place: Place, 
     parent, dataset = place
     data, copies = load_dataset(dataset), untrained(contender, dataset)
     expected = evaluate(copies, data)
-    judgement, errors = expected.judgement, [own for own in expected.copies if own]
+    judgement, errors = expected.evaluation, [own for own in expected.replica_metrics if own]
     # the third one's own error is not below itself
     threshold = sorted(own[metric] for own in errors)[2]
-    converged = f"converged={{metric: {metric}, below: {threshold!r}}}"
+    converged = f"converged={{metric: {metric}, threshold: {threshold!r}}}"
     config = configuration(converged, "figures={gradients_through_time: true}")
     result = evaluate_untrained.fn(config, contender, dataset, parent)
 
-    assert result.copies
-    assert names_all(result.copies.criterion, metric, f"{threshold:g}")
+    assert result.replicas
+    assert names_all(result.replicas.criterion, metric, f"{threshold:g}")
     low, high = wilson_interval(2, COPIES)
-    assert result.copies == ReplicaStats(
-        count=COPIES, criterion=result.copies.criterion, converged=2, low=low, high=high,
-        median=expected.copy_index, errors=[own["mse"] for own in errors],
+    assert result.replicas == ReplicaStats(
+        count=COPIES, criterion=result.replicas.criterion, converged=2, low=low, high=high,
+        median=expected.replica, errors=[own["mse"] for own in errors],
     )  # fmt: skip
-    assert (result.metrics, result.predictions) == (judgement.metrics, judgement.told.tolist())
+    assert (result.metrics, result.predictions) == (judgement.metrics, judgement.predictions.tolist())
     assert result.parameters == 16  # one copy's: four gates, two weights and two biases each
 
     folder = f"{contender}/untrained"
     # to the last digit: what stands in the CSV reads back as the same number
     table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/{folder}/copies.csv"))
     assert table.to_dict("records") == [{"seed": seed, **own} for seed, own in zip(SEEDS, errors, strict=True)]
-    every = data.test.take(torch.arange(data.test.count))
-    norms = gradients_through_time(copies.member(expected.copy_index).eval(), every)
+    every = data.test.get_batch(torch.arange(data.test.count))
+    norms = gradients_through_time(copies.member(expected.replica).eval(), every)
     assert norms.cell_T is not None
     curves = {"dloss_dh": norms.hidden_T.tolist(), "dloss_dc": norms.cell_T.tolist()}
     for name, values in curves.items():
@@ -166,7 +166,7 @@ def test_an_untrained_contenders_figures_stand_on_the_parent_by_its_name(place: 
     config = configuration(f"contenders.hand_built.replicas={replicas}")
     result = evaluate_untrained.fn(config, "hand_built", dataset, parent)
     of_copies = replicas > 1
-    assert (result.copies is not None) is of_copies
+    assert (result.replicas is not None) is of_copies
     names = ["copies.csv"] * of_copies + ["gates.png", "predictions.csv"]
     assert files(parent.run_id, "hand_built/untrained") == names
     names = sorted([*ERRORS, *["converged"] * of_copies])
@@ -178,18 +178,18 @@ def test_an_untrained_contenders_figures_stand_on_the_parent_by_its_name(place: 
 def test_a_copy_that_predicts_nan_counts_as_failed_and_nothing_else_changes(place: Place, contender: str) -> None:
     parent, dataset = place
     data, copies = load_dataset(dataset), untrained(contender, dataset)
-    before = evaluate(copies, data).copies
+    before = evaluate(copies, data).replica_metrics
     with torch.no_grad():
         for weight in copies.weights.values():
             weight[0] = math.nan
         for parameter in copies.networks[0].parameters() if copies.networks else ():
             parameter.fill_(math.nan)
-    config = configuration("converged={below: 1e9}")
+    config = configuration("converged={threshold: 1e9}")
     result = _evaluate(config, copies, data, dataset, parent.run_id, contender, "untrained", "here")
-    assert result.copies
-    assert result.copies.errors == [None, *(own and own["mse"] for own in before[1:])]
-    assert (result.copies.count, result.copies.converged) == (COPIES, 4)
-    assert result.copies.median == evaluate(copies, data).copy_index
+    assert result.replicas
+    assert result.replicas.errors == [None, *(own and own["mse"] for own in before[1:])]
+    assert (result.replicas.count, result.replicas.converged) == (COPIES, 4)
+    assert result.replicas.median == evaluate(copies, data).replica
     table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/here/copies.csv"))
     assert table["seed"].tolist() == SEEDS
     assert table[ERRORS].isna().all(axis=1).tolist() == [True, False, False, False, False]

@@ -39,7 +39,7 @@ def dataset(count: int) -> Dataset:
 
 def take(*indices: int) -> Batch:
     """These of four of them as one batch."""
-    return dataset(4).test.take(torch.tensor(indices))
+    return dataset(4).test.get_batch(torch.tensor(indices))
 
 
 def curve(run_id: str, name: str) -> list[tuple[int, float]]:
@@ -65,7 +65,7 @@ def test_a_run_gets_a_picture_of_the_gates_of_chosen_sequences(
 
     monkeypatch.setattr(plots, "gates", draw)
     network = build("built_in", hidden_size=3)
-    introspection.log_gates(FigureOptions(gates_of=rows), network, dataset(4), run_id, "a/initial", place)
+    introspection.log_gates(FigureOptions(gate_examples=rows), network, dataset(4), run_id, "a/initial", place)
     stored = tracking.mlflow_client().list_artifacts(run_id, place or None)
     assert [file.path for file in stored] == [f"{place}/gates.png".lstrip("/")]
     ((name, x_BTD, opened, names),) = drawn
@@ -84,8 +84,8 @@ def test_a_plain_recurrent_network_has_no_gates_to_draw(run_id: str) -> None:
 
 def test_a_row_that_the_data_has_not_is_refused(run_id: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        introspection.log_gates(FigureOptions(gates_of=[1, 5]), build("built_in"), dataset(4), run_id, "x")
-    assert names_all(caught.value, "figures.gates_of", "5 given", "4 examples")
+        introspection.log_gates(FigureOptions(gate_examples=[1, 5]), build("built_in"), dataset(4), run_id, "x")
+    assert names_all(caught.value, "figures.gate_examples", "5 given", "4 examples")
     assert tracking.mlflow_client().list_artifacts(run_id) == []
 
 
@@ -115,7 +115,7 @@ def test_gradients_are_curves_over_the_time_steps(run_id: str, kind: str, settin
 def test_gradients_are_of_the_first_sequences_where_there_are_many(run_id: str) -> None:
     network, many = build("built_in"), dataset(introspection.GRADIENT_BATCH_SIZE + 9)
     introspection.log_gradients(network, many, run_id)
-    few = many.test.take(torch.arange(introspection.GRADIENT_BATCH_SIZE))
+    few = many.test.get_batch(torch.arange(introspection.GRADIENT_BATCH_SIZE))
     expected = gradients_through_time(network, few).hidden_T.tolist()
     assert [value for _, value in curve(run_id, "dloss_dh")] == expected
 

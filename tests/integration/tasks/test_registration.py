@@ -45,7 +45,7 @@ CONFIG = parse_config(
                 "replicas": replicas,
             }
             for name, model, replicas in (
-                ("copied", {"cell": "peephole", "biases": "one", "hidden_size": 1, "head": "none"}, 3),
+                ("copied", {"cell": "peephole", "double_bias": False, "hidden_size": 1, "head": "none"}, 3),
                 ("normalised", {"cell": "layer_norm", "num_layers": 2}, 1),
                 ("copied_built_in", {"kind": "built_in"}, 2),
                 ("rnn", {"kind": "rnn", "num_layers": 2}, 1),
@@ -69,13 +69,13 @@ class Registered(NamedTuple):
     def sequences(self) -> torch.Tensor:
         """All of the test part, (B, T, D)."""
         test = load_dataset(self.dataset).test
-        return test.take(torch.arange(test.count)).x_BTD
+        return test.get_batch(torch.arange(test.count)).x_BTD
 
     def trained(self, index: int) -> Network:
         """The network that was trained; of copies the one that speaks for them."""
         network = load_network(tracking.download(self.checkpoints[index].uri))
         if isinstance(network, Replicas):
-            copies = self.results[index].copies
+            copies = self.results[index].replicas
             assert copies
             return network.member(copies.median).eval()
         return network
@@ -145,7 +145,7 @@ def test_the_network_that_was_trained_comes_back_from_the_registry(registered: R
     assert registered.results[index].model_uri == uri
     model = model_loader.load_model(uri)
     assert (model.config, model.data) == (CONFIG.contenders[contender].model, CONFIG.data)
-    assert (model.output, model.columns, model.network.scaling) == (REGRESSION, (), None)
+    assert (model.output, model.columns, model.network.scaler) == (REGRESSION, (), None)
     assert registered.dataset.config == CONFIG.data
     assert_equal_networks(model.network, registered.trained(index))
 
@@ -174,17 +174,17 @@ def test_of_copies_the_median_is_exported(registered: Registered) -> None:
         result = registered.results[index]
         copies = load_network(tracking.download(registered.checkpoints[index].uri))
         assert isinstance(copies, Replicas)
-        assert result.copies
-        errors = result.copies.errors
+        assert result.replicas
+        errors = result.replicas.errors
         assert (copies.count, len(errors)) == (count, count)
-        assert result.metrics["mse"] == errors[result.copies.median] == sorted(errors)[(count - 1) // 2]
+        assert result.metrics["mse"] == errors[result.replicas.median] == sorted(errors)[(count - 1) // 2]
         served = registered.served[index].predict(x_BTD.numpy())
         with torch.no_grad():
             live = [copies.member(number).eval()(x_BTD).numpy() for number in range(count)]
         off = [np.abs(served - one).max() for one in live]
         # the exported loop adds in another order: float32's last digits
-        assert off[result.copies.median] < 1e-6
-        assert all(difference > 1e-3 for number, difference in enumerate(off) if number != result.copies.median)
+        assert off[result.replicas.median] < 1e-6
+        assert all(difference > 1e-3 for number, difference in enumerate(off) if number != result.replicas.median)
 
 
 def test_a_version_tells_what_it_is(registered: Registered) -> None:
@@ -195,15 +195,15 @@ def test_a_version_tells_what_it_is(registered: Registered) -> None:
         "contender": "copied",
         "phase": "fine_tuned",
         "dataset": registered.dataset.digest,
-        "judged": version.tags["judged"],
+        "score": version.tags["score"],
         "rows": "all",
         "prefect_flow_run_id": "none",
         "continues": "1",
         **{name: repr(result.metrics[name]) for name in ("mse", "mae", "max_error")},
     }
     assert "continues" not in client.get_model_version("models", "1").tags
-    judged = Score.model_validate_json(version.tags["judged"])
-    assert judged == result.judged()
+    judged = Score.model_validate_json(version.tags["score"])
+    assert judged == result.score()
     # one copy's: four gates, each with two weights of the input, one of the state and a bias; and three peepholes
     assert (judged.loss, judged.parameters, judged.dataset) == (result.metrics["mse"], 19, registered.dataset.digest)
     assert version.run_id == registered.checkpoints[1].run_id
@@ -251,11 +251,11 @@ def test_the_best_becomes_champion_and_one_judged_otherwise_stays_it(registered:
 
     # a champion of an older program was judged in another way, and does not tell how
     version = client.get_model_version_by_alias("models", "champion")
-    client.delete_model_version_tag("models", version.version, "judged")
+    client.delete_model_version_tag("models", version.version, "score")
     try:
         champion, challenger = choose([result for result in results if result.version != best.version])
     finally:
-        client.set_model_version_tag("models", version.version, "judged", version.tags["judged"])
+        client.set_model_version_tag("models", version.version, "score", version.tags["score"])
     assert champion.version == best.version
     assert challenger
     assert tracking.aliases("models")["challenger"] == challenger.version != best.version

@@ -26,7 +26,7 @@ from lstm_models.config.compare import RESERVED_NAMES
 from lstm_models.config.data import RESERVED_COLUMNS
 
 LARGEST = 2**63 - 1
-FLOWS: dict[str, type[Config]] = {"fine-tune": FineTuneConfig, "evaluate": MonitorConfig}
+FLOWS: dict[str, type[Config]] = {"fine-tune": FineTuneConfig, "monitor": MonitorConfig}
 # a configuration has many fields, and those of a table fit together in few ways
 large = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 
@@ -217,13 +217,13 @@ def fit(draw: st.DrawFn, config: type[Config], values: dict[str, Any]) -> dict[s
             for contender in values["contenders"].values():
                 if of_table:
                     contender.pop("replicas", None)
-                    contender["training"].pop("log_outputs", None)
+                    contender["training"].pop("log_predictions", None)
                 else:
                     contender["training"].pop("patience", None)
             if of_table and draw(st.booleans()):
                 del values["contenders"]
         case "FineTuneConfig":
-            if values.get("mode", "resume") == "resume":
+            if values.get("mode", "continue") == "continue":
                 values.pop("learning_rate", None)
     return values
 
@@ -283,7 +283,7 @@ def test_what_is_right_comes_back_as_it_was_written(
         {"contenders": {"a": SMALL}, "\x1b[31m": 1},
         {"contenders": {"a": SMALL | {"fine_tuning": {"max_epochs": 10**400}}}},
         {"contenders": {"a": SMALL | {"fine_tuning": {"max_epochs": HUGE}}}},
-        {"contenders": {"a": SMALL}, "figures": {"gates_of": [2**63]}},
+        {"contenders": {"a": SMALL}, "figures": {"gate_examples": [2**63]}},
         {"data": OF_TABLE | {"split": {"train": -(2**63)}}},
         {"data": Raw("{kind: tutorial, kind: tutorial}"), "contenders": {"a": SMALL}},
         {"contenders": {"a": SMALL | {"replicas": 0}}},

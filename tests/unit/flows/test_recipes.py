@@ -61,14 +61,14 @@ def test_every_recipe_loads_has_its_own_name_and_a_description(name: str) -> Non
 
 
 def test_the_tutorial_is_the_tutorials_experiment() -> None:
-    training = {"batch_size": 1, "threads": 1, "log_outputs": True}
+    training = {"batch_size": 1, "num_threads": 1, "log_predictions": True}
     expected = {
         "experiment": "tutorial",
         "seed": 42,
         "data": {"kind": "tutorial"},
         "contenders": {
             "hand_built": {
-                "model": {"kind": "hand_built", "biases": "one", "init": "normal"},
+                "model": {"kind": "hand_built", "double_bias": False, "init": "normal"},
                 "training": training | {"max_epochs": 2000, "learning_rate": 0.001, "fused": True},
                 "fine_tuning": {"max_epochs": 5000},
             },
@@ -78,7 +78,7 @@ def test_the_tutorial_is_the_tutorials_experiment() -> None:
                 "fine_tuning": {"max_epochs": 600},
             },
         },
-        "converged": {"metric": "max_error", "below": 0.1},
+        "converged": {"metric": "max_error", "threshold": 0.1},
     }
     assert recipes.load("tutorial") == parse_config(expected, "the tutorial")
 
@@ -95,13 +95,13 @@ def test_the_tutorial_from_many_seeds_differs_from_the_tutorial_in_the_copies_on
 def test_memory_is_the_adding_problem_over_100_steps() -> None:
     config = recipes.load("memory")
     assert config.data.model_dump() == {"kind": "adding", "length": 100, "count": 32_000, "seed": 0}
-    assert config.converged.model_dump() == {"metric": "mse", "below": 0.005}
+    assert config.converged.model_dump() == {"metric": "mse", "threshold": 0.005}
     assert config.figures.gradients_through_time
     first, *rest = config.contenders.values()
     assert [(other.training, other.fine_tuning, other.replicas) for other in rest] == [
         (first.training, first.fine_tuning, 5)
     ] * 2
-    assert (first.training.clip_norm, first.training.batch_size, first.training.shuffle) == (1.0, 32, True)
+    assert (first.training.gradient_clip_norm, first.training.batch_size, first.training.shuffle) == (1.0, 32, True)
     assert first.fine_tuning.max_epochs * config.data.count // 32 == 8000  # batches, as the recipe's comment says
     models = {name: contender.model.model_dump() for name, contender in config.contenders.items()}
     shared = {"hidden_size": 8, "num_layers": 1, "dropout": 0.0, "head": "linear"}
@@ -123,7 +123,7 @@ def test_forecast_is_of_the_table_that_comes_along() -> None:
     dataset = read_dataset(config.data, config.seed)
     assert dataset.rows
     assert dataset.rows.read == dataset.rows.used
-    assert (dataset.output.targets, dataset.output.steps, dataset.config) == (["co2"], 26, config.data)
+    assert (dataset.output.targets, dataset.output.horizon, dataset.config) == (["co2"], 26, config.data)
     assert min(dataset.train.count, dataset.validation.count if dataset.validation else 0, dataset.test.count) > 100
 
 
@@ -190,7 +190,9 @@ def test_what_a_change_may_be() -> None:
     assert recipes.load("tutorial", ["seed=1", "seed=2"]).seed == 2  # the last counts
     config = recipes.load("tutorial", ["contenders.built_in.fine_tuning={max_epochs: 301}"])  # a whole section
     assert config.contenders["built_in"].fine_tuning.max_epochs == 301
-    assert recipes.load("tutorial", ["figures.gates_of=[2]"]).figures.gates_of == [2]  # in a section that is left out
+    assert recipes.load("tutorial", ["figures.gate_examples=[2]"]).figures.gate_examples == [
+        2
+    ]  # in a section that is left out
     assert list(recipes.load("tutorial", ["contenders.built_in=null"]).contenders) == ["hand_built"]
     assert list(recipes.load("tutorial", ["contenders.hand_built=~"]).contenders) == ["built_in"]
     for number in ("1e-3", "1E-3", "1.0e-3", "0.001", "10e-4", "+1e-3"):
@@ -204,17 +206,17 @@ def test_what_a_change_may_be() -> None:
 def test_a_change_may_add_what_a_recipe_leaves_out() -> None:
     changes = [
         "contenders.hand_built.model.cell=layer_norm",
-        "contenders.hand_built.training.clip_norm=1.0",
+        "contenders.hand_built.training.gradient_clip_norm=1.0",
         "contenders.hand_built.replicas=8",
-        "converged={below: 0.2}",
-        "figures={gates_of: [2], gradients_through_time: true}",
+        "converged={threshold: 0.2}",
+        "figures={gate_examples: [2], gradients_through_time: true}",
         "data={kind: adding, count: 100}",
     ]
     config = recipes.load("tutorial", changes)
     ours = config.contenders["hand_built"]
-    assert (ours.model.cell, ours.training.clip_norm, ours.replicas) == ("layer_norm", 1.0, 8)
-    assert (config.converged.metric, config.converged.below) == ("max_error", 0.2)
-    assert (config.figures.gates_of, config.figures.gradients_through_time) == ([2], True)
+    assert (ours.model.cell, ours.training.gradient_clip_norm, ours.replicas) == ("layer_norm", 1.0, 8)
+    assert (config.converged.metric, config.converged.threshold) == ("max_error", 0.2)
+    assert (config.figures.gate_examples, config.figures.gradients_through_time) == ([2], True)
     assert config.data.model_dump() == {"kind": "adding", "length": 100, "count": 100, "seed": 0}
 
 

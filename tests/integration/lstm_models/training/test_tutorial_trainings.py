@@ -21,7 +21,7 @@ def test_the_tutorials_figures(tmp_path: Path) -> None:
 
     def train(phase: str, name: str, resume_from: Path | None = None) -> tuple[list[float], FitResult]:
         path, contender = tmp_path / f"{phase}.ckpt", config.contenders[name]
-        done = fit(contender, in_sample_dataset(COMPANIES), seed=config.seed, save_to=path, resume_from=resume_from)
+        done = fit(contender, in_sample_dataset(COMPANIES), seed=config.seed, last_path=path, resume_from=resume_from)
         return predict(load_network(path), COMPANIES.x_BTD).tolist(), done
 
     untrained = new_network(config.contenders["hand_built"], in_sample_dataset(COMPANIES), config.seed)
@@ -45,12 +45,12 @@ def test_every_logged_point_of_hand_built_and_built_in_lies_within_1e_5(tmp_path
     for name, contender in config.contenders.items():
         points = Points()
         initial, last = tmp_path / f"{name}-initial.ckpt", tmp_path / f"{name}.ckpt"
-        fit(contender, in_sample_dataset(COMPANIES), seed=config.seed, save_to=initial, loggers=[points])
+        fit(contender, in_sample_dataset(COMPANIES), seed=config.seed, last_path=initial, loggers=[points])
         fit(
             contender,
             in_sample_dataset(COMPANIES),
             seed=config.seed,
-            save_to=last,
+            last_path=last,
             resume_from=initial,
             loggers=[points],
         )

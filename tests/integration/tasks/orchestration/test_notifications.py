@@ -113,7 +113,7 @@ def promote(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], No
     client.create_registered_model("tutorial")
     run_id = client.create_run(tracking.get_or_create_experiment("tutorial")).info.run_id
     judged = Score(loss=0.5, parameters=12, dataset="d")
-    tags = {"contender": "hand_built", "phase": "fine_tuned", "judged": judged.model_dump_json()}
+    tags = {"contender": "hand_built", "phase": "fine_tuned", "score": judged.model_dump_json()}
     client.create_model_version("tutorial", source=str(workplace), run_id=run_id, tags=tags)
     result = PhaseResult(
         **judged.model_dump(), contender="hand_built", phase="fine_tuned", epochs=1, targets=None, predictions=None,

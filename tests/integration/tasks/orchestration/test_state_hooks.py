@@ -83,6 +83,6 @@ def test_the_long_lived_run_of_a_series_is_marked_as_well(workplace: Path, monke
         assert status(run_id) == ["RUNNING"]
         state_hooks.terminate_tracked_runs(monitor, run, Cancelled(message="enough"))
         assert status(run_id) == ["KILLED"]
-    found = tracking.find_run("tutorial", "tags.`lstm_flows.flow` = 'evaluate'")
+    found = tracking.find_run("tutorial", "tags.`lstm_flows.flow` = 'monitor'")
     assert found
     assert found.info.run_id == run_id

@@ -128,7 +128,7 @@ def test_the_seconds_count_from_the_first_beginning(
     with BufferedMLflowLogger(run_id, workplace) as sender:
         clock[0] = 57.5
         assert sender.seconds == 1007.5
-        sender.flush()
+        sender.persist_buffer()
     assert json.loads((workplace / "progress.json").read_text()) == {"seconds": 1007.5, "points": []}
 
 
@@ -152,7 +152,7 @@ def test_what_has_not_arrived_arrives_when_the_training_goes_on(
         with BufferedMLflowLogger(run_id, workplace) as sender:
             sender.log_metrics({"loss": 0.5, "nan": float("nan")}, 3)
             if error:
-                sender.flush()  # with each checkpoint
+                sender.persist_buffer()  # with each checkpoint
                 raise error
             sender.finalize("success")  # as Lightning does at the end
 
@@ -190,7 +190,7 @@ def test_snapshots_lie_by_turns_in_two_folders(run_id: str, workplace: Path) -> 
     with BufferedMLflowLogger(run_id, workplace) as sender:
         for number in range(3):
             write(workplace, number)
-            sender.flush()
+            sender.persist_buffer()
             sender.send_snapshot()
             wait_until_sent(sender)
             found = stored(run_id, SLOTS[number % 2])

@@ -11,7 +11,7 @@ from flows import recipes
 
 TAG = "!!python/object/apply:os.mkdir [it ran]"
 COMMANDS = [
-    "compare", "evaluate", "fine-tune", "history", "inspect", "predict", "prune", "recipes", "rollback", "ui",
+    "compare", "fine-tune", "history", "inspect", "monitor", "predict", "prune", "recipes", "rollback", "ui",
 ]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     ("recipe", "change"),
-    [("parity", "seed=7"), ("tutorial", "figures.gates_of=[2]")],  # the second one is left out in the recipe
+    [("parity", "seed=7"), ("tutorial", "figures.gate_examples=[2]")],  # the second one is left out in the recipe
 )
 def test_a_dry_run_prints_the_configuration_and_does_nothing(empty_directory: Path, recipe: str, change: str) -> None:
     code, out, errors = lstm_flows("compare", recipe, "--dry-run", "--set", change)

@@ -87,14 +87,15 @@ def refusal(values: Any) -> str:
 def test_defaults() -> None:
     model = {"hidden_size": 1, "num_layers": 1, "dropout": 0.0, "head": "none"}
     hand_built = {
-        **model, "kind": "hand_built", "biases": "two", "init": "default", "cell": "lstm", "forget_bias": None,
+        **model, "kind": "hand_built", "double_bias": True, "init": "default", "cell": "lstm", "forget_bias": None,
         "recurrent_dropout": 0.0, "zoneout": 0.0,
     }  # fmt: skip
     training = {
         "max_epochs": 10, "learning_rate": 0.01, "fused": False, "batch_size": 1, "shuffle": False, "weight_decay": 0.0,
-        "schedule": "none", "decay": 0.95, "patience": None, "precision": "32", "device": "cpu", "clip_norm": None,
-        "threads": None, "log_every_n_steps": 50, "checkpoint_every_n_steps": None, "checkpoint_every_n_minutes": 1.0,
-        "log_outputs": False,
+        "lr_schedule": "none", "lr_gamma": 0.95, "patience": None, "precision": "32", "device": "cpu",
+        "gradient_clip_norm": None, "num_threads": None,
+        "log_every_n_steps": 50, "checkpoint_every_n_steps": None, "checkpoint_every_n_minutes": 1.0,
+        "log_predictions": False,
     }  # fmt: skip
     contender = {"model": hand_built, "training": training, "fine_tuning": {"max_epochs": 20}, "replicas": 1}
     found = parse_config(VALID, "my.yaml")
@@ -103,9 +104,9 @@ def test_defaults() -> None:
         "seed": 1,
         "data": {"kind": "tutorial"},
         "contenders": {"ours": contender},
-        "converged": {"metric": "max_error", "below": 0.1},
-        "margin": 0.0,
-        "figures": {"gates_of": None, "gradients_through_time": False},
+        "converged": {"metric": "max_error", "threshold": 0.1},
+        "min_improvement": 0.0,
+        "figures": {"gate_examples": None, "gradients_through_time": False},
     }
     assert CompareConfig(experiment="waves", contenders={"ours": Contender(**VALID["contenders"]["ours"])}) == (
         found.model_copy(update={"seed": 42})
@@ -127,7 +128,7 @@ def test_defaults() -> None:
         ("training.max_epochs", True, "integer"),
         ("training.max_epochs", 5.0, "integer"),
         ("replicas", None, "integer"),
-        ("figures.gates_of", ["1"], "integer"),
+        ("figures.gate_examples", ["1"], "integer"),
         ("training.learning_rate", "fast", "number"),
         ("training.learning_rate", True, "number"),
         ("training.learning_rate", float("nan"), "finite"),
@@ -136,7 +137,7 @@ def test_defaults() -> None:
         ("model.forget_bias", -float("inf"), "finite"),
         ("training.shuffle", 1, "boolean"),
         ("figures.gradients_through_time", "yes", "boolean"),
-        ("figures.gates_of", 1, "list"),
+        ("figures.gate_examples", 1, "list"),
         ("model.cell", None, "string"),
         ("experiment", 5, "string"),
         # sections
@@ -147,7 +148,7 @@ def test_defaults() -> None:
         ("converged", None, "mapping"),
         ("data", None, "mapping"),
         # choices
-        ("model.biases", "three", "'one' or 'two'"),
+        ("model.double_bias", "three", "valid boolean"),
         ("model.head", None, "'none' or 'linear'"),
         ("model.kind", "gru", "'hand_built' or 'built_in' or 'rnn'"),
         ("data.kind", "csv", "'tutorial' or 'adding' or 'table'"),
@@ -157,7 +158,7 @@ def test_defaults() -> None:
     ],
 )
 def test_value_is_refused(place: str, value: Any, remedy: str) -> None:
-    shown = value[0] if place.endswith("gates_of") and isinstance(value, list) else value
+    shown = value[0] if place.endswith("gate_examples") and isinstance(value, list) else value
     assert names_all(refusal(changed({place: value})), f"my.yaml: {full(place)}: ", repr(shown), remedy)
 
 
@@ -172,8 +173,8 @@ def test_what_is_no_mapping_is_refused(values: Any) -> None:
         ("seed", 0, -1, "0"),
         ("seed", 2**32 - 1, 2**32, "4294967296"),
         ("experiment", "x" * 100, "x" * 101, "100"),
-        ("margin", 0.0, -0.1, "0"),
-        ("margin", 0.999, 1.0, "1"),
+        ("min_improvement", 0.0, -0.1, "0"),
+        ("min_improvement", 0.999, 1.0, "1"),
         ("replicas", 1, 0, "1"),
         ("replicas", 1000, 1001, "1000"),
         ("model.hidden_size", 1, 0, "1"),
@@ -185,11 +186,11 @@ def test_what_is_no_mapping_is_refused(values: Any) -> None:
         ("training.learning_rate", 1e-30, 0.0, "0"),
         ("training.learning_rate", 1, 1e31, "1" + 30 * "0"),
         ("training.batch_size", 1, 0, "1"),
-        ("training.clip_norm", 1e-30, 0.0, "0"),
+        ("training.gradient_clip_norm", 1e-30, 0.0, "0"),
         ("fine_tuning.max_epochs", 2**63 - 1, 2**63, "64 bits"),
-        ("converged.below", 1e-30, 0, "0"),
-        ("figures.gates_of", [1], [1, 0], "1"),
-        ("figures.gates_of", [2**63 - 1], [2**63], "64 bits"),
+        ("converged.threshold", 1e-30, 0, "0"),
+        ("figures.gate_examples", [1], [1, 0], "1"),
+        ("figures.gate_examples", [2**63 - 1], [2**63], "64 bits"),
         ("data.count", 1, 0, "1"),
         ("data.count", 10**7, 10**7 + 1, "10000000"),
         ("data.length", 2, 1, "2"),
@@ -216,11 +217,11 @@ def test_bounds(place: str, allowed: Any, refused: Any, bound: str) -> None:
         ("training.learningrate", "mean learning_rate?"),
         ("contender", "mean contenders?"),
         (f"{OURS}.replica", "mean replicas?"),
-        ("figures.gates", "mean gates_of?"),
+        ("figures.gates", "gate_examples"),
         ("training.zzz", f"allowed here: {', '.join(Training.model_fields)}"),
         ("model.zzz", f"allowed here: {', '.join(HandBuilt.model_fields)}"),
         ("data.zzz", "allowed here: kind"),
-        ("converged.zzz", "allowed here: metric, below"),
+        ("converged.zzz", "allowed here: metric, threshold"),
     ],
 )
 def test_unknown_key_is_refused_with_those_there_are(place: str, hint: str) -> None:
@@ -233,12 +234,13 @@ def test_a_key_that_is_no_text_is_refused() -> None:
 
 def test_built_in_models_have_no_settings_of_the_hand_built_one() -> None:
     for kind, keys in {
-        "built_in": ("biases", "cell", "zoneout", "recurrent_dropout"),
-        "rnn": ("biases", "cell", "zoneout", "recurrent_dropout", "forget_bias"),
+        "built_in": ("double_bias", "cell", "zoneout", "recurrent_dropout"),
+        "rnn": ("double_bias", "cell", "zoneout", "recurrent_dropout", "forget_bias"),
     }.items():
         for key in keys:
             message = refusal(changed({"model": {"kind": kind, key: 0.1}}))
-            assert names_all(message, f"{OURS}.model.{key}: ", "unknown", "allowed here: hidden_size, num_layers")
+            hint = "did you mean forget_bias?" if (kind, key) == ("built_in", "double_bias") else "allowed here: hidden"
+            assert names_all(message, f"{OURS}.model.{key}: ", "unknown", hint)
 
 
 @pytest.mark.parametrize(
@@ -293,8 +295,8 @@ def test_every_fault_is_told_in_the_same_line_up_to_ten() -> None:
         ),
         (changed({"contenders.rnn.replicas": 2}, MINIMAL), ("rnn", "replicas 2", "table", "no copies")),
         (
-            changed({"contenders.rnn.training": {"log_outputs": True}}, MINIMAL),
-            ("rnn", "log_outputs", "table", "labels"),
+            changed({"contenders.rnn.training": {"log_predictions": True}}, MINIMAL),
+            ("rnn", "log_predictions", "table", "labels"),
         ),
         # contenders
         (changed({"contenders": {}}), ("contenders: ", "empty")),
@@ -324,9 +326,9 @@ def test_every_fault_is_told_in_the_same_line_up_to_ten() -> None:
         (MINIMAL | {"data": TABLE | {"horizon": 0}}, ("data.horizon: ", "0 given", "1")),
         (MINIMAL | {"data": TABLE | {"context_length": 100_001}}, ("data.context_length: ", "100001", "100000")),
         (MINIMAL | {"data": TABLE | {"evaluation_stride": 0.5}}, ("data.evaluation_stride: ", "0.5", "integer")),
-        (MINIMAL | {"data": TABLE | {"season": 0}}, ("data.season: ", "0 given", "1")),
+        (MINIMAL | {"data": TABLE | {"season_length": 0}}, ("data.season_length: ", "0 given", "1")),
         (MINIMAL | {"data": TABLE | {"split": {"training": 0.5}}}, ("data.split.training: ", "unknown", "train?")),
-        (MINIMAL | {"data": TABLE | {"gaps": "fill"}}, ("data.gaps: ", "'fill'", "'refuse', 'allow' or 'split'")),
+        (MINIMAL | {"data": TABLE | {"gaps": "fill"}}, ("data.gaps: ", "'fill'", "'error', 'allow' or 'split'")),
     ],
 )
 def test_what_does_not_fit_together_is_refused(values: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -408,7 +410,9 @@ def of_table(**contenders: Any) -> dict[str, Contender]:
 def default(model: AnyModel) -> Contender:
     return Contender(
         model=model,
-        training=Training(max_epochs=10, batch_size=64, shuffle=True, clip_norm=1.0, patience=3, threads=1),
+        training=Training(
+            max_epochs=10, batch_size=64, shuffle=True, gradient_clip_norm=1.0, patience=3, num_threads=1
+        ),
         fine_tuning=FineTuning(max_epochs=15),
         replicas=1,
     )
@@ -420,9 +424,9 @@ def test_for_a_table_its_path_and_its_target_are_enough() -> None:
         seed=42,
         data=TableData(
             kind="table", path="a.csv", sql=None, task="forecast", target="y", features=None, time=None, group=None,
-            context_length=96, horizon=24, stride=1, evaluation_stride=1, residual="last_value", season=None,
-            split=Split(train=0.7, validation=0.1, test=None), scaling="standard", missing="refuse", gaps="refuse",
-            duplicates="refuse", unsorted="sort",
+            context_length=96, horizon=24, stride=1, evaluation_stride=1, residual="last_value", season_length=None,
+            split=Split(train=0.7, validation=0.1, test=None), scaling="standard", missing="error", gaps="error",
+            duplicates="error", unsorted="sort",
         ),
         contenders={
             "hand_built": default(HandBuilt(kind="hand_built", hidden_size=64, head="linear")),
@@ -445,7 +449,13 @@ def test_of_a_contender_for_a_table_what_is_not_given_is_the_default() -> None:
         mine={"model": {"kind": "hand_built", "cell": "peephole", "hidden_size": 8}},
         built_in={"model": {"kind": "rnn", "num_layers": 2}},
         hand_built={
-            "training": {"max_epochs": 4, "learning_rate": 0.1, "shuffle": False, "clip_norm": None, "patience": None}
+            "training": {
+                "max_epochs": 4,
+                "learning_rate": 0.1,
+                "shuffle": False,
+                "gradient_clip_norm": None,
+                "patience": None,
+            }
         },
     )
     assert list(found) == ["rnn", "mine", "built_in", "hand_built"]
@@ -455,7 +465,7 @@ def test_of_a_contender_for_a_table_what_is_not_given_is_the_default() -> None:
         "built_in": default(RNN(kind="rnn", hidden_size=64, num_layers=2, head="linear")),
         "hand_built": Contender(
             model=HandBuilt(kind="hand_built", hidden_size=64, head="linear"),
-            training=Training(max_epochs=4, learning_rate=0.1, batch_size=64, threads=1),
+            training=Training(max_epochs=4, learning_rate=0.1, batch_size=64, num_threads=1),
             fine_tuning=FineTuning(max_epochs=6),
         ),
     }
@@ -468,7 +478,13 @@ def test_a_contender_for_a_table_may_be_given_whole() -> None:
     assert of_table(ours={**whole, "model": small})["ours"] == Contender(
         model=HandBuilt(kind="hand_built", hidden_size=1),
         training=Training(
-            max_epochs=10, learning_rate=0.01, batch_size=64, shuffle=True, clip_norm=1.0, patience=3, threads=1
+            max_epochs=10,
+            learning_rate=0.01,
+            batch_size=64,
+            shuffle=True,
+            gradient_clip_norm=1.0,
+            patience=3,
+            num_threads=1,
         ),
         fine_tuning=FineTuning(max_epochs=20),
     )
@@ -484,6 +500,6 @@ def test_fine_tuning_on_a_table_goes_on_for_half_as_many_epochs_more() -> None:
 
 
 def test_a_log_of_outputs_copies_and_patience_are_for_the_data_that_they_fit() -> None:
-    assert of_table(rnn={"training": {"log_outputs": False}, "replicas": 1})["rnn"].training.patience == 3
-    fitting = parse_config(changed({"training.log_outputs": True, "replicas": 2}), "my.yaml").contenders["ours"]
-    assert (fitting.training.log_outputs, fitting.replicas) == (True, 2)
+    assert of_table(rnn={"training": {"log_predictions": False}, "replicas": 1})["rnn"].training.patience == 3
+    fitting = parse_config(changed({"training.log_predictions": True, "replicas": 2}), "my.yaml").contenders["ours"]
+    assert (fitting.training.log_predictions, fitting.replicas) == (True, 2)

@@ -32,13 +32,13 @@ VALUES: dict[str, Any] = {
     "contenders": {
         "small": {
             "model": {"kind": "hand_built", "hidden_size": 4},
-            "training": {"max_epochs": 10, "learning_rate": 0.01, "patience": 2, "schedule": "cosine"},
+            "training": {"max_epochs": 10, "learning_rate": 0.01, "patience": 2, "lr_schedule": "cosine"},
             "fine_tuning": {"max_epochs": 15},
         },
         "large": {"model": {"kind": "built_in", "hidden_size": 16}, "training": {"max_epochs": 8}, "replicas": 1},
     },
-    "margin": 0.25,
-    "figures": {"gates_of": [3]},
+    "min_improvement": 0.25,
+    "figures": {"gate_examples": [3]},
 }
 DEMAND = parse_config(VALUES, "demand.yaml")
 FROM_SQL = parse_config(
@@ -75,7 +75,7 @@ def test_a_resumed_model_keeps_its_epochs_and_all_else() -> None:
     for config in NO_TABLES.values():
         assert fine_tuning_config(config, "ours", 3, asked(epochs=2)) == expected(config, "ours", {"max_epochs": 3}, 5)
     for margin in (None, 0.0, 0.5):  # the margin of one fine-tuning is not that of the next
-        assert fine_tuning_config(DEMAND, "small", 12, asked(margin=margin)).margin == 0.25
+        assert fine_tuning_config(DEMAND, "small", 12, asked(min_improvement=margin)).min_improvement == 0.25
     assert before == DEMAND
 
 
@@ -108,9 +108,12 @@ def test_a_fine_tuned_model_is_fine_tuned_again() -> None:
 def test_the_result_is_a_configuration_itself(
     contender: str, epochs: int, more: int, rate: float | None, warm: bool, margin: float | None
 ) -> None:
-    mode: Any = "warm_start" if warm else "resume"
+    mode: Any = "warm_start" if warm else "continue"
     found = fine_tuning_config(
-        DEMAND, contender, epochs, asked(epochs=more, margin=margin, mode=mode, learning_rate=rate if warm else None)
+        DEMAND,
+        contender,
+        epochs,
+        asked(epochs=more, min_improvement=margin, mode=mode, learning_rate=rate if warm else None),
     )
     assert parse_config(found.model_dump(mode="json"), "again") == found
     assert parse_config(yaml.load(found.to_yaml()), "again") == found
@@ -175,28 +178,28 @@ def test_defaults() -> None:
     assert MonitorConfig(experiment="demand").model_dump() == where
     assert asked().model_dump() == where | {
         "version": None,
-        "mode": "resume",
+        "mode": "continue",
         "epochs": 5,
         "learning_rate": None,
-        "margin": None,
+        "min_improvement": None,
         "max_psi": None,
         "max_ks": None,
-        "keep": None,
+        "keep_versions": None,
     }
 
 
 def test_settings_are_given_as_for_compare() -> None:
     changes = (
         "epochs=3 mode=warm_start learning_rate=1e-4 version=2 path=b.csv split.train=0.8 split.validation=0.1 "
-        "margin=0.02 max_psi=0.25 max_ks=0.5 keep=10"
+        "min_improvement=0.02 max_psi=0.25 max_ks=0.5 keep_versions=10"
     )
     assert of_experiment(FineTuneConfig, "demand", changes.split()) == asked(
         epochs=3, mode="warm_start", learning_rate=1e-4, version=2, path="b.csv",
-        split=Split(train=0.8, validation=0.1), margin=0.02, max_psi=0.25, max_ks=0.5, keep=10,
+        split=Split(train=0.8, validation=0.1), min_improvement=0.02, max_psi=0.25, max_ks=0.5, keep_versions=10,
     )  # fmt: skip
-    lowest = "epochs=1 version=1 margin=0 max_ks=1 keep=1 path=null"
+    lowest = "epochs=1 version=1 min_improvement=0 max_ks=1 keep_versions=1 path=null"
     assert of_experiment(FineTuneConfig, "demand", lowest.split()) == asked(
-        epochs=1, version=1, margin=0, max_ks=1, keep=1
+        epochs=1, version=1, min_improvement=0, max_ks=1, keep_versions=1
     )
     for kind in (FineTuneConfig, MonitorConfig):
         assert of_experiment(kind, "demand") == kind(experiment="demand")
@@ -212,32 +215,32 @@ def test_settings_are_given_as_for_compare() -> None:
 
 
 KEYS = "experiment, path, split"
-MORE_KEYS = f"{KEYS}, version, mode, epochs, learning_rate, margin, max_psi, max_ks, keep"
+MORE_KEYS = f"{KEYS}, version, mode, epochs, learning_rate, min_improvement, max_psi, max_ks, keep_versions"
 
 
 @pytest.mark.parametrize(
     ("kind", "changes", "named"),
     [
-        (FineTuneConfig, "learning_rate=0.1", ("learning_rate", "0.1", "mode resume", "mode=warm_start")),
+        (FineTuneConfig, "learning_rate=0.1", ("learning_rate", "0.1", "mode continue", "mode=warm_start")),
         (FineTuneConfig, "epoch=3", ("epoch: unknown key", "epochs?")),
         (FineTuneConfig, "zzz=3", ("zzz: unknown key", f": {MORE_KEYS}")),
-        (MonitorConfig, "keep=3", ("keep: unknown key", f": {KEYS}")),
+        (MonitorConfig, "keep_versions=3", ("keep_versions: unknown key", f": {KEYS}")),
         (FineTuneConfig, "split.zzz=1", ("split.zzz: unknown key", ": train, validation, test")),
         (MonitorConfig, "split.trian=1", ("split.trian: unknown key", "train?")),
         (MonitorConfig, "split=5", ("split: 5", "mapping")),
-        (FineTuneConfig, "mode=cold", ("mode: 'cold'", "'resume' or 'warm_start'")),
+        (FineTuneConfig, "mode=cold", ("mode: 'cold'", "'continue' or 'warm_start'")),
         (FineTuneConfig, "epochs=0", ("epochs: 0", "greater than or equal to 1")),
         (FineTuneConfig, "epochs=2.5", ("epochs: 2.5", "valid integer")),
         (FineTuneConfig, "version=0", ("version: 0", "greater than or equal to 1")),
         (FineTuneConfig, "mode=warm_start learning_rate=0", ("learning_rate: 0", "greater than 0")),
         (FineTuneConfig, "mode=warm_start learning_rate=2e30", ("learning_rate: 2e+30", "less than or equal to 1000")),
-        (FineTuneConfig, "margin=1", ("margin: 1", "less than 1")),
-        (FineTuneConfig, "margin=-0.1", ("margin: -0.1", "greater than or equal to 0")),
+        (FineTuneConfig, "min_improvement=1", ("min_improvement: 1", "less than 1")),
+        (FineTuneConfig, "min_improvement=-0.1", ("min_improvement: -0.1", "greater than or equal to 0")),
         (FineTuneConfig, "max_psi=0", ("max_psi: 0", "greater than 0")),
         (FineTuneConfig, "max_psi=.nan", ("max_psi: nan", "finite number")),
         (FineTuneConfig, "max_ks=1.5", ("max_ks: 1.5", "less than or equal to 1")),
         (FineTuneConfig, "max_ks=0", ("max_ks: 0", "greater than 0")),
-        (FineTuneConfig, "keep=0", ("keep: 0", "greater than or equal to 1")),
+        (FineTuneConfig, "keep_versions=0", ("keep_versions: 0", "greater than or equal to 1")),
         (FineTuneConfig, "path=5", ("path: 5", "valid string")),
         (FineTuneConfig, "experiment=other", ("experiment=other",)),
     ],
@@ -273,10 +276,10 @@ wishes = st.builds(
     mode=st.just("warm_start"),
     epochs=st.integers(1, 10**6),
     learning_rate=st.none() | st.floats(min_value=1e-300, max_value=1e30),
-    margin=st.none() | st.floats(0, 1, exclude_max=True),
+    min_improvement=st.none() | st.floats(0, 1, exclude_max=True),
     max_psi=st.none() | st.floats(min_value=1e-300, allow_infinity=False),
     max_ks=st.none() | st.floats(0, 1, exclude_min=True),
-    keep=positive,
+    keep_versions=positive,
 )
 
 

@@ -41,7 +41,7 @@ def taken(examples: Examples | None) -> list[tuple[list[Any], list[Any]]]:
     """Of each example the inputs and the targets."""
     if examples is None:
         return []
-    x_BTD, y, _ = examples.take(torch.arange(examples.count))
+    x_BTD, y, _ = examples.get_batch(torch.arange(examples.count))
     return list(zip(x_BTD.tolist(), y.tolist(), strict=True))
 
 
@@ -51,9 +51,9 @@ def targets(data: Dataset) -> dict[str, list[float]]:
 
 
 def scale(data: Dataset) -> tuple[list[float], list[float]]:
-    assert data.center_D is not None
-    assert data.spread_D is not None
-    return data.center_D.tolist(), data.spread_D.tolist()
+    assert data.mean_D is not None
+    assert data.scale_D is not None
+    return data.mean_D.tolist(), data.scale_D.tolist()
 
 
 # ---- forecasts
@@ -152,10 +152,10 @@ def test_a_constant_column_is_not_divided(scaling: str, constant: float) -> None
 @pytest.mark.parametrize("y", [[1e-45] + [0.0] * 99, [-1e-42, 1e-42, 0.0] * 33, [-3e38, 3e38, 0.0] * 33])
 def test_a_scale_is_a_number_above_0_whatever_the_values(scaling: str, y: list[float]) -> None:
     """The smallest and largest numbers of float32: a scale of 0 or infinity makes NaN of every forecast."""
-    spread_D = dataset(pd.DataFrame({"y": y}), context_length=3, scaling=scaling).spread_D
-    assert spread_D is not None
-    assert spread_D.isfinite().all()
-    assert (spread_D > 0).all()
+    scale_D = dataset(pd.DataFrame({"y": y}), context_length=3, scaling=scaling).scale_D
+    assert scale_D is not None
+    assert scale_D.isfinite().all()
+    assert (scale_D > 0).all()
 
 
 def test_the_output_and_the_scales_of_a_forecast() -> None:
@@ -163,11 +163,11 @@ def test_the_output_and_the_scales_of_a_forecast() -> None:
     several = dataset(table, target=["c", "a"], features=["b", "a"], context_length=3, horizon=2)
     assert (several.columns, several.input_size, several.in_sample) == (("b", "a", "c"), 3, False)
     assert several.output.model_dump() == {
-        "kind": "forecast", "targets": ["c", "a"], "steps": 2, "places": [2, 1], "residual": True, "classes": [],
-        "center": 0.0, "spread": 1.0,
+        "kind": "forecast", "targets": ["c", "a"], "horizon": 2, "target_indices": [2, 1], "residual": True,
+        "classes": [], "mean": 0.0, "scale": 1.0,
     }  # fmt: skip
     assert several.output.size == 4
-    x_BTD, y_BSK, _ = several.test.take(torch.tensor([0]))
+    x_BTD, y_BSK, _ = several.test.get_batch(torch.tensor([0]))
     assert x_BTD.tolist() == [[[26, 13, 39], [28, 14, 42], [30, 15, 45]]]
     assert y_BSK.tolist() == [[[48, 16], [51, 17]]]
     assert not dataset(table, target="a", context_length=3, residual="none").output.residual
@@ -178,7 +178,7 @@ def test_the_output_and_the_scales_of_a_forecast() -> None:
     assert dataset(table, **values).scales().dtype == torch.float64
     assert dataset(table, **values, scaling="minmax").scales().tolist() == [1, 8, 4]
     none = dataset(table, **values, scaling="none")
-    assert (none.scales().tolist(), none.center_D, none.spread_D, none.scaling()) == ([1, 1, 1], None, None, None)
+    assert (none.scales().tolist(), none.mean_D, none.scale_D, none.scaler()) == ([1, 1, 1], None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -187,15 +187,15 @@ def test_the_output_and_the_scales_of_a_forecast() -> None:
         ({"split": {"train": 5, "validation": 0}}, ["data: too few rows", "6 steps", "train part", "context_length"]),
         ({"split": {"train": 18, "validation": 1}}, ["data: too few rows", "6 steps", "test part", "20 rows in 1"]),
         ({"split": {"train": 20, "validation": 1}}, ["data.split: 20, 1 given", "there are 20"]),
-        ({"season": 14}, ["data.season: 14 given"]),
-        ({"season": 20}, ["data.season: 20 given"]),
+        ({"season_length": 14}, ["data.season_length: 14 given"]),
+        ({"season_length": 20}, ["data.season_length: 20 given"]),
     ],
 )
 def test_tables_with_too_few_rows_are_refused(values: dict[str, Any], texts: list[str]) -> None:
     with refused(ConfigError, "a.csv: ", *texts):
         dataset(numbers(20), context_length=4, horizon=2, **values)
-    assert dataset(numbers(20), context_length=4, horizon=2, season=13).config == config(
-        context_length=4, horizon=2, season=13
+    assert dataset(numbers(20), context_length=4, horizon=2, season_length=13).config == config(
+        context_length=4, horizon=2, season_length=13
     )
 
 
@@ -232,7 +232,7 @@ def test_no_window_reaches_across_a_gap_and_no_training_comes_after_its_series_t
     table = pd.DataFrame({"t": t, "a": t * 1.0, "b": t * 10.0})
     values: dict[str, Any] = {"time": "t", "gaps": "split", "context_length": 2}
     data = dataset(table, target=["b", "a"], features=["a"], split={"train": 13, "validation": 2}, **values)
-    assert [rows_NK.tolist() for rows_NK in data.trained_targets()] == [
+    assert [rows_NK.tolist() for rows_NK in data.training_targets()] == [
         [[n * 10, n] for n in range(10)],
         [[n * 10, n] for n in (20, 21, 22)],
     ]
@@ -257,7 +257,7 @@ def groups(examples: Examples | None) -> list[int]:
     """The groups in their order, each seen to be whole."""
     found = []
     if examples is not None:
-        x_BTD, _, lengths_B = examples.take(torch.arange(examples.count))
+        x_BTD, _, lengths_B = examples.get_batch(torch.arange(examples.count))
         assert lengths_B is not None
         for x_TD, length in zip(x_BTD, lengths_B.tolist(), strict=True):
             g = int(x_TD[0, 0]) // 10
@@ -294,7 +294,7 @@ def test_each_group_is_whole_and_in_one_part_alone(count: int, seed: int, train:
         labels = [data.output.classes[int(y)] for _, y in taken(getattr(data, name))]
         assert labels == [["low", "high"][g % 2] for g in part]
         assert [y for _, y in taken(getattr(regression, name))] == [g / 4 for g in part]
-    assert (regression.output.kind, regression.output.targets, regression.output.classes) == ("number", ["y"], [])
+    assert (regression.output.kind, regression.output.targets, regression.output.classes) == ("regression", ["y"], [])
     assert isinstance(regression.test, LabelledSequences)
     assert regression.test.y_G.dtype == torch.float32
 
@@ -350,14 +350,14 @@ def test_a_number_is_scaled_by_the_training_groups_alone(scaling: str) -> None:
         "minmax": (trained.min(), np.ptp(trained)),
         "none": (0, 1),
     }[scaling]
-    assert (data.output.center, data.output.spread) == pytest.approx(expected, rel=1e-6)  # rounded to float32
-    assert data.scales().tolist() == [data.output.spread]
+    assert (data.output.mean, data.output.scale) == pytest.approx(expected, rel=1e-6)  # rounded to float32
+    assert data.scales().tolist() == [data.output.scale]
 
 
 @pytest.mark.parametrize("value", [0.0, 1 / 3, -1e30])
 def test_a_constant_number_is_not_divided(value: float) -> None:
     data = dataset(labelled(10).assign(y=value), task="regress", group="g")
-    assert (data.output.center, data.output.spread) == (np.float32(value), 1)
+    assert (data.output.mean, data.output.scale) == (np.float32(value), 1)
 
 
 # ---- every row is accounted for, and every example has a name
@@ -438,8 +438,8 @@ def test_of_forecasts_every_row_is_used_or_dropped_for_a_reason_and_no_part_know
 
     # what becomes of the rows, by enumeration
     later, short = 0, 0
-    for name in {piece.name for piece in series.groups}:
-        pieces = [piece for piece in series.groups if piece.name == name]
+    for name in {piece.name for piece in series.segments}:
+        pieces = [piece for piece in series.segments if piece.name == name]
         first, last = pieces[0].start, pieces[-1].stop
         stop = first + split_bounds(last - first, data.config.split, series.time[first:last]).test
         later += last - stop
@@ -455,7 +455,9 @@ def test_of_forecasts_every_row_is_used_or_dropped_for_a_reason_and_no_part_know
 
     # no window reaches across a hole; no part has targets of another one, or after it
     day = np.timedelta64(1, "D")
-    group = np.repeat([piece.name for piece in series.groups], [piece.stop - piece.start for piece in series.groups])
+    group = np.repeat(
+        [piece.name for piece in series.segments], [piece.stop - piece.start for piece in series.segments]
+    )
     for window in itertools.chain(*every.values()):
         steps = set(np.diff(series.time[window]))
         assert len(steps) == 1
@@ -466,7 +468,7 @@ def test_of_forecasts_every_row_is_used_or_dropped_for_a_reason_and_no_part_know
         line = list(itertools.chain(*lines))
         assert line == sorted(set(line))
     # the rows of the scaling lie before all that are targets later
-    for rows_ND in data.trained:
+    for rows_ND in data.training_values:
         first = (rows_ND.data_ptr() - torch.from_numpy(series.values).data_ptr()) // 4
         assert not set(range(first, first + len(rows_ND))) & (told["validation"] | told["test"])
 
@@ -498,7 +500,7 @@ def test_of_labels_every_row_is_used_or_dropped_for_a_reason(
     seen: list[float] = []
     for part in (data.train, data.validation, data.test):
         if part is not None:
-            x_BTD, _, lengths_B = part.take(torch.arange(part.count))
+            x_BTD, _, lengths_B = part.get_batch(torch.arange(part.count))
             assert lengths_B is not None
             for x_TD, length in zip(x_BTD, lengths_B.tolist(), strict=True):
                 seen += x_TD[:length, 0].tolist()
@@ -509,7 +511,7 @@ def test_of_labels_every_row_is_used_or_dropped_for_a_reason(
     assert rows.dropped == {reason: count for reason, count in expected.items() if count}
     assert not set(unused["g"]) & set(whole.loc[whole["n"].isin(seen), "g"])
 
-    x_BTD, y, _ = data.test.take(torch.arange(data.test.count))
+    x_BTD, y, _ = data.test.get_batch(torch.arange(data.test.count))
     called = table.set_index("n").loc[x_BTD[:, 0, 0].tolist()]
     assert data.keys().to_dict("list") == {"g": called["g"].tolist()}
     told = [data.output.classes[int(number)] for number in y] if task == "classify" else y.tolist()
@@ -536,7 +538,7 @@ def test_sequences_are_called_by_the_first_column() -> None:
     adding = AddingData(kind="adding", length=4, count=3)
     data = build_dataset(read_table(adding), adding, 0)
     assert data.keys().to_dict("list") == {"sequence": ["1", "2", "3"]}
-    assert data.train.take(torch.tensor([0, 1, 2])).x_BTD.shape == (3, 4, 2)
+    assert data.train.get_batch(torch.tensor([0, 1, 2])).x_BTD.shape == (3, 4, 2)
     assert (data.columns, data.output, data.validation) == ((), REGRESSION, None)
     assert data.scales().tolist() == [1.0]
 

@@ -40,7 +40,7 @@ both_kinds = pytest.mark.parametrize("name", ["hand_built", "built_in"])
 
 
 def forecast(residual: bool = True) -> OutputSpec:
-    return OutputSpec(kind="forecast", targets=["c", "a"], steps=S, places=PLACES, residual=residual)
+    return OutputSpec(kind="forecast", targets=["c", "a"], horizon=S, target_indices=PLACES, residual=residual)
 
 
 def built(name: str, output: OutputSpec, scaled: bool = True) -> Network:
@@ -60,8 +60,8 @@ def raw() -> Tensor:
 @every_model
 def test_a_forecast_is_in_the_targets_own_unit(name: str, residual: bool, scaled: bool) -> None:
     network, x_BTD = built(name, forecast(residual), scaled), raw()
-    center_D, spread_D = (CENTER_D, SPREAD_D) if scaled else (torch.zeros(D), torch.ones(D))
-    z_BTD = (x_BTD - center_D) / spread_D
+    mean_D, scale_D = (CENTER_D, SPREAD_D) if scaled else (torch.zeros(D), torch.ones(D))
+    z_BTD = (x_BTD - mean_D) / scale_D
     seen_BTD = z_BTD.clone()
     for place in PLACES if residual else ():
         seen_BTD[..., place] -= z_BTD[:, -1:, place]
@@ -70,7 +70,7 @@ def test_a_forecast_is_in_the_targets_own_unit(name: str, residual: bool, scaled
     for step in range(S):
         for k, place in enumerate(PLACES):
             z_B = told[:, step * 2 + k] + (z_BTD[:, -1, place] if residual else 0)
-            expected[:, step, k] = z_B * spread_D[place] + center_D[place]
+            expected[:, step, k] = z_B * scale_D[place] + mean_D[place]
     if not scaled and not residual:
         torch.testing.assert_close(network(x_BTD), expected, **CLOSE)  # and in float64
     # the prediction may be rounded to float32 on its way
@@ -94,7 +94,7 @@ def test_a_forecasts_loss_is_its_mean_squared_error_in_scaled_units(scaled: bool
 
 
 def test_of_classes_the_loss_is_the_negative_log_likelihood() -> None:
-    network = built("hand_built", OutputSpec(kind="classes", targets=["y"], classes=["a", "b", "c"]))
+    network = built("hand_built", OutputSpec(kind="classification", targets=["y"], classes=["a", "b", "c"]))
     told_BC = network(raw())
     assert told_BC.shape == (B, 3)
     y_B = torch.tensor([2, 0, 1, 1])
@@ -107,7 +107,7 @@ def test_of_classes_the_loss_is_the_negative_log_likelihood() -> None:
 def test_a_number_is_predicted_in_its_own_unit_and_its_loss_is_in_scaled_ones(
     name: str, center: float, spread: float
 ) -> None:
-    network, plain = built(name, OutputSpec(center=center, spread=spread)).float(), built(name, OutputSpec()).float()
+    network, plain = built(name, OutputSpec(mean=center, scale=spread)).float(), built(name, OutputSpec()).float()
     x_BTD, y_B = raw().float(), torch.tensor([1.0, -2.0, 0.0, 30.0])
     torch.testing.assert_close(network(x_BTD), plain(x_BTD) * spread + center, rtol=1e-6, atol=1e-6)  # float32
     told_B = center + spread * torch.tensor([0.5, -1.0, 0.0, 2.0])
@@ -119,14 +119,14 @@ def test_a_number_is_predicted_in_its_own_unit_and_its_loss_is_in_scaled_ones(
 @pytest.mark.parametrize("spread", [1e-40, 1e-30, 1e-20, 1e25, 1e38])
 def test_the_loss_of_a_number_does_not_depend_on_its_unit(spread: float) -> None:
     """The squares of such numbers are 0 or infinite in float32."""
-    network = built("hand_built", OutputSpec(spread=spread)).float()
+    network = built("hand_built", OutputSpec(scale=spread)).float()
     told_B, y_B = torch.tensor([1.0, 2.0]) * spread, torch.tensor([0.0, 0.5]) * spread
     # 1e-3: near the smallest number there is, float32 has few digits
     torch.testing.assert_close(network.losses(told_B, y_B), torch.tensor([1.0, 2.25]), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(
-    "output", [OutputSpec(), OutputSpec(kind="classes", classes=["a", "b"])], ids=["number", "classes"]
+    "output", [OutputSpec(), OutputSpec(kind="classification", classes=["a", "b"])], ids=["number", "classes"]
 )
 @every_model
 def test_with_lengths_each_sequence_is_predicted_as_if_it_were_alone(name: str, output: OutputSpec) -> None:
@@ -144,9 +144,9 @@ def test_with_lengths_each_sequence_is_predicted_as_if_it_were_alone(name: str, 
 def test_the_scaling_is_part_of_the_weights_but_is_not_learnt() -> None:
     network = built("hand_built", forecast()).float()
     state = network.state_dict()
-    assert torch.equal(state["scaling.center_D"], CENTER_D)
-    assert torch.equal(state["scaling.spread_D"], SPREAD_D)
-    assert not [name for name, _ in network.named_parameters() if "scaling" in name]
+    assert torch.equal(state["scaler.mean_D"], CENTER_D)
+    assert torch.equal(state["scaler.scale_D"], SPREAD_D)
+    assert not [name for name, _ in network.named_parameters() if "scaler" in name]
     other = build_network(MODELS["hand_built"], D, forecast(), Scaler(torch.zeros(D), torch.ones(D)))
     other.load_state_dict(state)
     assert torch.equal(other(raw().float()), network(raw().float()))
@@ -188,7 +188,7 @@ def contender(first: int, name: str = "hand_built", replicas: int = 1, **trainin
 
 def trained(folder: Path, what: str, *args: Any, data: Dataset | None = None, **options: Any) -> Any:
     """Fit a contender of seed 3; what.ckpt is its last checkpoint, what.best.ckpt its best."""
-    places = {"save_to": folder / f"{what}.ckpt", "best_to": folder / f"{what}.best.ckpt"}
+    places = {"last_path": folder / f"{what}.ckpt", "best_path": folder / f"{what}.best.ckpt"}
     fitting = {key: options.pop(key) for key in ("loggers", "resume_from") if key in options}
     return fit(contender(*args, **options), data or waves(), seed=3, **places, **fitting)
 
@@ -196,7 +196,7 @@ def trained(folder: Path, what: str, *args: Any, data: Dataset | None = None, **
 @torch.no_grad()
 def loss_of(network: nn.Module, examples: Examples | None) -> float:
     assert examples is not None
-    x_BTD, y, lengths_B = examples.take(torch.arange(examples.count))
+    x_BTD, y, lengths_B = examples.get_batch(torch.arange(examples.count))
     return float(network.losses(network(x_BTD, lengths_B), y).mean())
 
 
@@ -231,7 +231,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path: Pat
     assert (best, last) == (pytest.approx(done.best_loss, rel=1e-6), pytest.approx(losses[-1], rel=1e-6))
     assert last > best
     # the validation changes nothing
-    fit(contender(done.best_epoch, **wild), waves(), seed=3, save_to=tmp_path / "until.ckpt")
+    fit(contender(done.best_epoch, **wild), waves(), seed=3, last_path=tmp_path / "until.ckpt")
     assert_same_weights(tmp_path / "a.best.ckpt", tmp_path / "until.ckpt")
 
 
@@ -263,7 +263,7 @@ def test_patience_ends_the_training_and_starts_again_on_resuming(tmp_path: Path)
 
 def test_n_epochs_and_n_more_are_2n_with_validation_and_a_schedule(tmp_path: Path) -> None:
     """Of nn.LSTM, and without these, test_training.py."""
-    training: dict[str, Any] = {"schedule": "exponential", "decay": 0.7, "weight_decay": 0.1, "patience": 50}
+    training: dict[str, Any] = {"lr_schedule": "exponential", "lr_gamma": 0.7, "weight_decay": 0.1, "patience": 50}
     straight = trained(tmp_path, "straight", 6, **training)
     trained(tmp_path, "half", 3, **training)
     torch.manual_seed(999)  # whatever else happens in between
@@ -284,10 +284,10 @@ def test_n_epochs_and_n_more_are_2n_with_validation_and_a_schedule(tmp_path: Pat
 def test_weight_decay_is_adamws(tmp_path: Path) -> None:
     """Decoupled: not added to the gradient, as Adam's own weight_decay is. Two epochs of the training part at once."""
     decayed = contender(2, weight_decay=0.5, batch_size=100, shuffle=False)
-    fit(decayed, waves(), seed=3, save_to=tmp_path / "last.ckpt")
+    fit(decayed, waves(), seed=3, last_path=tmp_path / "last.ckpt")
     network = new_network(decayed, waves(), seed=3)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.5)
-    x_BTD, y, _ = waves().train.take(torch.arange(waves().train.count))
+    x_BTD, y, _ = waves().train.get_batch(torch.arange(waves().train.count))
     for _ in range(2):
         optimizer.zero_grad()
         network.losses(network(x_BTD), y).mean().backward()
@@ -299,7 +299,7 @@ def test_weight_decay_is_adamws(tmp_path: Path) -> None:
 
 
 def test_the_cosine_schedule_ends_at_a_learning_rate_of_0(tmp_path: Path) -> None:
-    trained(tmp_path, "a", 2, schedule="cosine")
+    trained(tmp_path, "a", 2, lr_schedule="cosine")
     (group,) = content(tmp_path / "a.ckpt")["optimizer_states"][0]["param_groups"]
     assert group["lr"] == pytest.approx(0, abs=1e-12)
 
@@ -307,14 +307,14 @@ def test_the_cosine_schedule_ends_at_a_learning_rate_of_0(tmp_path: Path) -> Non
 @both_kinds
 def test_a_loaded_network_forecasts_as_the_trained_one_and_in_bf16_in_float32(tmp_path: Path, name: str) -> None:
     data = waves()
-    x_BTD = data.test.take(torch.arange(data.test.count)).x_BTD
+    x_BTD = data.test.get_batch(torch.arange(data.test.count)).x_BTD
     full, half = (trained(tmp_path, kind, 2, name, precision=kind) for kind in ("32", "bf16-mixed"))
     loaded = load_network(tmp_path / "32.ckpt")
     assert isinstance(loaded, Network)
     assert loaded.output == data.output
-    assert loaded.scaling is not None
-    assert torch.equal(loaded.scaling.center_D, data.center_D)
-    assert torch.equal(loaded.scaling.spread_D, data.spread_D)
+    assert loaded.scaler is not None
+    assert torch.equal(loaded.scaler.mean_D, data.mean_D)
+    assert torch.equal(loaded.scaler.scale_D, data.scale_D)
     by_hand = new_network(contender(2, name), data, seed=8).eval()
     weights = content(tmp_path / "32.ckpt")["state_dict"]
     by_hand.load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
@@ -335,7 +335,7 @@ def test_a_loaded_network_forecasts_as_the_trained_one_and_in_bf16_in_float32(tm
 
 @both_kinds
 def test_replicas_forecast_as_the_networks_of_their_seeds_alone(tmp_path: Path, name: str) -> None:
-    x_BTD, y_BSK, _ = waves().test.take(torch.arange(waves().test.count))
+    x_BTD, y_BSK, _ = waves().test.get_batch(torch.arange(waves().test.count))
     copies = new_network(contender(1, name, replicas=2), waves(), seed=3)
     alone = [new_network(contender(1, name), waves(), seed=seed) for seed in (3, 4)]
     told = torch.stack([network(x_BTD) for network in alone])
@@ -354,7 +354,7 @@ def test_classes_are_learnt_from_series_of_different_lengths(tmp_path: Path) -> 
     done = trained(tmp_path, "a", 15, learning_rate=0.05, data=data)
     network = load_network(tmp_path / "a.best.ckpt")
     assert loss_of(network, data.validation) == pytest.approx(done.best_loss, rel=1e-6)  # float32's sum
-    x_BTD, y_B, lengths_B = data.test.take(torch.arange(data.test.count))
+    x_BTD, y_B, lengths_B = data.test.get_batch(torch.arange(data.test.count))
     assert torch.equal(network(x_BTD, lengths_B).argmax(1), y_B)
 
 
@@ -372,7 +372,7 @@ def test_numbers_are_learnt_from_series_of_different_lengths(tmp_path: Path) -> 
     data = of_groups()
     done = trained(tmp_path, "a", 30, "built_in", learning_rate=0.05, data=data)
     network = load_network(tmp_path / "a.best.ckpt")
-    assert (network.output.center, network.output.spread) == (data.output.center, data.output.spread)
+    assert (network.output.mean, network.output.scale) == (data.output.mean, data.output.scale)
     assert loss_of(network, data.validation) == pytest.approx(done.best_loss, rel=1e-6)  # float32's sum
     assert loss_of(network, data.test) < 0.05  # in scaled units; who predicts the mean has 1 or so
 
@@ -380,7 +380,7 @@ def test_numbers_are_learnt_from_series_of_different_lengths(tmp_path: Path) -> 
 def test_the_training_does_not_depend_on_the_unit_of_the_numbers(tmp_path: Path) -> None:
     """To the last bit: with powers of two nothing is rounded."""
     one = trained(tmp_path, "one", 2, data=of_groups())
-    x_BTD, _, lengths_B = of_groups().test.take(torch.arange(8))
+    x_BTD, _, lengths_B = of_groups().test.get_batch(torch.arange(8))
     for unit in (2.0**-60, 2.0**70):
         other = trained(tmp_path, "other", 2, data=of_groups(unit))
         assert_same_weights(tmp_path / "other.ckpt", tmp_path / "one.ckpt")

@@ -130,7 +130,7 @@ def test_the_spans_are_those_of_the_windows(
     for part, spans in ends_of(row_ranges(some)).items():
         told: dict[str, set[int]] = {}
         if (windows := getattr(some, part)) is not None:
-            for time in windows.take(torch.arange(windows.count)).y.flatten().int().tolist():
+            for time in windows.get_batch(torch.arange(windows.count)).y.flatten().int().tolist():
                 told.setdefault(f"g{time // 1000}", set()).add(time)
         assert spans == {name: (min(times), max(times)) for name, times in told.items()}
 
@@ -153,7 +153,7 @@ def test_labelled_groups_are_each_in_one_part() -> None:
     assert row_ranges(some).by == "group"
     for part, spans in ends_of(row_ranges(some)).items():
         examples = getattr(some, part)
-        x_BTD = examples.take(torch.arange(examples.count)).x_BTD
+        x_BTD = examples.get_batch(torch.arange(examples.count)).x_BTD
         assert spans == {str(int(g)): (0, 0) for g in x_BTD[:, 0, 0]}
     assert row_ranges(labelled(12, 6, 0)).validation == {}
 

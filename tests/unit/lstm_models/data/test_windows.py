@@ -56,7 +56,7 @@ def test_windows_are_what_slicing_gives_in_any_order(cut: Cut, data: st.DataObje
     windows, expected = cut.windows(), cut.sliced()
     assert windows.count == len(expected)
     numbers = data.draw(st.lists(st.integers(0, len(expected) - 1), min_size=1, max_size=12))
-    x_BTD, y_BSK, lengths_B = windows.take(torch.tensor(numbers))
+    x_BTD, y_BSK, lengths_B = windows.get_batch(torch.tensor(numbers))
     assert torch.equal(x_BTD, torch.stack([expected[number][0] for number in numbers]))
     assert torch.equal(y_BSK, torch.stack([expected[number][1] for number in numbers]))
     assert lengths_B is None
@@ -67,7 +67,7 @@ def test_windows_share_the_rows_and_a_batch_is_a_copy() -> None:
     windows = Windows(torch.from_numpy(rows_ND), (0,), 100, 10, 1, torch.tensor([0]), torch.tensor([891]))
     assert np.shares_memory(windows.values_ND.numpy(), rows_ND)
     assert windows.count == 891
-    batch = windows.take(torch.tensor([890]))
+    batch = windows.get_batch(torch.tensor([890]))
     batch.x_BTD.fill_(7)
     batch.y.fill_(7)
     assert not rows_ND.any()
@@ -88,7 +88,7 @@ def test_series_are_padded_with_zeros_and_labels_keep_their_type(
     assert labelled.count == len(lengths)
 
     numbers = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
-    x_BTD, y_B, lengths_B = labelled.take(torch.tensor(numbers))
+    x_BTD, y_B, lengths_B = labelled.get_batch(torch.tensor(numbers))
     assert lengths_B is not None
     assert lengths_B.tolist() == [lengths[number] for number in numbers]
     assert (y_B.dtype, y_B.tolist()) == (dtype, [number * 10 + 1 for number in numbers])

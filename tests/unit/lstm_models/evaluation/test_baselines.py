@@ -72,7 +72,7 @@ def test_naive_forecasts_against_a_loop(W: int, T: int, K: int, horizon: int, da
 
 @pytest.mark.parametrize("season", [0, -1, 6])
 def test_a_context_shorter_than_the_season_is_refused(season: int) -> None:
-    with refused(ValueError, "season", season, "5 steps"):
+    with refused(ValueError, "season_length", season, "5 steps"):
         seasonal_naive(torch.zeros(2, 5, 1), 3, season)
 
 

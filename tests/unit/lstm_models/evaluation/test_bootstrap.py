@@ -121,10 +121,10 @@ def test_a_difference_is_the_interval_of_the_differences_and_b_against_a_is_its_
     one, other = (paired_difference(*pair, block, samples=50, seed=seed) for pair in ((a, b), (b, a)))
     assert (one.low, one.high) == block_bootstrap(a - b, block, samples=50, seed=seed)
     assert one.mean == (a - b).mean()
-    assert one.verdict == ("better" if one.high < 0 else "worse" if one.low > 0 else "can't tell")
+    assert one.verdict == ("better" if one.high < 0 else "worse" if one.low > 0 else "not significant")
     assert (one.mean, one.low, one.high) == (-other.mean, -other.high, -other.low)
-    assert other.verdict == {"better": "worse", "worse": "better", "can't tell": "can't tell"}[one.verdict]
-    assert paired_difference(a, b, block, 50, seed, margin=0.0) == one
+    assert other.verdict == {"better": "worse", "worse": "better", "not significant": "not significant"}[one.verdict]
+    assert paired_difference(a, b, block, 50, seed, min_improvement=0.0) == one
 
 
 # ---- a margin
@@ -136,20 +136,20 @@ margins = st.integers(0, 15).map(lambda n: n / 16)
     [
         (7.0, 0.0, "better"),
         (7.0, 0.0625, "better"),
-        (7.0, 0.125, "can't tell"),  # by an eighth and no more
-        (7.0, 0.25, "can't tell"),
-        (4.5, 0.5, "can't tell"),  # of b's mean, 8: half of a's would be less
+        (7.0, 0.125, "not significant"),  # by an eighth and no more
+        (7.0, 0.25, "not significant"),
+        (4.5, 0.5, "not significant"),  # of b's mean, 8: half of a's would be less
         (3.5, 0.5, "better"),
         (9.0, 0.0625, "worse"),
-        (9.0, 0.125, "can't tell"),
+        (9.0, 0.125, "not significant"),
         (12.5, 0.5, "worse"),
-        (8.0, 0.0, "can't tell"),
+        (8.0, 0.0, "not significant"),
     ],
 )
 def test_a_margin_is_a_share_of_the_second_ones_mean_loss(a: float, margin: float, verdict: str) -> None:
     """The interval of what is the same everywhere has no width."""
     b_W = np.resize([6.0, 10.0], 50)
-    assert paired_difference(b_W + (a - 8), b_W, 2, margin=margin) == (a - 8, a - 8, a - 8, verdict)
+    assert paired_difference(b_W + (a - 8), b_W, 2, min_improvement=margin) == (a - 8, a - 8, a - 8, verdict)
 
 
 @given(lengths, blocks, seeds, st.integers(-4, 4), margins, margins)
@@ -157,8 +157,8 @@ def test_a_larger_margin_takes_verdicts_away_and_makes_none(
     W: int, block: int, seed: int, shift: int, one: float, other: float
 ) -> None:
     a, b = drawn(W, seed) + 4 + shift, drawn(W, seed + 1) + 4
-    small, large = (paired_difference(a, b, block, 50, margin=margin) for margin in sorted((one, other)))
-    assert large.verdict in (small.verdict, "can't tell")
+    small, large = (paired_difference(a, b, block, 50, min_improvement=margin) for margin in sorted((one, other)))
+    assert large.verdict in (small.verdict, "not significant")
     assert large[:3] == small[:3]
     least = max(one, other) * b.mean()
     rounding = bootstrap.ROUNDING * (a.mean() + b.mean())
@@ -169,20 +169,20 @@ def test_a_larger_margin_takes_verdicts_away_and_makes_none(
 def test_what_differs_by_rounding_alone_can_not_be_told_apart() -> None:
     losses_W = np.linspace(1, 2, 500)
     for factor, margin, verdict in (
-        (1 + 1e-7, 0, "can't tell"),
-        (1 - 1e-7, 0, "can't tell"),
-        (1 - 1e-7, 1e-9, "can't tell"),  # a small margin does not let rounding count
+        (1 + 1e-7, 0, "not significant"),
+        (1 - 1e-7, 0, "not significant"),
+        (1 - 1e-7, 1e-9, "not significant"),  # a small margin does not let rounding count
         (1 + 1e-4, 0, "worse"),
         (1 - 1e-4, 0, "better"),
     ):
-        assert paired_difference(factor * losses_W, losses_W, block=1, margin=margin).verdict == verdict
+        assert paired_difference(factor * losses_W, losses_W, block=1, min_improvement=margin).verdict == verdict
 
 
 @pytest.mark.parametrize(("W", "block"), [(1, 1), (1, 5), (3, 2), (9, 5), (95, 48), (4, 100)])
 def test_less_than_two_blocks_say_nothing(W: int, block: int) -> None:
     losses = np.arange(1.0, W + 1)
     assert block_bootstrap(losses, block) == Interval(-math.inf, math.inf)
-    assert paired_difference(losses, losses + 1, block) == (-1.0, -math.inf, math.inf, "can't tell")
+    assert paired_difference(losses, losses + 1, block) == (-1.0, -math.inf, math.inf, "not significant")
 
 
 def test_two_blocks_say_something() -> None:
@@ -194,7 +194,7 @@ def test_two_blocks_say_something() -> None:
 def test_losses_that_are_all_equal_have_an_interval_of_no_width() -> None:
     losses = np.full(50, 0.1)
     assert block_bootstrap(losses, 3) == Interval(0.1, 0.1)
-    assert paired_difference(losses, losses, 3) == (0.0, 0.0, 0.0, "can't tell")
+    assert paired_difference(losses, losses, 3) == (0.0, 0.0, 0.0, "not significant")
     assert paired_difference(losses, losses * 2, 3).verdict == "better"  # by as much on every window
 
 

@@ -202,9 +202,9 @@ def test_of_groups_in_a_random_order_those_of_each_part_count() -> None:
     settings: dict[str, Any] = {"task": "classify", "target": "label", "group": "g", "time": "t"}
     some = dataset(table, **settings, split={"train": 6, "validation": 2})
     assert some.series
-    names = np.array([int(group.name) for group in some.series.groups])
+    names = np.array([int(group.name) for group in some.series.segments])
     chosen = {
-        part: names[some.series.group_of(np.array(examples.spans())[:, 0])].tolist()
+        part: names[some.series.segment_of(np.array(examples.spans())[:, 0])].tolist()
         for part, examples in (("train", some.train), ("test", some.test))
     }
     assert (len(chosen["train"]), len(chosen["test"])) == (6, 4)

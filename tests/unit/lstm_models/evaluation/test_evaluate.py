@@ -58,16 +58,16 @@ SEQUENCES = Sequences(torch.tensor([[0.0, 0.5], [0.0, 1.0], [0.0, -2.0]]).unsque
 
 def test_an_evaluation_holds_targets_predictions_errors_and_the_number_of_parameters() -> None:
     found = evaluate(ScaledLast(2.0), in_sample_dataset(SEQUENCES))
-    judgement = found.judgement
-    assert judgement.y.tolist() == [1.0, 2.0, -3.0]
-    assert judgement.told.tolist() == [1.0, 2.0, -4.0]
+    judgement = found.evaluation
+    assert judgement.targets.tolist() == [1.0, 2.0, -3.0]
+    assert judgement.predictions.tolist() == [1.0, 2.0, -4.0]
     assert judgement.losses_W.tolist() == [0.0, 0.0, 1.0]
     assert judgement.losses_W.dtype == torch.float64
     assert judgement.metrics == {"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}
     assert (judgement.by_step, judgement.confusion) == ({}, [])
-    assert (found.parameters, found.copy_index) == (1, 0)
-    assert found.copies == [{"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}]
-    assert not judgement.told.requires_grad
+    assert (found.parameters, found.replica) == (1, 0)
+    assert found.replica_metrics == [{"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}]
+    assert not judgement.predictions.requires_grad
     assert not predict(ScaledLast(2.0).eval(), SEQUENCES.x_BTD).requires_grad
     with pytest.raises(FrozenInstanceError):
         found.parameters = 2  # type: ignore[misc]
@@ -78,8 +78,8 @@ def test_an_evaluation_holds_targets_predictions_errors_and_the_number_of_parame
 @pytest.mark.parametrize(
     ("config", "parameters"),
     [
-        (HandBuilt(kind="hand_built", biases="one"), 12),
-        (HandBuilt(kind="hand_built", biases="two"), 16),
+        (HandBuilt(kind="hand_built", double_bias=False), 12),
+        (HandBuilt(kind="hand_built", double_bias=True), 16),
         (BuiltIn(kind="built_in"), 16),
         (BuiltIn(kind="built_in", hidden_size=3, num_layers=2, head="linear"), 12 * 6 + 12 * 8 + 4),
     ],
@@ -99,13 +99,13 @@ def test_a_network_that_predicts_no_number_is_not_judged(value: float) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 4])
 def test_how_many_are_taken_at_once_does_not_matter(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = evaluate(ScaledLast(2.0), in_sample_dataset(SEQUENCES)).judgement
+    expected = evaluate(ScaledLast(2.0), in_sample_dataset(SEQUENCES)).evaluation
     monkeypatch.setattr(evaluation, "BATCH_SIZE", at_once)
-    found = evaluate(ScaledLast(2.0), in_sample_dataset(SEQUENCES)).judgement
-    for part in ("told", "y", "losses_W"):
+    found = evaluate(ScaledLast(2.0), in_sample_dataset(SEQUENCES)).evaluation
+    for part in ("predictions", "targets", "losses_W"):
         assert torch.equal(getattr(found, part), getattr(expected, part))
     assert found.metrics == expected.metrics
-    assert torch.equal(predict(ScaledLast(2.0).eval(), SEQUENCES.x_BTD), expected.told)
+    assert torch.equal(predict(ScaledLast(2.0).eval(), SEQUENCES.x_BTD), expected.predictions)
 
     forecasts = FakeForecaster()(SEQUENCES.x_BTD)  # (3, 2, 1): they stand one after another, not side by side
     assert torch.equal(predict(FakeForecaster(), SEQUENCES.x_BTD), forecasts)
@@ -134,8 +134,8 @@ def last_value(batch: Batch) -> Tensor:
 def test_forecasts_by_hand(scaling: str, unit: float) -> None:
     """Predicted: 20 20, 50 50, 10 10; what came: 50 10, 10 30, 30 40. Off by 30 -10, -40 -20, 20 30."""
     found = evaluate_predictor(last_value, ups_and_downs(scaling=scaling))
-    assert found.told.squeeze(-1).tolist() == [[20, 20], [50, 50], [10, 10]]
-    assert found.y.squeeze(-1).tolist() == [[50, 10], [10, 30], [30, 40]]
+    assert found.predictions.squeeze(-1).tolist() == [[20, 20], [50, 50], [10, 10]]
+    assert found.targets.squeeze(-1).tolist() == [[50, 10], [10, 30], [30, 40]]
     assert found.losses_W.dtype == torch.float64
     assert found.losses_W.tolist() == pytest.approx([500 / unit**2, 1000 / unit**2, 650 / unit**2], rel=1e-12)
     mse, percentages = 4300 / 6, [30 / 70, 10 / 30, 40 / 60, 20 / 80, 20 / 40, 30 / 50]
@@ -169,8 +169,8 @@ def test_of_several_series_mase_divides_by_the_mean_over_the_steps_of_all_and_no
     )
     split = {"train": "2020-01-05", "validation": "2020-01-05"}
     for season, naive in ((None, (1 + 2 + 1 + 10) / 4), (3, 4)):
-        data = dataset(table, group="g", time="t", context_length=1, split=split, season=season)
-        assert [rows_NK.squeeze(1).tolist() for rows_NK in data.trained_targets()] == [[0, 1, 3, 4], [100, 90]]
+        data = dataset(table, group="g", time="t", context_length=1, split=split, season_length=season)
+        assert [rows_NK.squeeze(1).tolist() for rows_NK in data.training_targets()] == [[0, 1, 3, 4], [100, 90]]
         found = evaluate_predictor(lambda batch: batch.x_BTD[:, -1:], data)
         assert found.metrics["mae"] == 10
         assert found.metrics["mase"] == pytest.approx(10 / naive, rel=1e-12)
@@ -208,7 +208,7 @@ def test_forecasts_of_several_targets_and_series_against_a_loop(
     spread_K, naive_K = np.concatenate(trained).std(0), np.concatenate(steps).mean(0)
     spread_K = np.where(spread_K > 0, spread_K, 1)
 
-    assert found.y.tolist() == y.tolist()
+    assert found.targets.tolist() == y.tolist()
     # 1e-6: the spread is rounded to float32
     np.testing.assert_allclose(found.losses_W, ((error / spread_K) ** 2).mean((1, 2)), rtol=1e-6)
     assert found.metrics["mse"] == pytest.approx((error**2).mean(), rel=1e-12)
@@ -242,9 +242,9 @@ def numbers(scale: float = 1.0, **values: Any) -> Dataset:
 def test_classes_by_hand() -> None:
     data = classes()
     assert data.output.classes == ["low", "mid", "top"]
-    y = data.test.take(torch.arange(6)).y
+    y = data.test.get_batch(torch.arange(6)).y
     y[:] = torch.tensor([0, 0, 1, 1, 1, 2])
-    data = replace(data, test=Given(data.test.take(torch.arange(6)), y))
+    data = replace(data, test=Given(data.test.get_batch(torch.arange(6)), y))
     third, half = math.log(1 / 3), math.log(1 / 2)
     told = torch.tensor(
         [  # up to a constant
@@ -262,8 +262,8 @@ def test_classes_by_hand() -> None:
     assert found.losses_W.dtype == torch.float64
     assert found.losses_W.tolist() == pytest.approx(losses, rel=1e-12)
     assert found.confusion == [[2, 0, 0], [1, 2, 0], [0, 1, 0]]
-    assert found.y.tolist() == [0, 0, 1, 1, 1, 2]
-    assert torch.equal(found.told, told)
+    assert found.targets.tolist() == [0, 0, 1, 1, 1, 2]
+    assert torch.equal(found.predictions, told)
     assert found.by_step == {}
     # the pairs of one that is of the class with one that is not, in the right order; a tie is half a one
     area = ((3 + 3.5) / 8 + (2.5 + 0.5 + 2.5) / 9 + 4 * 0.5 / 5) / 3
@@ -286,7 +286,7 @@ class Given:
         self.batch = batch._replace(y=y)
         self.count = len(y)
 
-    def take(self, numbers: Tensor) -> Batch:
+    def get_batch(self, numbers: Tensor) -> Batch:
         x_BTD, y, lengths_B = self.batch
         return Batch(x_BTD[numbers], y[numbers], None if lengths_B is None else lengths_B[numbers])
 
@@ -294,8 +294,8 @@ class Given:
 def test_numbers_of_a_table_by_hand() -> None:
     data = numbers()
     y = torch.tensor([1.0, 3.0, 5.0, 7.0])
-    data = replace(data, test=Given(data.test.take(torch.arange(4)), y), output=data.output.model_copy(
-        update={"spread": 4.0}
+    data = replace(data, test=Given(data.test.get_batch(torch.arange(4)), y), output=data.output.model_copy(
+        update={"scale": 4.0}
     ))  # fmt: skip
     found = evaluate_predictor(lambda batch: torch.tensor([2.0, 3.0, 3.0, 8.0]), data)
     assert found.losses_W.tolist() == [1, 0, 4, 1]
@@ -327,7 +327,7 @@ KINDS: dict[str, Callable[[], Dataset]] = {
 
 def told_by_chance(data: Dataset) -> Evaluation:
     generator = torch.Generator().manual_seed(0)
-    shape = {"forecast": (2, 1), "classes": (3,), "number": ()}[data.output.kind]
+    shape = {"forecast": (2, 1), "classification": (3,), "regression": ()}[data.output.kind]
     return evaluate_predictor(lambda batch: torch.randn(len(batch.y), *shape, generator=generator), data)
 
 
@@ -347,16 +347,18 @@ def test_a_network_is_judged_by_what_it_tells_of_each_example_alone(kind: str, n
     torch.manual_seed(0)
     makes: dict[str, Any] = {"hand_built": HandBuilt, "built_in": BuiltIn}
     config = makes[name](kind=name, hidden_size=4, head="linear")
-    network = build_network(config, data.input_size, data.output, data.scaling()).eval()
-    found = evaluate(network, data).judgement
+    network = build_network(config, data.input_size, data.output, data.scaler()).eval()
+    found = evaluate(network, data).evaluation
     for number in range(data.test.count):
-        x_BTD, y, _ = data.test.take(torch.tensor([number]))
+        x_BTD, y, _ = data.test.get_batch(torch.tensor([number]))
         with torch.no_grad():
             # float32, sums in another order; of forecasts in tens
-            torch.testing.assert_close(found.told[number], network(x_BTD)[0], rtol=1e-5, atol=1e-5)
-            loss = network.losses(network(x_BTD), y)[0] * (data.output.spread**2 if kind == "number" else 1)
+            torch.testing.assert_close(found.predictions[number], network(x_BTD)[0], rtol=1e-5, atol=1e-5)
+            loss = network.losses(network(x_BTD), y)[0] * (
+                data.output.scale**2 if data.output.kind == "regression" else 1
+            )
         assert found.losses_W[number].item() == pytest.approx(loss.item(), rel=1e-4)
-        assert torch.equal(found.y[number], y[0])
+        assert torch.equal(found.targets[number], y[0])
 
 
 # ---- how many neighbours are drawn together
@@ -382,15 +384,21 @@ def waves(size: int = 160, **values: Any) -> Dataset:
     n = np.arange(float(size))
     columns = {"a": 50 + 20 * np.sin(n / 3), "b": 1000 * np.cos(n / 5), "c": n % 7}
     table = pd.DataFrame({name: column + generator.normal(size=size) for name, column in columns.items()})
-    settings = {"target": ["c", "a"], "features": ["a", "b", "c"], "context_length": 8, "horizon": 3, "season": 7}
+    settings = {
+        "target": ["c", "a"],
+        "features": ["a", "b", "c"],
+        "context_length": 8,
+        "horizon": 3,
+        "season_length": 7,
+    }
     return dataset(table, **{**settings, **values})
 
 
 def test_which_baselines_there_are_of_forecasts(monkeypatch: pytest.MonkeyPatch) -> None:
     always, seasonal, ridge = {"last_value", "mean"}, {"seasonal_naive"}, {"ridge"}
-    assert set(fit_baselines(waves())) == set(fit_baselines(waves(season=8))) == always | seasonal | ridge
+    assert set(fit_baselines(waves())) == set(fit_baselines(waves(season_length=8))) == always | seasonal | ridge
     assert (
-        set(fit_baselines(waves(season=9))) == set(fit_baselines(waves(season=None))) == always | ridge
+        set(fit_baselines(waves(season_length=9))) == set(fit_baselines(waves(season_length=None))) == always | ridge
     )  # longer than a context
     # no validation part to choose a penalty by
     assert set(fit_baselines(waves(split={"train": 100, "validation": 0}))) == always | seasonal
@@ -416,7 +424,7 @@ def test_which_baselines_there_are_of_labels_and_of_numbers() -> None:
 
 def all_of(data: Dataset, part: str = "test") -> Batch:
     examples = getattr(data, part)
-    batch: Batch = examples.take(torch.arange(examples.count))
+    batch: Batch = examples.get_batch(torch.arange(examples.count))
     return batch
 
 
@@ -430,22 +438,22 @@ def test_forecast_baselines_are_of_the_targets_and_the_ridge_of_scaled_windows(s
     assert torch.equal(found["last_value"], baselines.last_value(batch.x_BTD[..., targets], 3))
     assert torch.equal(found["seasonal_naive"], baselines.seasonal_naive(batch.x_BTD[..., targets], 3, 7))
     np.testing.assert_allclose(found["mean"], baselines.mean(trained_NK, data.test.count, 3), rtol=1e-6)  # float32's
-    center_D, spread_D = (data.center_D, data.spread_D) if scaling != "none" else (torch.zeros(3), torch.ones(3))
-    assert center_D is not None
-    assert spread_D is not None
+    mean_D, scale_D = (data.mean_D, data.scale_D) if scaling != "none" else (torch.zeros(3), torch.ones(3))
+    assert mean_D is not None
+    assert scale_D is not None
 
     def scaled(part: str) -> tuple[np.ndarray, np.ndarray]:
         x_BTD, y, _ = all_of(data, part)
         return (
-            ((x_BTD - center_D) / spread_D).flatten(1).double().numpy(),
-            (y / spread_D[targets]).flatten(1).double().numpy(),
+            ((x_BTD - mean_D) / scale_D).flatten(1).double().numpy(),
+            (y / scale_D[targets]).flatten(1).double().numpy(),
         )
 
     # the penalty is the one that errs least on the validation part, in scaled units
     models = [SklearnRidge(alpha=alpha).fit(*scaled("train")) for alpha in baselines.ALPHAS]
     x, y = scaled("validation")
     best = min(models, key=lambda model: ((model.predict(x) - y) ** 2).mean())
-    expected = best.predict(scaled("test")[0]).reshape(-1, 3, 2) * spread_D[targets].numpy()
+    expected = best.predict(scaled("test")[0]).reshape(-1, 3, 2) * scale_D[targets].numpy()
     # float32: what goes in and what comes out is rounded; of values up to 70
     np.testing.assert_allclose(found["ridge"], expected, rtol=1e-4, atol=1e-3)
 
@@ -459,7 +467,7 @@ def test_baselines_of_labels_and_of_numbers_are_of_the_sequences_without_padding
     for data in (classes(), numbers()):
         found = {name: tell(all_of(data)) for name, tell in fit_baselines(data).items()}
         (train, test), y_W = (sequences(data, part) for part in ("train", "test")), all_of(data, "train").y
-        if data.output.kind == "classes":
+        if data.output.kind == "classification":
             assert torch.equal(found["majority_class"], baselines.majority_class(y_W, 6, 3))
             logistic = baselines.LogisticRegression.fit(train, y_W, 3).predict(test)
             np.testing.assert_allclose(found["logistic_regression"], logistic, rtol=1e-12)
@@ -482,7 +490,7 @@ def test_baselines_know_nothing_of_the_answer_and_nothing_of_the_test_part(make:
         told = tell(batch)
         assert torch.equal(tell(blind), told), name
         assert torch.equal(again[name](batch), told), name
-        alone = torch.cat([tell(data.test.take(torch.tensor([n]))) for n in range(data.test.count)])
+        alone = torch.cat([tell(data.test.get_batch(torch.tensor([n]))) for n in range(data.test.count)])
         # products of another shape are summed in another order
         torch.testing.assert_close(alone, told, rtol=1e-5, atol=1e-5)
         assert all(math.isfinite(value) for value in evaluate_predictor(tell, data).metrics.values())

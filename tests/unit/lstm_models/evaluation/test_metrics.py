@@ -206,7 +206,7 @@ def test_what_forecast_scores_refuses(change: dict[str, Tensor], parts: tuple[st
 
 @pytest.mark.parametrize("season", [0, 5])
 def test_what_mase_scale_refuses(season: int) -> None:
-    with refused(ValueError, "season", season, "5 rows"):
+    with refused(ValueError, "season_length", season, "5 rows"):
         mase_scale([torch.zeros(5, 1)], season)
 
 

@@ -32,8 +32,14 @@ class Within:
         self.margins.append(margin)
         noise = self.noise + margin * other.loss
         if one.data != other.data:
-            return "can't tell"
-        return "better" if one.loss < other.loss - noise else "worse" if one.loss > other.loss + noise else "can't tell"
+            return "not significant"
+        return (
+            "better"
+            if one.loss < other.loss - noise
+            else "worse"
+            if one.loss > other.loss + noise
+            else "not significant"
+        )
 
 
 def best(candidates: list[Judged], noise: float = 0.0) -> Judged:

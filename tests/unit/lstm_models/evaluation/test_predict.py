@@ -39,7 +39,7 @@ def written(folder: Path, table: pd.DataFrame, name: str = "new.csv") -> Path:
 
 def forecast(steps: int, *targets: str, columns: tuple[str, ...] = ()) -> OutputSpec:
     places = [(columns or targets).index(name) for name in targets]
-    return OutputSpec(kind="forecast", targets=list(targets), steps=steps, places=places, residual=True)
+    return OutputSpec(kind="forecast", targets=list(targets), horizon=steps, target_indices=places, residual=True)
 
 
 class Counts(nn.Module):
@@ -52,8 +52,8 @@ class Counts(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         self.seen_BTD = x_BTD
-        steps_S1 = torch.arange(1.0, self.output.steps + 1).unsqueeze(1)
-        return x_BTD[:, -1:, self.output.places] + steps_S1
+        steps_S1 = torch.arange(1.0, self.output.horizon + 1).unsqueeze(1)
+        return x_BTD[:, -1:, self.output.target_indices] + steps_S1
 
 
 def predicted(path: Path, config: AnyData, columns: tuple[str, ...], output: OutputSpec) -> tuple[pd.DataFrame, Tensor]:
@@ -218,7 +218,7 @@ def test_new_rows_are_seen_as_the_windows_of_training_were(
     data = build_dataset(table, config, 0)
     keys = data.keys()
     for number in (0, data.test.count - 1):
-        key, (x_BTD, y_BSK, _) = keys.loc[number], data.test.take(torch.tensor([number]))
+        key, (x_BTD, y_BSK, _) = keys.loc[number], data.test.get_batch(torch.tensor([number]))
         before = table[(table["g"].astype(str) == key["g"]) & (table["t"] < key["t"])]
         path = written(tmp_path_factory.mktemp("new"), before)
         new = read_new_rows(path, config, data.columns, data.output)
@@ -262,7 +262,7 @@ def test_a_number_of_each_group_needs_no_label(tmp_path: Path, labels: bool) -> 
     table = machines().assign(y=["not", "a", "number", "of", "any", "kind"]) if labels else machines()
     path = written(tmp_path, table)
     config = table_config(task="regress", group="machine", time="t")
-    output = OutputSpec(targets=["y"], center=3.0, spread=2.0)
+    output = OutputSpec(targets=["y"], mean=3.0, scale=2.0)
     new = read_new_rows(path, config, ("b", "a"), output)
     assert new.names == ["m1", "m2", "m3"]
     assert new.times == ()
@@ -274,7 +274,7 @@ def test_a_number_of_each_group_needs_no_label(tmp_path: Path, labels: bool) -> 
 
 def test_of_classes_the_likeliest_is_told_and_how_likely_each_is(tmp_path: Path) -> None:
     path, config = written(tmp_path, machines()), table_config(task="classify", group="machine", time="t")
-    output = OutputSpec(kind="classes", targets=["y"], classes=["worn", "new", "lost"])
+    output = OutputSpec(kind="classification", targets=["y"], classes=["worn", "new", "lost"])
     new = read_new_rows(path, config, ("b", "a"), output)
     assert new.names == ["m1", "m2", "m3"]
     found = predict.predict(Shares(), new, config, output)
@@ -294,8 +294,8 @@ def test_an_exported_network_tells_of_new_groups_what_it_told_of_the_test_part(t
         data = build_dataset(table.assign(y=g * 3.0) if task == "regress" else table, config, 0)
         torch.manual_seed(0)
         model = HandBuilt(kind="hand_built", hidden_size=3, head="linear")
-        network = build_network(model, data.input_size, data.output, data.scaling()).eval()
-        expected = predictions_table(evaluate(network, data).judgement, data).drop(columns="target").sort_values("g")
+        network = build_network(model, data.input_size, data.output, data.scaler()).eval()
+        expected = predictions_table(evaluate(network, data).evaluation, data).drop(columns="target").sort_values("g")
         new = table[g % 20 == g].drop(columns="y")
         path = written(tmp_path, new[new["g"].astype(str).isin(expected["g"])])
         examples = read_new_rows(path, config, data.columns, data.output)

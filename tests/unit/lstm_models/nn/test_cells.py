@@ -205,7 +205,7 @@ def test_every_cell_is_tested_here() -> None:
     ("sizes", "options"),
     [
         ((T, B, D, H), {}),
-        ((T, B, D, H), {"biases": "one", "proj_size": 2, "zoneout": 0.3}),
+        ((T, B, D, H), {"double_bias": False, "proj_size": 2, "zoneout": 0.3}),
         ((T, B, D, H), {"bias": False, "num_layers": 3}),
         ((T, B, D, H), {"num_layers": 2, "bidirectional": True, "proj_size": 3, "zoneout": 0.3}),
         ((1, 1, 1, 1), {"bidirectional": True}),  # of one number the deviation is 0
@@ -277,7 +277,7 @@ def seeded_call(module: LSTM) -> tuple[Any, tuple[Tensor, ...]]:
 def test_the_derivatives_are_those_of_finite_differences(name: str) -> None:
     torch.manual_seed(0)
     cell = CELLS[name](zoneout=0.3, recurrent_dropout=0.4)
-    module = randomised(LSTM(1, 2, proj_size=1, biases="one", cell=cell, dtype=torch.float64))
+    module = randomised(LSTM(1, 2, proj_size=1, double_bias=False, cell=cell, dtype=torch.float64))
     # gradcheck's own tolerances, made for differences of 1e-6 in float64
     assert gradcheck(*seeded_call(module))
 
@@ -296,10 +296,10 @@ def more_shapes(name: str) -> dict[str, tuple[int, ...]]:
 SUFFIXES = {"l0": D, "l0_reverse": D, "l1": 2 * 3, "l1_reverse": 2 * 3}  # and the size of what is read
 
 
-@pytest.mark.parametrize("biases", ["one", "two"])
+@pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("name", CELLS)
 def test_the_default_init_draws_uniformly_what_the_cell_has_in_the_state_dicts_order(name: str, biases: Any) -> None:
-    module = {"num_layers": 2, "bidirectional": True, "proj_size": 3, "biases": biases, "cell": CELLS[name]()}
+    module = {"num_layers": 2, "bidirectional": True, "proj_size": 3, "double_bias": biases, "cell": CELLS[name]()}
     torch.manual_seed(3)
     weights = LSTM(D, H, **module).state_dict()
     torch.manual_seed(3)
@@ -307,7 +307,7 @@ def test_the_default_init_draws_uniformly_what_the_cell_has_in_the_state_dicts_o
     for suffix, size in SUFFIXES.items():
         shapes = {"weight_ih": (gates, size), "weight_hh": (gates, 3), "bias_ih": (gates,), "bias_hh": (gates,)}
         for kind, shape in (shapes | {"weight_hr": (3, H)} | more_shapes(name)).items():
-            if kind != "bias_hh" or biases == "two":
+            if kind != "bias_hh" or biases:
                 drawn = torch.empty(shape).uniform_(-1 / math.sqrt(H), 1 / math.sqrt(H))
                 # what is drawn for a norm is not used: gains of 1, shifts of 0
                 norm = torch.full(shape, float(kind.startswith("weight")))
@@ -336,7 +336,7 @@ def test_the_normal_init_draws_gate_by_gate_and_what_else_there_is_last(name: st
 
 
 @pytest.mark.parametrize("value", [1.0, 0.0])
-@pytest.mark.parametrize("biases", ["one", "two"])
+@pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("init", ["default", "normal"])
 @pytest.mark.parametrize("name", WITH_A_FORGET_GATE)
 def test_the_forget_bias_is_set_and_no_other_draw_is_changed(name: str, init: Any, biases: Any, value: float) -> None:
@@ -344,7 +344,7 @@ def test_the_forget_bias_is_set_and_no_other_draw_is_changed(name: str, init: An
     both = []
     for cell in (CELLS[name](forget_bias=value), CELLS[name]()):
         torch.manual_seed(7)
-        both.append(LSTM(D, H, 2, bidirectional=True, init=init, biases=biases, cell=cell).state_dict())
+        both.append(LSTM(D, H, 2, bidirectional=True, init=init, double_bias=biases, cell=cell).state_dict())
     with_it, without = both
     first = H * GATES_OF[name].index("f")
     for key, expected in without.items():

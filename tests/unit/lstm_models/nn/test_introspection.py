@@ -24,7 +24,7 @@ LENGTHS = torch.tensor([2, 5, 1, 6])
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"bidirectional": True},
-    {"num_layers": 3, "biases": "one"},
+    {"num_layers": 3, "double_bias": False},
     {"num_layers": 2, "bidirectional": True, "proj_size": 2, "bias": False},
 ]
 

@@ -26,7 +26,7 @@ TUTORIAL = {
 
 def test_the_normal_init_draws_the_tutorials_numbers() -> None:
     L.seed_everything(42, verbose=False)
-    weights = LSTM(1, 1, biases="one", init="normal").state_dict()
+    weights = LSTM(1, 1, double_bias=False, init="normal").state_dict()
     stored = [TUTORIAL[name] for name in ("wpr1", "wlr1", "wp1", "wo1", "wpr2", "wlr2", "wp2", "wo2")]
     assert (
         {name: value.flatten().tolist() for name, value in weights.items()}

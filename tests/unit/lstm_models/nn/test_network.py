@@ -47,16 +47,21 @@ SIZES: dict[str, Any] = {"hidden_size": 4, "num_layers": 2, "head": "linear"}
     ("config", "text"),
     [
         (
-            HandBuilt(kind="hand_built", **SIZES, dropout=0.25, biases="one", init="normal"),
-            "LSTM(3, 4, num_layers=2, batch_first=True, dropout=0.25, biases=one, init=normal)",
+            HandBuilt(kind="hand_built", **SIZES, dropout=0.25, double_bias=False, init="normal"),
+            "LSTM(3, 4, num_layers=2, batch_first=True, dropout=0.25, double_bias=False, init=normal)",
         ),
         (BuiltIn(kind="built_in", **SIZES, dropout=0.25), "LSTM(3, 4, num_layers=2, batch_first=True, dropout=0.25)"),
         (RNN(kind="rnn", **SIZES, dropout=0.25), "RNN(3, 4, num_layers=2, batch_first=True, dropout=0.25)"),
         (
             HandBuilt(
-                kind="hand_built", cell="peephole", forget_bias=1.5, recurrent_dropout=0.25, zoneout=0.125, biases="one"
+                kind="hand_built",
+                cell="peephole",
+                forget_bias=1.5,
+                recurrent_dropout=0.25,
+                zoneout=0.125,
+                double_bias=False,
             ),
-            "LSTM(3, 1, batch_first=True, biases=one, "
+            "LSTM(3, 1, batch_first=True, double_bias=False, "
             "cell=Peephole(forget_bias=1.5, recurrent_dropout=0.25, zoneout=0.125))",
         ),
     ],
@@ -103,10 +108,16 @@ def drawn(config: AnyModel) -> dict[str, Tensor]:
 FORGETFUL: dict[str, Callable[[float | None], AnyModel]] = {
     "built_in": lambda bias: BuiltIn(kind="built_in", hidden_size=3, num_layers=2, head="linear", forget_bias=bias),
     **{
-        f"hand_built, {biases}, {init}": lambda bias, biases=biases, init=init: HandBuilt(
-            kind="hand_built", hidden_size=3, num_layers=2, head="linear", forget_bias=bias, biases=biases, init=init
+        f"hand_built, {biases}, {init}": lambda bias, double_bias=biases, init=init: HandBuilt(
+            kind="hand_built",
+            hidden_size=3,
+            num_layers=2,
+            head="linear",
+            forget_bias=bias,
+            double_bias=double_bias,
+            init=init,
         )
-        for biases in ("one", "two")
+        for biases in (False, True)
         for init in ("default", "normal")
     },
 }

@@ -50,7 +50,7 @@ def contender(model: AnyModel, replicas: int, first: int = 2, then: int = 0, **t
 
 def trained(settings: Contender, path: Path, seed: int = SEED, **options: Any) -> tuple[Network | Replicas, FitResult]:
     """The network of the checkpoint that the training has written."""
-    done = fit(settings, in_sample_dataset(WAVES), seed=seed, save_to=path, **options)
+    done = fit(settings, in_sample_dataset(WAVES), seed=seed, last_path=path, **options)
     return load_network(path), done
 
 
@@ -71,13 +71,13 @@ def apart(a: nn.Module, b: nn.Module) -> float:
     return max((value - b.state_dict()[name]).abs().max().item() for name, value in a.state_dict().items())
 
 
-@pytest.mark.parametrize(("hidden_size", "clip_norm"), [(1, None), (16, 0.1)])
+@pytest.mark.parametrize(("hidden_size", "gradient_clip_norm"), [(1, None), (16, 0.1)])
 def test_each_hand_built_copy_follows_its_solo_training(
-    tmp_path: Path, hidden_size: int, clip_norm: float | None
+    tmp_path: Path, hidden_size: int, gradient_clip_norm: float | None
 ) -> None:
-    """60 steps; with clip_norm each copy's gradient is held against its own norm."""
+    """60 steps; with gradient_clip_norm each copy's gradient is held against its own norm."""
     model = HandBuilt(kind="hand_built", hidden_size=hidden_size, head="linear")
-    training: dict[str, Any] = {"first": 3, "learning_rate": 0.01, "clip_norm": clip_norm}
+    training: dict[str, Any] = {"first": 3, "learning_rate": 0.01, "gradient_clip_norm": gradient_clip_norm}
     copies, done = trained(contender(model, 3, **training), tmp_path / "copies.ckpt")
     solos = [trained(contender(model, 1, **training), tmp_path / "solo.ckpt", SEED + n) for n in range(3)]
 
@@ -86,17 +86,17 @@ def test_each_hand_built_copy_follows_its_solo_training(
     for n, (solo, _) in enumerate(solos):
         assert_close(copies.member(n), solo, **CLOSE)
         assert 0.1 < max(weight.abs().max().item() for weight in solo.parameters()) < 10
-    if clip_norm is not None:  # it did clip
-        unclipped, _ = trained(contender(model, 1, **training | {"clip_norm": None}), tmp_path / "solo.ckpt")
+    if gradient_clip_norm is not None:  # it did clip
+        unclipped, _ = trained(contender(model, 1, **training | {"gradient_clip_norm": None}), tmp_path / "solo.ckpt")
         assert apart(copies.member(0), unclipped) > 0.01
 
 
-@pytest.mark.parametrize(("name", "clip_norm"), [("built_in", 0.1), ("rnn", None)])
+@pytest.mark.parametrize(("name", "gradient_clip_norm"), [("built_in", 0.1), ("rnn", None)])
 def test_each_copy_of_pytorchs_own_is_its_solo_training_to_the_last_bit(
-    tmp_path: Path, name: str, clip_norm: float | None
+    tmp_path: Path, name: str, gradient_clip_norm: float | None
 ) -> None:
     """They run one after another, each as alone."""
-    model, training = MODELS[name], {"batch_size": 4, "clip_norm": clip_norm}
+    model, training = MODELS[name], {"batch_size": 4, "gradient_clip_norm": gradient_clip_norm}
     copies, done = trained(contender(model, 3, **training), tmp_path / "copies.ckpt")
     losses = []
     for n in range(3):
@@ -211,14 +211,14 @@ def test_each_copy_has_the_gradient_that_it_has_alone(name: str) -> None:
     shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3)),
     hidden_size=st.integers(1, 4),
     num_layers=st.integers(1, 2),
-    biases=st.sampled_from(["one", "two"]),
+    biases=st.booleans(),
     cell=st.sampled_from(list(CELLS)),
 )
 def test_any_number_of_copies_of_any_size_are_each_alone(
     count: int, shape: tuple[int, int, int], hidden_size: int, num_layers: int, biases: Any, cell: str
 ) -> None:
     model = HandBuilt(
-        kind="hand_built", hidden_size=hidden_size, num_layers=num_layers, head="linear", biases=biases, cell=cell
+        kind="hand_built", hidden_size=hidden_size, num_layers=num_layers, head="linear", double_bias=biases, cell=cell
     )
     generator = torch.Generator().manual_seed(sum(shape))
     x_BTD = torch.randn(shape, dtype=torch.float64, generator=generator)
@@ -288,10 +288,12 @@ def poison(path: Path, *copies: int) -> None:
     torch.save(changed, path)
 
 
-@pytest.mark.parametrize(("name", "clip_norm"), [("hand_built", None), ("hand_built", 0.1), ("built_in", 0.1)])
-def test_a_copy_that_diverges_leaves_the_others_alone(tmp_path: Path, name: str, clip_norm: float | None) -> None:
+@pytest.mark.parametrize(("name", "gradient_clip_norm"), [("hand_built", None), ("hand_built", 0.1), ("built_in", 0.1)])
+def test_a_copy_that_diverges_leaves_the_others_alone(
+    tmp_path: Path, name: str, gradient_clip_norm: float | None
+) -> None:
     model = MODELS[name]
-    parted = contender(model, 3, first=1, then=2, batch_size=4, clip_norm=clip_norm)
+    parted = contender(model, 3, first=1, then=2, batch_size=4, gradient_clip_norm=gradient_clip_norm)
     trained(parted, tmp_path / "half.ckpt")
     expected, _ = trained(parted, tmp_path / "healthy.ckpt", resume_from=tmp_path / "half.ckpt")
     poison(tmp_path / "half.ckpt", 1)
@@ -303,9 +305,11 @@ def test_a_copy_that_diverges_leaves_the_others_alone(tmp_path: Path, name: str,
 
     judged = evaluate(found, in_sample_dataset(WAVES))
     healthy = evaluate(expected, in_sample_dataset(WAVES))
-    assert judged.copies == [healthy.copies[0], None, healthy.copies[2]]
+    assert judged.replica_metrics == [healthy.replica_metrics[0], None, healthy.replica_metrics[2]]
     # of three, one of which is NaN, the median is the worse of the two others
-    assert judged.judgement.metrics == max((judged.copies[0], judged.copies[2]), key=lambda one: one["mse"])
+    assert judged.evaluation.metrics == max(
+        (judged.replica_metrics[0], judged.replica_metrics[2]), key=lambda one: one["mse"]
+    )
     assert done.loss > 0
 
 
@@ -338,7 +342,7 @@ def test_the_curves_are_the_median_copys_at_every_point(tmp_path: Path, count: i
 
     def curves(replicas: int, seed: int) -> list[dict[str, Any]]:
         points = Points()
-        settings = contender(MODELS["rnn"], replicas, first=2, batch_size=2, log_every_n_steps=3, log_outputs=True)
+        settings = contender(MODELS["rnn"], replicas, first=2, batch_size=2, log_every_n_steps=3, log_predictions=True)
         trained(settings, tmp_path / "last.ckpt", seed, loggers=[points])
         return [{"step": step, **point} for step, point in points.logged]
 
@@ -390,11 +394,11 @@ NAN, INFINITY = float("nan"), float("inf")
 )
 def test_the_median_copy_is_the_better_of_two_in_the_middle_failures_last(weights: list[float], median: int) -> None:
     judged, weight = evaluate(ScaledLast(*weights), ONES), weights[median]
-    assert (judged.parameters, judged.copy_index) == (1, median)
-    assert judged.judgement.metrics == errors_of(weight)
-    assert judged.judgement.told.tolist() == [weight, -weight]
-    assert judged.judgement.losses_W.tolist() == [weight**2] * 2
-    assert judged.copies == [errors_of(weight) if math.isfinite(weight) else None for weight in weights]
+    assert (judged.parameters, judged.replica) == (1, median)
+    assert judged.evaluation.metrics == errors_of(weight)
+    assert judged.evaluation.predictions.tolist() == [weight, -weight]
+    assert judged.evaluation.losses_W.tolist() == [weight**2] * 2
+    assert judged.replica_metrics == [errors_of(weight) if math.isfinite(weight) else None for weight in weights]
 
 
 @pytest.mark.parametrize("weights", [[NAN], [NAN, NAN], [INFINITY, 1.0, NAN], [NAN, 2.0, NAN, NAN, 1.0]])
@@ -414,18 +418,18 @@ def test_an_evaluation_tells_of_each_copy_what_it_tells_of_the_member_alone(
     alone = [evaluate(copies.member(n), in_sample_dataset(WAVES)) for n in range(3)]
     monkeypatch.setattr(evaluation, "BATCH_SIZE", at_once)
     judged = evaluate(copies, in_sample_dataset(WAVES))
-    median = alone[judged.copy_index]
+    median = alone[judged.replica]
     assert judged.parameters == median.parameters
     # float32: one network's products are summed in another order than the copies'
     close: dict[str, float] = {"rtol": 0, "atol": 1e-6}
-    torch.testing.assert_close(judged.judgement.told, median.judgement.told, **close)
-    torch.testing.assert_close(judged.judgement.losses_W, median.judgement.losses_W, **close)
-    assert not judged.judgement.told.requires_grad
-    assert torch.equal(judged.judgement.y, WAVES.y_B)
-    in_order = sorted((one.judgement.metrics for one in alone), key=lambda metrics: metrics["mse"])
-    assert judged.judgement.metrics == pytest.approx(in_order[1], abs=1e-6)
-    for own, one in zip(judged.copies, alone, strict=True):
-        assert own == pytest.approx(one.judgement.metrics, abs=1e-6)
+    torch.testing.assert_close(judged.evaluation.predictions, median.evaluation.predictions, **close)
+    torch.testing.assert_close(judged.evaluation.losses_W, median.evaluation.losses_W, **close)
+    assert not judged.evaluation.predictions.requires_grad
+    assert torch.equal(judged.evaluation.targets, WAVES.y_B)
+    in_order = sorted((one.evaluation.metrics for one in alone), key=lambda metrics: metrics["mse"])
+    assert judged.evaluation.metrics == pytest.approx(in_order[1], abs=1e-6)
+    for own, one in zip(judged.replica_metrics, alone, strict=True):
+        assert own == pytest.approx(one.evaluation.metrics, abs=1e-6)
 
 
 # ---- checkpoints

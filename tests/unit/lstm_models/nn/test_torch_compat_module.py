@@ -178,12 +178,12 @@ def test_one_made_of_the_other_and_back(options: dict[str, Any], dtype: torch.dt
 
 
 def test_one_bias_is_nn_lstm_with_the_other_at_zero() -> None:
-    ours = LSTM(2, 3, num_layers=2, bidirectional=True, biases="one", dtype=torch.float64).eval()
+    ours = LSTM(2, 3, num_layers=2, bidirectional=True, double_bias=False, dtype=torch.float64).eval()
     before = torch.get_rng_state()
     builtin = ours.to_builtin()
     back = LSTM.from_builtin(builtin)
     assert torch.equal(torch.get_rng_state(), before)
-    assert (back.biases, builtin.training) == ("two", False)
+    assert (back.double_bias, builtin.training) == (True, False)
 
     second = [name for name, _ in builtin.named_parameters() if name.startswith("bias_hh")]
     assert len(second) == 4
@@ -195,7 +195,7 @@ def test_one_bias_is_nn_lstm_with_the_other_at_zero() -> None:
 
 def test_one_frozen_bias_becomes_two() -> None:
     """What trains nothing goes on training nothing."""
-    builtin = LSTM(2, 3, biases="one").requires_grad_(False).to_builtin()
+    builtin = LSTM(2, 3, double_bias=False).requires_grad_(False).to_builtin()
     assert not any(parameter.requires_grad for parameter in builtin.parameters())
 
 

@@ -91,7 +91,7 @@ def test_dropout_in_one_layer_warns_where_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "parts"),
     [
-        ({"biases": "none"}, ValueError, ("biases", "'none'", "one or two")),
+        ({"double_bias": "none"}, TypeError, ("double_bias", "'none'", "bool")),
         ({"init": "uniform"}, ValueError, ("init", "'uniform'", "default or normal")),
         ({"cell": "peephole"}, TypeError, ("cell", "'peephole'", "Peephole()")),
         ({"cell": Peephole}, TypeError, ("cell", repr(Peephole), "Peephole()")),

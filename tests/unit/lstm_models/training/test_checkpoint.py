@@ -33,7 +33,7 @@ from lstm_models.utils import atomic_files
 SEQUENCES = Sequences(torch.linspace(-1, 1, 24).sin().reshape(4, 3, 2), torch.tensor([0.1, 0.9, 0.4, 0.6]))
 DATA = in_sample_dataset(SEQUENCES)
 MODELS = {
-    "the tutorial's": HandBuilt(kind="hand_built", biases="one", init="normal"),
+    "the tutorial's": HandBuilt(kind="hand_built", double_bias=False, init="normal"),
     "hand-built": HandBuilt(kind="hand_built", hidden_size=3, num_layers=2, dropout=0.5, head="linear"),
     "built-in": BuiltIn(kind="built_in", hidden_size=3, num_layers=2, dropout=0.5, head="linear"),
 }
@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint of one epoch by the name of its model."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name, model in MODELS.items():
-        fit(contender(model), DATA, seed=0, save_to=folder / f"{name}.ckpt")
+        fit(contender(model), DATA, seed=0, last_path=folder / f"{name}.ckpt")
     return {name: folder / f"{name}.ckpt" for name in MODELS}
 
 
@@ -163,11 +163,11 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_is_used_with_a_warning(
 def test_training_resumed_from_the_one_before_ends_bit_identically(tmp_path: Path) -> None:
     settings = contender(MODELS["built-in"])
     straight, broken, end = (tmp_path / name for name in ("straight.ckpt", "last.ckpt", "end.ckpt"))
-    fit(settings, DATA, seed=1, save_to=straight, max_epochs=6)
-    fit(settings, DATA, seed=1, save_to=broken, max_epochs=2)
-    fit(settings, DATA, seed=1, save_to=broken, max_epochs=4, resume_from=broken)
+    fit(settings, DATA, seed=1, last_path=straight, max_epochs=6)
+    fit(settings, DATA, seed=1, last_path=broken, max_epochs=2)
+    fit(settings, DATA, seed=1, last_path=broken, max_epochs=4, resume_from=broken)
     broken.write_bytes(broken.read_bytes()[:1000])
-    fit(settings, DATA, seed=1, save_to=end, max_epochs=6, resume_from=broken)
+    fit(settings, DATA, seed=1, last_path=end, max_epochs=6, resume_from=broken)
     assert_same_state(end, straight)
 
 

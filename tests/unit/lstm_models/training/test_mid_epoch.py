@@ -43,15 +43,21 @@ def windows() -> Dataset:
     def part(first: int, count: int) -> Windows:
         return Windows(rows, (1,), 6, 2, 1, torch.tensor([first]), torch.tensor([count]))
 
-    output = OutputSpec(kind="forecast", targets=["a"], steps=2, places=[1], residual=True)
-    scaled = {"center_D": rows[:42].mean(0), "spread_D": rows[:42].std(0)}
+    output = OutputSpec(kind="forecast", targets=["a"], horizon=2, target_indices=[1], residual=True)
+    scaled = {"mean_D": rows[:42].mean(0), "scale_D": rows[:42].std(0)}
     return replace(in_sample_dataset(SEQUENCES), train=part(0, 35), validation=part(38, 15), output=output, **scaled)
 
 
 def contender(kind: str = "hand_built", replicas: int = 1, **training: Any) -> Contender:
     sizes: dict[str, Any] = {"hidden_size": 3, "num_layers": 2, "dropout": 0.5, "head": "linear"}
-    defaults: dict[str, Any] = {"max_epochs": EPOCHS, "batch_size": 3, "shuffle": True, "threads": 1}
-    changes = {"learning_rate": 0.05, "schedule": "exponential", "decay": 0.8, "clip_norm": 0.5, "log_every_n_steps": 3}
+    defaults: dict[str, Any] = {"max_epochs": EPOCHS, "batch_size": 3, "shuffle": True, "num_threads": 1}
+    changes = {
+        "learning_rate": 0.05,
+        "lr_schedule": "exponential",
+        "lr_gamma": 0.8,
+        "gradient_clip_norm": 0.5,
+        "log_every_n_steps": 3,
+    }
     return Contender(
         model={"hand_built": HandBuilt, "built_in": BuiltIn}[kind](kind=kind, **sizes),
         training=Training(**defaults | changes | training),
@@ -64,10 +70,13 @@ CASES: dict[str, tuple[Contender, Dataset]] = {
     # a step so large that the validation loss goes up and down
     "hand_built, windows": (contender(batch_size=8, patience=2, learning_rate=0.3), windows()),
     "built_in, windows": (contender("built_in", batch_size=8, patience=2, log_every_n_steps=1), windows()),
-    "hand_built, sequences": (contender(log_outputs=True), in_sample_dataset(SEQUENCES)),
-    "built_in, sequences": (contender("built_in", log_outputs=True, log_every_n_steps=1), in_sample_dataset(SEQUENCES)),
-    "copies": (contender(replicas=3, log_outputs=True), in_sample_dataset(SEQUENCES)),
-    "in order, without a schedule": (contender(shuffle=False, schedule="none"), in_sample_dataset(SEQUENCES)),
+    "hand_built, sequences": (contender(log_predictions=True), in_sample_dataset(SEQUENCES)),
+    "built_in, sequences": (
+        contender("built_in", log_predictions=True, log_every_n_steps=1),
+        in_sample_dataset(SEQUENCES),
+    ),
+    "copies": (contender(replicas=3, log_predictions=True), in_sample_dataset(SEQUENCES)),
+    "in order, without a schedule": (contender(shuffle=False, lr_schedule="none"), in_sample_dataset(SEQUENCES)),
 }
 
 
@@ -112,7 +121,7 @@ class Run:
 def run(case: tuple[Contender, Dataset], folder: Path, crash: L.Callback | None = None, **options: Any) -> Run:
     """Train, into a crash if there is one."""
     points, last, best = Points(), folder / "last.ckpt", folder / "best.ckpt"
-    options = {"seed": SEED, "save_to": last, "best_to": best, "loggers": [points]} | options
+    options = {"seed": SEED, "last_path": last, "best_path": best, "loggers": [points]} | options
     if crash is None:
         return Run(fit(*case, **options), points.logged, last, best)
     with pytest.raises((Crash, KeyboardInterrupt)):
@@ -265,7 +274,7 @@ def test_any_training_resumes_bit_identically(
     tmp_path_factory: pytest.TempPathFactory, count: int, batch_size: int, steps: int, data: st.DataObject
 ) -> None:
     few = in_sample_dataset(Sequences(SEQUENCES.x_BTD[:count], SEQUENCES.y_B[:count]))
-    case = contender(batch_size=batch_size, max_epochs=2, log_every_n_steps=1, log_outputs=True), few
+    case = contender(batch_size=batch_size, max_epochs=2, log_every_n_steps=1, log_predictions=True), few
     crash = data.draw(st.integers(1, 2 * -(-count // batch_size)), label="crash")
     parted = tmp_path_factory.mktemp("parted")
     whole, first = run(case, tmp_path_factory.mktemp("whole")), run(every(case, steps), parted, Crashes(crash))
@@ -446,7 +455,7 @@ class Buffers(Points):
         super().__init__()
         self.out = 0
 
-    def flush(self) -> None:
+    def persist_buffer(self) -> None:
         self.out = len(self.logged)
 
 
@@ -486,7 +495,7 @@ def make_older(path: Path) -> None:
     """As the version before wrote it; its patience had a state."""
     older = torch.load(path, weights_only=True)
     assert older["lstm_flows"]["format_version"] == FORMAT_VERSION
-    del older["epoch_so_far"], older["best"], older["lstm_flows"]["max_epochs"]
+    del older["epoch_state"], older["best"], older["lstm_flows"]["max_epochs"]
     del older["loops"]["fit_loop"]["state_dict"]["combined_loader"]
     older["callbacks"] = {"Patience{'monitor': 'val_loss', 'mode': 'min'}": {"wait_count": 1}}
     torch.save(older, path)

@@ -101,7 +101,7 @@ TINY = Contender(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trained") / "last.ckpt"
-    fit(TINY, in_sample_dataset(WAVES), seed=0, save_to=path)
+    fit(TINY, in_sample_dataset(WAVES), seed=0, last_path=path)
     return path
 
 
@@ -122,7 +122,7 @@ def altered(trained: Path, tmp_path: Path) -> Callable[[Edit], Path]:
 
 
 def resume(path: Path, contender: Contender = TINY) -> None:
-    fit(contender, in_sample_dataset(WAVES), seed=0, save_to=path.with_name("more.ckpt"), resume_from=path)
+    fit(contender, in_sample_dataset(WAVES), seed=0, last_path=path.with_name("more.ckpt"), resume_from=path)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_resuming_with_another_network_is_refused(altered: Callable[[Edit], Path
 
 def test_resuming_to_an_epoch_already_reached_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    fit(TINY.model_copy(update={"training": Training(max_epochs=2)}), in_sample_dataset(WAVES), seed=0, save_to=path)
+    fit(TINY.model_copy(update={"training": Training(max_epochs=2)}), in_sample_dataset(WAVES), seed=0, last_path=path)
     with pytest.raises(ValueError) as caught:
         resume(path)
     assert names_all(caught.value, path, "2 epochs", "max_epochs 2")

@@ -45,10 +45,10 @@ def shuffled(kind: str, first: int, then: int) -> Contender:
 @pytest.mark.parametrize("name", ["hand_built", "built_in"])
 def test_n_epochs_and_n_more_are_bit_identical_to_2n(tmp_path: Path, make: Any, name: str) -> None:
     straight, half, resumed = (tmp_path / f"{phase}.ckpt" for phase in ("straight", "half", "resumed"))
-    in_one = fit(make(name, 6, 7), DATA, seed=11, save_to=straight)
-    fit(make(name, 3, 6), DATA, seed=11, save_to=half)
+    in_one = fit(make(name, 6, 7), DATA, seed=11, last_path=straight)
+    fit(make(name, 3, 6), DATA, seed=11, last_path=half)
     torch.manual_seed(999)  # whatever else happens in between
-    in_two = fit(make(name, 3, 6), DATA, seed=11, save_to=resumed, resume_from=half)
+    in_two = fit(make(name, 3, 6), DATA, seed=11, last_path=resumed, resume_from=half)
 
     assert_same_state(resumed, straight)
     assert (in_two.epochs, in_two.steps, in_two.loss) == (in_one.epochs, in_one.steps, in_one.loss)
@@ -65,11 +65,11 @@ def test_a_checkpoint_of_one_backend_resumes_on_the_other(
     backends = {"native": native.library(), "python": native.Library("python: as the test wants it")}
     used = []
 
-    def train(backend: str, save_to: str, resume_from: Path | None = None) -> Path:
+    def train(backend: str, last_path: str, resume_from: Path | None = None) -> Path:
         monkeypatch.setattr(native, "library", lambda: backends[backend])
         used.append(native.backend())
-        fit(settings, DATA, seed=11, save_to=tmp_path / save_to, resume_from=resume_from)
-        return tmp_path / save_to
+        fit(settings, DATA, seed=11, last_path=tmp_path / last_path, resume_from=resume_from)
+        return tmp_path / last_path
 
     train(order[1], "mixed", train(order[0], "half mixed"))
     train("native", "all", train("native", "half"))
@@ -84,20 +84,20 @@ def test_resuming_does_not_depend_on_the_seed_that_it_is_given(tmp_path: Path) -
     """Unshuffled, everything is in the checkpoint: also the state that dropout draws from."""
     settings = contender(HandBuilt(kind="hand_built", **BIG), 2, 4)
     half = tmp_path / "half.ckpt"
-    fit(settings, DATA, seed=11, save_to=half)
+    fit(settings, DATA, seed=11, last_path=half)
     for seed in (11, 12):
-        fit(settings, DATA, seed=seed, save_to=tmp_path / f"{seed}.ckpt", resume_from=half)
+        fit(settings, DATA, seed=seed, last_path=tmp_path / f"{seed}.ckpt", resume_from=half)
     assert_same_state(tmp_path / "12.ckpt", tmp_path / "11.ckpt")
 
 
 def test_a_contender_is_seeded_by_itself(tmp_path: Path) -> None:
     settings = shuffled("hand_built", 2, 3)
     untrained = new_network(settings, DATA, seed=5).state_dict()
-    fit(settings, DATA, seed=5, save_to=tmp_path / "alone.ckpt")
+    fit(settings, DATA, seed=5, last_path=tmp_path / "alone.ckpt")
 
-    fit(shuffled("built_in", 2, 3), DATA, seed=6, save_to=tmp_path / "other.ckpt")
+    fit(shuffled("built_in", 2, 3), DATA, seed=6, last_path=tmp_path / "other.ckpt")
     again = new_network(settings, DATA, seed=5).state_dict()
-    fit(settings, DATA, seed=5, save_to=tmp_path / "after.ckpt")
+    fit(settings, DATA, seed=5, last_path=tmp_path / "after.ckpt")
     torch.testing.assert_close(again, untrained, rtol=0, atol=0)
     assert_same_state(tmp_path / "after.ckpt", tmp_path / "alone.ckpt")
 
@@ -105,7 +105,7 @@ def test_a_contender_is_seeded_by_itself(tmp_path: Path) -> None:
 def test_seed_and_shuffling_change_the_training(tmp_path: Path) -> None:
     trainings = [(shuffled("built_in", 1, 2), seed) for seed in range(3)]
     trainings += [(contender(PLAIN, shuffle=shuffle), 1) for shuffle in (False, True)]
-    losses = {fit(settings, DATA, seed=seed, save_to=tmp_path / "a.ckpt").loss for settings, seed in trainings}
+    losses = {fit(settings, DATA, seed=seed, last_path=tmp_path / "a.ckpt").loss for settings, seed in trainings}
     assert len(losses) == len(trainings)
 
 
@@ -118,10 +118,10 @@ def test_a_fit_counts_epochs_and_steps_and_has_the_last_epochs_mean_loss(tmp_pat
         ({"batch_size": 2}, 2, 6),
     ):
         settings = contender(PLAIN, epochs, **training)
-        done = fit(settings, DATA, seed=0, save_to=tmp_path / "a.ckpt")
+        done = fit(settings, DATA, seed=0, last_path=tmp_path / "a.ckpt")
         assert (done.epochs, done.steps, done.seconds > 0) == (epochs, steps, True)
         if epochs == 1:
-            untrained = evaluate(new_network(settings, DATA, seed=0), DATA).judgement.metrics["mse"]
+            untrained = evaluate(new_network(settings, DATA, seed=0), DATA).evaluation.metrics["mse"]
             assert done.loss == pytest.approx(untrained, rel=1e-6)  # float32's sum
 
 
@@ -147,19 +147,19 @@ def test_a_loss_that_is_no_number_ends_the_training(
     tmp_path: Path, settings: Contender, data: Any, named: tuple[str, ...]
 ) -> None:
     with pytest.raises(NonFiniteLoss) as caught:
-        fit(settings, data, seed=0, save_to=tmp_path / "last.ckpt")
+        fit(settings, data, seed=0, last_path=tmp_path / "last.ckpt")
     assert names_all(caught.value, "loss", "learning_rate", *named)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resumed_training_counts_epochs_from_the_beginning(tmp_path: Path) -> None:
     settings, half, last = contender(PLAIN, 2, 4), tmp_path / "half.ckpt", tmp_path / "last.ckpt"
-    fit(settings, DATA, seed=0, save_to=half)
+    fit(settings, DATA, seed=0, last_path=half)
     with pytest.raises(NonFiniteLoss) as caught:
-        fit(settings, with_targets(*[1e30] * 5), seed=0, save_to=last, resume_from=half)
+        fit(settings, with_targets(*[1e30] * 5), seed=0, last_path=last, resume_from=half)
     assert names_all(caught.value, "inf", "epoch 3;")
     with pytest.raises(CheckpointError) as refused:
-        fit(settings, DATA, seed=0, save_to=last, resume_from=half, max_epochs=2)
+        fit(settings, DATA, seed=0, last_path=last, resume_from=half, max_epochs=2)
     assert names_all(refused.value, f"{half}: ", "2 epochs", "max_epochs 2")
     assert not last.exists()
 
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_the_training_and_works_again_afterwards(tmp_path: Path) -> 
     before = signal.signal(signal.SIGINT, handler)  # which a test run in the background ignores
     try:
         with pytest.raises(KeyboardInterrupt):
-            fit(contender(PLAIN, 2), DATA, seed=0, save_to=tmp_path / "last.ckpt", callbacks=[PressesCtrlC()])
+            fit(contender(PLAIN, 2), DATA, seed=0, last_path=tmp_path / "last.ckpt", callbacks=[PressesCtrlC()])
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
@@ -189,7 +189,7 @@ class Exits(L.Callback):
 
 def test_an_exit_that_is_not_ctrl_c_stays_an_exit(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
-        fit(contender(PLAIN, 2), DATA, seed=0, save_to=tmp_path / "last.ckpt", callbacks=[Exits()])
+        fit(contender(PLAIN, 2), DATA, seed=0, last_path=tmp_path / "last.ckpt", callbacks=[Exits()])
     assert caught.value.code == 3
 
 
@@ -208,8 +208,8 @@ def test_a_training_prints_nothing_and_leaves_loggers_and_threads_as_they_were(
     inside: list[int] = []
     before = state()
     for threads in (2, None):
-        settings = contender(PLAIN, threads=threads)
-        fit(settings, DATA, seed=0, save_to=tmp_path / "last.ckpt", callbacks=[Threads()])
+        settings = contender(PLAIN, num_threads=threads)
+        fit(settings, DATA, seed=0, last_path=tmp_path / "last.ckpt", callbacks=[Threads()])
         assert state() == before
     assert inside == [2, before[-1]]
     assert capfd.readouterr() == ("", "")
@@ -218,8 +218,8 @@ def test_a_training_prints_nothing_and_leaves_loggers_and_threads_as_they_were(
 
 def test_the_curves_have_the_tutorials_names_and_points_at_every_nth_step(tmp_path: Path) -> None:
     companies = in_sample_dataset(to_sequences(tutorial.table(), tutorial.COLUMNS))
-    settings, points = contender(PLAIN, 3, log_every_n_steps=4, log_outputs=True), Points()
-    done = fit(settings, companies, seed=0, save_to=tmp_path / "last.ckpt", loggers=[points])
+    settings, points = contender(PLAIN, 3, log_every_n_steps=4, log_predictions=True), Points()
+    done = fit(settings, companies, seed=0, last_path=tmp_path / "last.ckpt", loggers=[points])
     # 2 sequences, 3 epochs: steps 0 to 5; the 4th is step 3, the last of epoch 1; the last epoch has its mean loss too
     assert [(step, sorted(point)) for step, point in points.logged] == [
         (3, ["epoch", "out_0", "out_1", "train_loss"]),

@@ -67,7 +67,7 @@ def contender(model: AnyModel, replicas: int = 1, **settings: Any) -> Contender:
 
 def trained(of: Contender, data: Dataset, path: Path, **settings: Any) -> dict[str, Any]:
     """Train, and return what the checkpoint holds."""
-    fit(of, data, save_to=path, **{"seed": 1, "max_epochs": BEFORE, **settings})
+    fit(of, data, last_path=path, **{"seed": 1, "max_epochs": BEFORE, **settings})
     return content(path)
 
 
@@ -113,7 +113,7 @@ def test_fine_tuning_on_new_rows_against_a_loop(tmp_path: Path, kind: str, name:
     Scale and unit stay those of the checkpoint, though the data's own have moved.
     """
     first, best = tmp_path / "first.ckpt", tmp_path / "best.ckpt"
-    small, large, settings = DATA[kind](10), DATA[kind](16), contender(MODELS[name], clip_norm=0.5)
+    small, large, settings = DATA[kind](10), DATA[kind](16), contender(MODELS[name], gradient_clip_norm=0.5)
     before = trained(settings, small, first)
     bytes_before, (state,) = first.read_bytes(), before["optimizer_states"]
 
@@ -121,22 +121,26 @@ def test_fine_tuning_on_new_rows_against_a_loop(tmp_path: Path, kind: str, name:
         expected = by_hand(load_network(first).train(), large, 5, epochs, rate, state)
         assert_equal({key: after[key] for key in expected}, expected)
         changed = [name for name, value in before["state_dict"].items() if not value.equal(after["state_dict"][name])]
-        assert changed == [name for name in before["state_dict"] if "scaling" not in name]
+        assert changed == [name for name in before["state_dict"] if "scaler" not in name]
         assert after["epoch"] == epochs.stop
         for checkpoint in (after, content(best)):
             assert checkpoint["lstm_flows"]["output"] == small.output.model_dump(mode="json")
         for path in (tmp_path / "last.ckpt", best):
             network = load_network(path)
             assert isinstance(network, Network)
-            assert network.scaling is not None
+            assert network.scaler is not None
             assert network.output == small.output
-            assert torch.equal(network.scaling.center_D, small.center_D)
-            assert torch.equal(network.scaling.spread_D, small.spread_D)
+            assert torch.equal(network.scaler.mean_D, small.mean_D)
+            assert torch.equal(network.scaler.scale_D, small.scale_D)
 
-    assert not torch.equal(small.center_D, large.center_D)
-    options = {"path": tmp_path / "last.ckpt", "best_to": best, "seed": 5}
+    assert not torch.equal(small.mean_D, large.mean_D)
+    options = {"path": tmp_path / "last.ckpt", "best_path": best, "seed": 5}
     warm = trained(
-        contender(MODELS[name], clip_norm=0.5, learning_rate=0.03), large, **options, warm_from=first, max_epochs=MORE
+        contender(MODELS[name], gradient_clip_norm=0.5, learning_rate=0.03),
+        large,
+        **options,
+        init_from=first,
+        max_epochs=MORE,
     )
     check(warm, range(MORE), 0.03, None)
     resumed = trained(settings, large, **options, resume_from=first, max_epochs=None)
@@ -147,7 +151,7 @@ def test_fine_tuning_on_new_rows_against_a_loop(tmp_path: Path, kind: str, name:
 @pytest.mark.parametrize(
     ("settings", "of"),
     [
-        (contender(HandBuilt(kind="hand_built", **DEEP), schedule="cosine", weight_decay=0.1), DATA["forecast"]),
+        (contender(HandBuilt(kind="hand_built", **DEEP), lr_schedule="cosine", weight_decay=0.1), DATA["forecast"]),
         (contender(HandBuilt(kind="hand_built", **SMALL, zoneout=0.3), fused=True), DATA["classify"]),
         (contender(HandBuilt(kind="hand_built", **DEEP), replicas=3), lambda _: WAVES),
     ],
@@ -159,7 +163,7 @@ def test_but_for_its_weights_a_warm_start_is_a_training_from_the_seed(
     """The random state that dropout draws from, the schedule, the best epoch: as if the seed had given the weights."""
     first, warm, best, other, other_best = (tmp_path / f"{number}.ckpt" for number in range(5))
     trained(settings, of(10), first)
-    done = fit(settings, of(16), seed=5, save_to=warm, best_to=best, warm_from=first)
+    done = fit(settings, of(16), seed=5, last_path=warm, best_path=best, init_from=first)
 
     def with_those_weights(of_contender: Contender, data: Dataset, seed: int) -> Any:
         network = load_network(first).train()
@@ -167,12 +171,12 @@ def test_but_for_its_weights_a_warm_start_is_a_training_from_the_seed(
         return network
 
     monkeypatch.setattr(trainer, "new_network", with_those_weights)
-    expected = fit(settings, of(16), seed=5, save_to=other, best_to=other_best)
+    expected = fit(settings, of(16), seed=5, last_path=other, best_path=other_best)
     assert replace(done, seconds=0) == replace(expected, seconds=0)
     assert best.exists() == other_best.exists() == (of(16).validation is not None)
     for one, another in ((warm, other), (best, other_best))[: 1 + best.exists()]:
         found, wanted = content(one), content(another)
-        for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "epoch_so_far", "loops"):
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "epoch_state", "loops"):
             assert_equal(found[key], wanted[key])
         assert_equal(found["lstm_flows"]["random_state"]["torch"], wanted["lstm_flows"]["random_state"]["torch"])
         assert found.get("best") == wanted.get("best")
@@ -183,18 +187,18 @@ def test_the_epochs_of_a_warm_start_count_from_1(tmp_path: Path) -> None:
     """max_epochs may be less than the checkpoint has, of which patience may have been the end."""
     first, last, best = (tmp_path / f"{name}.ckpt" for name in ("first", "last", "best"))
     stopped = contender(MODELS["hand_built"], patience=1, learning_rate=10.0)
-    ended = fit(stopped, forecast(40), seed=1, save_to=first, max_epochs=40)
+    ended = fit(stopped, forecast(40), seed=1, last_path=first, max_epochs=40)
     assert MORE < ended.epochs < 40
     # the first batches are seen by the checkpoint's weights, at step 0 of epoch 0
     batches = -(-forecast(64).train.count // 4)
     logger = Points()
     settings = contender(MODELS["hand_built"], log_every_n_steps=1, shuffle=False)
-    done = fit(settings, forecast(64), seed=1, save_to=last, best_to=best, warm_from=first, loggers=[logger])
+    done = fit(settings, forecast(64), seed=1, last_path=last, best_path=best, init_from=first, loggers=[logger])
     assert (done.epochs, done.steps) == (MORE, MORE * batches)
     assert 1 <= done.best_epoch <= MORE
     points = [(step, point["epoch"]) for step, point in logger.logged if "train_loss" in point]
     assert points == [(step, step // batches) for step in range(MORE * batches)]
-    network, batch = load_network(first), forecast(64).train.take(torch.arange(4))
+    network, batch = load_network(first), forecast(64).train.get_batch(torch.arange(4))
     with torch.no_grad():
         expected = network.losses(network(batch.x_BTD), batch.y).mean().item()
     assert logger.logged[0][1]["train_loss"] == expected
@@ -210,13 +214,13 @@ def test_a_warm_start_lasts_for_the_initial_trainings_epochs_by_default(
     tmp_path: Path, first: Path, given: int | None
 ) -> None:
     settings = contender(MODELS["hand_built"], batch_size=64)
-    done = fit(settings, forecast(64), seed=1, save_to=tmp_path / "last.ckpt", warm_from=first, max_epochs=given)
+    done = fit(settings, forecast(64), seed=1, last_path=tmp_path / "last.ckpt", init_from=first, max_epochs=given)
     assert done.epochs == (given or settings.training.max_epochs)
 
 
 # ---- what is refused
 HAND_BUILT = contender(MODELS["hand_built"])
-NETWORK, OUTPUT = ("'network'", str(MODELS["hand_built"].model_dump(mode="json"))), ("'output'", "'steps': 2")
+NETWORK, OUTPUT = ("'network'", str(MODELS["hand_built"].model_dump(mode="json"))), ("'output'", "'horizon': 2")
 OTHERS: dict[str, tuple[Contender, Dataset, tuple[str, ...]]] = {
     "a larger one": (contender(MODELS["hand_built"].model_copy(update={"hidden_size": 4})), forecast(40), NETWORK),
     "another kind": (contender(MODELS["built_in"]), forecast(40), NETWORK),
@@ -232,9 +236,11 @@ OTHERS: dict[str, tuple[Contender, Dataset, tuple[str, ...]]] = {
 def test_a_checkpoint_of_another_network_is_refused(
     tmp_path: Path, first: Path, ours: Contender, data: Dataset, named: tuple[str, ...]
 ) -> None:
-    for how in ("warm_from", "resume_from"):
+    for how in ("init_from", "resume_from"):
         with pytest.raises(CheckpointError) as caught:
-            trained(ours, data, tmp_path / "last.ckpt", best_to=tmp_path / "best.ckpt", max_epochs=None, **{how: first})
+            trained(
+                ours, data, tmp_path / "last.ckpt", best_path=tmp_path / "best.ckpt", max_epochs=None, **{how: first}
+            )
         assert names_all(caught.value, f"{first}: ", "another network", *named)
     assert list(tmp_path.iterdir()) == []
 
@@ -246,7 +252,7 @@ def test_other_classes_are_another_network(tmp_path: Path) -> None:
         before["lstm_flows"]["output"]["classes"] = classes
         torch.save(before, path)
         with pytest.raises(CheckpointError) as caught:
-            trained(HAND_BUILT, data, tmp_path / "last.ckpt", warm_from=path)
+            trained(HAND_BUILT, data, tmp_path / "last.ckpt", init_from=path)
         assert names_all(caught.value, f"{path}: ", "another network", "'output'", str(classes))
 
 
@@ -256,11 +262,11 @@ def test_a_checkpoint_with_no_output_is_of_another_network(tmp_path: Path, first
     before["lstm_flows"]["output"] = output
     torch.save(before, path)
     with pytest.raises(CheckpointError) as caught:
-        trained(HAND_BUILT, forecast(40), tmp_path / "last.ckpt", warm_from=path)
+        trained(HAND_BUILT, forecast(40), tmp_path / "last.ckpt", init_from=path)
     assert names_all(caught.value, f"{path}: ", "another network", f"{{'output': {output!r}}}")
 
 
-@pytest.mark.parametrize("how", ["warm_from", "resume_from"])
+@pytest.mark.parametrize("how", ["init_from", "resume_from"])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, how: str) -> None:
     path = tmp_path / "first.ckpt"
     path.write_text("weights: none\n")
@@ -273,17 +279,17 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, how: str) -> No
 def test_the_epochs_that_patience_saved_can_be_added_by_another_training(tmp_path: Path) -> None:
     """With the same max_epochs it looks like the training that patience has ended; the caller knows better."""
     impatient = contender(MODELS["built_in"], patience=1, learning_rate=0.3)
-    first = {"seed": 0, "save_to": tmp_path / "first", "best_to": tmp_path / "first best"}
+    first = {"seed": 0, "last_path": tmp_path / "first", "best_path": tmp_path / "first best"}
     before = fit(impatient, forecast(60), max_epochs=10, **first)
     assert before.epochs < 10
-    on = {"seed": 0, "resume_from": tmp_path / "first", "max_epochs": 10, "best_to": tmp_path / "best"}
+    on = {"seed": 0, "resume_from": tmp_path / "first", "max_epochs": 10, "best_path": tmp_path / "best"}
     with pytest.raises(CheckpointError, match=r"patience 1.*max_epochs 10"):
-        fit(impatient, forecast(90), save_to=tmp_path / "second", **on)
-    after = fit(impatient, forecast(90), save_to=tmp_path / "second", further=True, **on)
+        fit(impatient, forecast(90), last_path=tmp_path / "second", **on)
+    after = fit(impatient, forecast(90), last_path=tmp_path / "second", is_fine_tuning=True, **on)
     assert before.epochs < after.best_epoch <= after.epochs <= 10
 
 
 def test_a_training_begins_from_one_checkpoint(tmp_path: Path) -> None:
-    options = {"seed": 0, "save_to": tmp_path / "a", "resume_from": tmp_path, "warm_from": tmp_path}
-    with pytest.raises(ValueError, match=r"resume_from.*warm_from"):
+    options = {"seed": 0, "last_path": tmp_path / "a", "resume_from": tmp_path, "init_from": tmp_path}
+    with pytest.raises(ValueError, match=r"resume_from.*init_from"):
         fit(HAND_BUILT, forecast(60), **options)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def test_the_fingerprint_follows_configuration_data_and_request() -> None:
     ]
     assert len({*others}) == len(others)
     # how many versions are kept makes no other challenger
-    assert run_fingerprint(CONFIG, "d", request.model_copy(update={"keep": 5})) == others[3]
+    assert run_fingerprint(CONFIG, "d", request.model_copy(update={"keep_versions": 5})) == others[3]
 
 
 def test_the_fingerprint_follows_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_no_database_is_created_by_asking(empty_directory: Path) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_exported_weights_make_the_same_network_whatever_its_cell(cell: str) -> None:
-    sizes = {"hidden_size": 2, "num_layers": 2, "head": "linear", "biases": "one"}
+    sizes = {"hidden_size": 2, "num_layers": 2, "head": "linear", "double_bias": False}
     config: AnyModel = TypeAdapter(AnyModel).validate_python({"kind": "hand_built", "cell": cell, **sizes})
     network = build_network(config, input_size=2).eval()
     weights = {key.removeprefix("network."): value for key, value in ExportableNetwork(network).state_dict().items()}

@@ -53,7 +53,7 @@ TOKYO = days(0, 1, 2).tz_localize("UTC").tz_convert("Asia/Tokyo")
 
 def of(series: Series) -> list[tuple[str, list[float]]]:
     """Each group's first column."""
-    return [(group.name, series.values[group.start : group.stop, 0].tolist()) for group in series.groups]
+    return [(group.name, series.values[group.start : group.stop, 0].tolist()) for group in series.segments]
 
 
 def listed(array: Any) -> Any:
@@ -67,7 +67,7 @@ def test_forecasts() -> None:
     assert series.values.flags.c_contiguous
     assert series.values.tolist() == np.float32([[1.5], [0.1], [-3e38]]).tolist()
     assert (series.columns, series.features, series.targets) == (("a",), (0,), (0,))
-    assert (series.groups, series.time, series.labels, series.classes) == ((Segment("", 0, 3),), None, None, ())
+    assert (series.segments, series.time, series.labels, series.classes) == ((Segment("", 0, 3),), None, None, ())
     assert (series.rows, series.notes) == ((3, {}, 3), ())
     # features come first, then the targets that are none
     series = prepared(frame(a=[1, 2], b=[3, 4], c=[5, 6], d=[7, 8]), features=["d", "a"], target=["c", "a"])
@@ -83,7 +83,7 @@ def test_labels_and_their_features() -> None:
     table = frame(g=[*"yxyx"], n=[1, 2, 3, 4], t=[1, 1, 2, 2], city=[*"abcd"], b=[True, False, True, True])
     series = prepared(table.assign(a=["up", "down", "up", "down"]), **LABELS, time="t")
     assert (series.columns, series.features, series.targets) == (("n", "b"), (0, 1), ())
-    assert series.groups == (Segment("x", 0, 2), Segment("y", 2, 4))
+    assert series.segments == (Segment("x", 0, 2), Segment("y", 2, 4))
     assert series.values.tolist() == [[2, 0], [4, 1], [1, 1], [3, 1]]
     assert (listed(series.labels), series.classes) == ([0, 1], ("down", "up"))
     assert series.notes == ("no features, as they hold no numbers: city",)
@@ -93,7 +93,7 @@ def test_labels_and_their_features() -> None:
     assert (series.columns, series.classes) == (("b",), ())
     # classes of numbers are sorted as numbers, and so are groups
     series = prepared(frame(g=[1, 2, 10], n=[1, 2, 3], a=[10, 9, 9]), **LABELS, features=["n"])
-    assert (series.classes, [group.name for group in series.groups]) == (("9", "10"), ["1", "2", "10"])
+    assert (series.classes, [group.name for group in series.segments]) == (("9", "10"), ["1", "2", "10"])
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_rows_come_in_the_order_of_group_and_time() -> None:
     assert of(prepared(table, group="g")) == [("x", [1, 3, 5]), ("y", [2, 4])]  # as in the source
     # rows of other groups in between are no disorder
     mixed = frame(a=[1, 2, 3, 4], t=[1, 1, 2, 2], g=[*"yxyx"])
-    assert of(prepared(mixed, **BOTH, unsorted="refuse")) == [("x", [2, 4]), ("y", [1, 3])]
+    assert of(prepared(mixed, **BOTH, unsorted="error")) == [("x", [2, 4]), ("y", [1, 3])]
 
 
 @pytest.mark.parametrize(("way", "kept"), [("first", [1, 5, 6]), ("last", [3, 5, 6]), ("mean", [2, 5, 6])])
@@ -229,7 +229,7 @@ def test_a_missing_time_group_or_label_is_dropped_or_refused() -> None:
     assert series.rows == (5, {"time missing": 1, "group missing": 1, "label missing": 1}, 2)
     assert of(series) == [("x", [1]), ("y", [5])]
     whole = table.drop(index=1).reindex([0, 0, 2, 3, 4]).assign(t=1)
-    for missing in ("refuse", "forward_fill", "interpolate"):
+    for missing in ("error", "forward_fill", "interpolate"):
         settings = LABELS | TIME | {"missing": missing}
         refuse(table, "column t, row 2: the time is missing", "drop", **settings)
         refuse(whole, "column g, row 3: the group is missing", "drop", **settings, duplicates="first")
@@ -256,20 +256,20 @@ def test_missing_keys_of_arrow_types(zone: str | None) -> None:
 def test_gaps() -> None:
     table = frame(a=[1, 2, 3, 4, 5, 6, 7], t=[1, 2, 3, 7, 8, 2, 4], g=[*"xxxxxyy"])
     series = prepared(table, gaps="split", **BOTH)
-    assert series.groups == (Segment("x", 0, 3), Segment("x", 3, 5), Segment("y", 5, 7))
+    assert series.segments == (Segment("x", 0, 3), Segment("x", 3, 5), Segment("y", 5, 7))
     assert series.rows == (7, {}, 7)
-    assert prepared(table, gaps="allow", **BOTH).groups == (Segment("x", 0, 5), Segment("y", 5, 7))
+    assert prepared(table, gaps="allow", **BOTH).segments == (Segment("x", 0, 5), Segment("y", 5, 7))
     # the same times in several groups, and others
     table = frame(a=range(12), t=[1, 2, 4, 5, 1, 2, 4, 5, 1, 2, 3, 5], g=[*"xxxxyyyyzzzz"])
     series = prepared(table, gaps="split", **BOTH)
     assert of(series) == [("x", [0, 1]), ("x", [2, 3]), ("y", [4, 5]), ("y", [6, 7]), ("z", [8, 9, 10]), ("z", [11])]
     # each group has a step of its own
     table = frame(a=range(8), t=[1, 2, 3, 4, 10, 20, 30, 40], g=[*"xxxxyyyy"])
-    assert len(prepared(table, **BOTH).groups) == 2
+    assert len(prepared(table, **BOTH).segments) == 2
     # the pieces of a group share its label
     table = frame(n=[1, 2, 3, 4, 9], t=[1, 2, 3, 9, 1], g=[*"xxxxy"], a=[*"uuuuv"])
     series = prepared(table, **LABELS, time="t", gaps="split")
-    assert ([group.name for group in series.groups], listed(series.labels)) == (["x", "x", "y"], [0, 0, 1])
+    assert ([group.name for group in series.segments], listed(series.labels)) == (["x", "x", "y"], [0, 0, 1])
 
 
 @pytest.mark.parametrize(
@@ -279,10 +279,10 @@ def test_gaps() -> None:
 def test_a_calendar_has_no_gaps_and_a_hole_in_it_is_one(freq: str, zone: str | None) -> None:
     freq, _, at = freq.partition(" ")
     time = pd.date_range(f"2024-02-03 {at}", periods=60, freq=freq, tz=zone)
-    assert len(prepared(frame(a=range(60), t=time), time="t").groups) == 1
+    assert len(prepared(frame(a=range(60), t=time), time="t").segments) == 1
     if freq in ("MS", "ME", "QS", "YS", "D", "h"):
         series = prepared(frame(a=range(58), t=time.delete([20, 21])), time="t", gaps="split")
-        assert series.groups == (Segment("", 0, 20), Segment("", 20, 58))
+        assert series.segments == (Segment("", 0, 20), Segment("", 20, 58))
 
 
 def test_a_constant_feature_is_noted() -> None:
@@ -336,7 +336,7 @@ def test_columns_that_are_no_times(values: Any, texts: str) -> None:
     refuse(frame(a=[1, 2, 3], t=values), f"column t, {texts.split('|')[0]}", *texts.split("|")[1:], time="t")
 
 
-SORTED, DROP = {"unsorted": "refuse"}, {"missing": "drop"}
+SORTED, DROP = {"unsorted": "error"}, {"missing": "drop"}
 A_DAY, NEXT_DAY = "2024-01-01T00:00:00.000000", "2024-01-02T00:00:00.000000"
 
 
@@ -408,14 +408,14 @@ def check(series: Series, rows: int) -> None:
     assert series.values.flags.c_contiguous
     assert np.isfinite(series.values).all()
     # the groups tile the rows, in the order of their names
-    assert series.groups[0].start == 0
-    assert series.groups[-1].stop == len(series.values)
-    assert all(one.stop == two.start for one, two in zip(series.groups, series.groups[1:], strict=False))
-    assert all(group.start < group.stop for group in series.groups)
-    assert [group.name for group in series.groups] == sorted(group.name for group in series.groups)
+    assert series.segments[0].start == 0
+    assert series.segments[-1].stop == len(series.values)
+    assert all(one.stop == two.start for one, two in zip(series.segments, series.segments[1:], strict=False))
+    assert all(group.start < group.stop for group in series.segments)
+    assert [group.name for group in series.segments] == sorted(group.name for group in series.segments)
     assert series.time is not None
     assert len(series.time) == len(series.values)
-    assert all((np.diff(series.time[group.start : group.stop]) > 0).all() for group in series.groups)
+    assert all((np.diff(series.time[group.start : group.stop]) > 0).all() for group in series.segments)
 
 
 @given(TABLES, WAYS, st.booleans())
@@ -432,14 +432,14 @@ def test_no_row_is_lost_without_being_counted(rows: list[Any], ways: dict[str, s
 
 @given(TABLES, WAYS, st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter(rows: list[Any], ways: dict[str, str], random: Any) -> None:
-    ways["duplicates"] = "refuse"
+    ways["duplicates"] = "error"
     unique = list({row[:2]: row for row in rows if None not in row[:2]}.values())
     shuffled = random.sample(unique, len(unique))
     results: list[Any] = []
     for order in (unique, shuffled):
         try:
             some = prepared(table_of(order), **SETTINGS, **ways)
-            results.append((some.values.tobytes(), some.time.tobytes(), some.groups, some.rows, some.notes))
+            results.append((some.values.tobytes(), some.time.tobytes(), some.segments, some.rows, some.notes))
         except TableError as error:
             results.append(str(error))
     assert results[0] == results[1]
@@ -461,7 +461,7 @@ def test_the_values_are_the_sources_in_float32(rows: list[Any], duplicates: str,
     assert series.time is not None
     assert series.time.tolist() == [time for _, time, _, _ in expected]
     if gaps == "split":
-        for group in series.groups:
+        for group in series.segments:
             assert len(set(np.diff(series.time[group.start : group.stop]).tolist())) <= 1
 
 
@@ -472,5 +472,5 @@ def test_each_group_keeps_its_label(rows: list[tuple[str, int]]) -> None:
         refuse(table, "two to classify", **LABELS)
         return
     series = prepared(table, **LABELS)
-    assert [series.classes[label] for label in series.labels] == [f"of {group.name}" for group in series.groups]
-    assert of(series) == [(group.name, [n for g, n in rows if g == group.name]) for group in series.groups]
+    assert [series.classes[label] for label in series.labels] == [f"of {group.name}" for group in series.segments]
+    assert of(series) == [(group.name, [n for g, n in rows if g == group.name]) for group in series.segments]

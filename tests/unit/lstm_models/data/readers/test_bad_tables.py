@@ -50,10 +50,10 @@ def check_dataset(data: Dataset, table: pd.DataFrame, config: TableData) -> None
     assert data.rows is not None
     assert data.rows.read == len(table) == data.rows.used + sum(data.rows.dropped.values())
     assert data.input_size == len(data.columns) > 0
-    for scale in (data.center_D, data.spread_D):
+    for scale in (data.mean_D, data.scale_D):
         assert scale is None or (scale.shape == (data.input_size,) and scale.isfinite().all())
-    assert data.spread_D is None or (data.spread_D > 0).all()
-    assert (data.center_D is None) == (data.spread_D is None) == (config.scaling == "none")
+    assert data.scale_D is None or (data.scale_D > 0).all()
+    assert (data.mean_D is None) == (data.scale_D is None) == (config.scaling == "none")
     assert data.scales().isfinite().all()
     for part in (data.train, data.validation, data.test):
         if part is not None:
@@ -64,7 +64,7 @@ def check_dataset(data: Dataset, table: pd.DataFrame, config: TableData) -> None
 def check_examples(part: Examples, data: Dataset, config: TableData) -> None:
     count = min(part.count, 100)
     assert count > 0
-    x_BTD, y, lengths_B = part.take(torch.arange(count))
+    x_BTD, y, lengths_B = part.get_batch(torch.arange(count))
     assert x_BTD.dtype == torch.float32
     assert x_BTD.isfinite().all()
     assert y.isfinite().all()
@@ -90,10 +90,11 @@ splits = st.sampled_from(
 
 OTHERS: dict[str, list[Any]] = {
     "context_length": [1, 2, 3], "horizon": [1, 2, 3], "stride": [1, 2, 2**63 - 1],
-    "evaluation_stride": [1, 2, 2**63 - 1], "season": [None, None, 1, 3, 2**63 - 1], "residual": ["none", "last_value"],
-    "scaling": ["standard", "minmax", "none"], "missing": ["drop", "interpolate", "forward_fill", "refuse"],
-    "gaps": ["allow", "allow", "split", "refuse"], "duplicates": ["first", "last", "mean", "refuse"],
-    "unsorted": ["sort", "sort", "refuse"],
+    "evaluation_stride": [1, 2, 2**63 - 1], "season_length": [None, None, 1, 3, 2**63 - 1],
+    "residual": ["none", "last_value"],
+    "scaling": ["standard", "minmax", "none"], "missing": ["drop", "interpolate", "forward_fill", "error"],
+    "gaps": ["allow", "allow", "split", "error"], "duplicates": ["first", "last", "mean", "error"],
+    "unsorted": ["sort", "sort", "error"],
 }  # fmt: skip
 GROUP, TIME, TARGET, OTHER = range(4)  # the columns, as they come
 

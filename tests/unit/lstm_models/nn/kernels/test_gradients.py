@@ -25,7 +25,7 @@ D = 2
 CELLS = ("lstm", "coupled_gates", "peephole", "no_output_activation")
 MODELS: dict[str, Callable[..., AnyModel]] = {
     **{cell: lambda cell=cell, **sizes: HandBuilt(kind="hand_built", cell=cell, **sizes) for cell in CELLS},
-    "one bias": lambda **sizes: HandBuilt(kind="hand_built", biases="one", **sizes),
+    "one bias": lambda **sizes: HandBuilt(kind="hand_built", double_bias=False, **sizes),
     "built_in": lambda **sizes: BuiltIn(kind="built_in", **sizes),
     "rnn": lambda **sizes: RNN(kind="rnn", **sizes),
 }
@@ -226,10 +226,10 @@ def test_an_nn_rnn_is_opened_as_the_hand_built_of_equal_weights() -> None:
 
 # ---- of padded sequences, of forecasts and of classes
 OUTPUTS = {
-    "number": OutputSpec(center=2.0, spread=3.0),
-    "forecast": OutputSpec(kind="forecast", targets=["b", "a"], places=[1, 0], steps=2),
-    "residual forecast": OutputSpec(kind="forecast", targets=["b"], places=[1], steps=3, residual=True),
-    "classes": OutputSpec(kind="classes", targets=["y"], classes=["low", "mid", "top"]),
+    "number": OutputSpec(mean=2.0, scale=3.0),
+    "forecast": OutputSpec(kind="forecast", targets=["b", "a"], target_indices=[1, 0], horizon=2),
+    "residual forecast": OutputSpec(kind="forecast", targets=["b"], target_indices=[1], horizon=3, residual=True),
+    "classes": OutputSpec(kind="classification", targets=["y"], classes=["low", "mid", "top"]),
 }
 # of classes and numbers with a scale the loss is computed in float32
 SINGLE = {"rtol": 1e-5, "atol": 1e-6}
@@ -250,9 +250,9 @@ def told_by(name: str, kind: str, num_layers: int = 2) -> Network:
 def to_be_told(kind: str, B: int = 4) -> Tensor:
     generator = torch.Generator().manual_seed(2)
     output = OUTPUTS[kind]
-    if output.kind == "classes":
+    if output.kind == "classification":
         return torch.randint(0, 3, (B,), generator=generator)
-    shape = (B, output.steps, len(output.places)) if output.kind == "forecast" else (B,)
+    shape = (B, output.horizon, len(output.target_indices)) if output.kind == "forecast" else (B,)
     return torch.randn(shape, dtype=torch.float64, generator=generator)
 
 
@@ -280,20 +280,20 @@ def test_a_padded_sequence_has_the_gradients_that_it_has_alone_and_none_after_it
 def test_at_the_last_step_it_is_what_the_loss_of_the_kind_says(name: str, kind: str) -> None:
     """dLoss/dh_T of the only layer is dLoss/d(what the head gives), through the head's weight."""
     network, (x_BTD, _, _), y = told_by(name, kind, num_layers=1), drawn(), to_be_told(kind)
-    output, scaling = network.output, network.scaling
-    z_BTD = (x_BTD - scaling.center_D) / scaling.spread_D
-    level_BK = z_BTD[:, -1, output.places]
+    output, scaling = network.output, network.scaler
+    z_BTD = (x_BTD - scaling.mean_D) / scaling.scale_D
+    level_BK = z_BTD[:, -1, output.target_indices]
     if output.residual:
-        for k, place in enumerate(output.places):
+        for k, place in enumerate(output.target_indices):
             z_BTD[..., place] -= level_BK[:, [k]]
     head = network.head(network.recurrent(z_BTD)[0][:, -1])
     match output.kind:
-        case "classes":
+        case "classification":
             slope = head.softmax(1) - torch.nn.functional.one_hot(y, 3)
-        case "number":
-            slope = 2 * (head - (y.unsqueeze(1) - output.center) / output.spread)
+        case "regression":
+            slope = 2 * (head - (y.unsqueeze(1) - output.mean) / output.scale)
         case "forecast":
-            z_y = (y - scaling.center_D[output.places]) / scaling.spread_D[output.places]
+            z_y = (y - scaling.mean_D[output.target_indices]) / scaling.scale_D[output.target_indices]
             change = z_y - level_BK.unsqueeze(1) if output.residual else z_y
             slope = 2 * (head - change.flatten(1)) / output.size
     expected = (slope @ network.head.weight).norm(dim=1).mean()
