@@ -74,7 +74,7 @@ def fine_tune(config: FineTuneConfig, resume: str | None = None) -> FineTuneResu
     return (
         done
         if config.keep_versions is None
-        else done.model_copy(update={"removed": prune(config.experiment, config.keep_versions)})
+        else done.model_copy(update={"pruned": prune(config.experiment, config.keep_versions)})
     )
 
 

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tasks.summary import tables
-
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
@@ -56,11 +54,12 @@ def show_comparison(comparison: "ComparisonReport", hints: bool) -> None:
 
 def _show_results(comparison: "ComparisonReport") -> None:
     """Who did how, and who is better than whom."""
+    from tasks.summary import tables
 
     print_table(tables.comparison_table(comparison), left=("contender", "phase"))
     if comparison.differences:
         make_console().print(f"\nDifferences in {comparison.metric}, on the same examples:")
-        print_table(tables.differences_table(comparison), left=("this", "is", "than"))
+        print_table(tables.differences_table(comparison), left=("model", "verdict", "reference"))
 
 
 def _program() -> str:
@@ -90,7 +89,7 @@ def show_fine_tuning(done: "FineTuneResult", hints: bool) -> None:
 
 
 def _show_drift(drift: "list[FeatureDrift]") -> None:
-    from tasks.summary import findings
+    from tasks.summary import findings, tables
 
     if drift:
         make_console().print(f"\n{findings.DRIFT_CAPTION}")

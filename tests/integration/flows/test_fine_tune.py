@@ -590,7 +590,7 @@ def test_what_can_not_be_trained_further_is_one_line_and_leaves_nothing(at: dict
         ("demand", [f"path={tmp_path}/new.csv", "version=2"], [hour(352), "version 11 of demand", hour(383)]),
         ("demand", ["version=99"], ["experiment demand", "no version 99", "history demand"]),
         ("demand", ["path=nowhere.csv"], ["nowhere.csv: no such file"]),
-        ("demand", ["mode=again"], ["experiment demand", "mode", "'again'", "'resume' or 'warm_start'"]),
+        ("demand", ["mode=again"], ["experiment demand", "mode", "'again'", "'continue' or 'warm_start'"]),
         ("demnd", [], ["experiment demnd", "no champion", "lstm-flows compare"]),
     ):
         code, out, errors = lstm_flows("fine-tune", experiment, *(f"--set={one}" for one in settings), "-q")

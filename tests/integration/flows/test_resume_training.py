@@ -162,7 +162,7 @@ def removes(*first: str) -> Any:
 CRASHES_AT_THE_END: list[tuple[Any, str, Any, bool]] = [
     (lineage, "save_training_record", crash, False),
     (lineage, "save_training_record", crash, True),
-    (checkpoint_store, "clear", crash, True),
+    (checkpoint_store, "delete_checkpoints", crash, True),
     (checkpoint_store, "shutil", removes("last.ckpt", "last.ckpt.previous", "progress.json"), False),
     (
         checkpoint_store,
