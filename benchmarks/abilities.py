@@ -1,9 +1,9 @@
-"""What the hand-built LSTM can do and nn.LSTM can't, and the other way round: each thing tried on both.
+"""Compare the features of the hand-built LSTM with those of nn.LSTM by trying each feature on both.
 
     python benchmarks/abilities.py
 
-Standard output is a Markdown table: "yes" where it worked, or else the exception that came. Takes half a minute. That
-what works is also right, is held by the tests (tests/unit/lstm_models/nn/).
+Standard output is a Markdown table: "yes" where a feature works, else the type of the exception. The script takes half
+a minute. The tests in tests/unit/lstm_models/nn/ check that the results are correct.
 """
 
 import warnings
@@ -25,7 +25,7 @@ def loss(lstm: nn.Module, x_TBD: Tensor) -> Tensor:
     return total
 
 
-def load_the_others_state_dict(kind: Kind) -> None:
+def load_foreign_state_dict(kind: Kind) -> None:
     other = nn.LSTM if kind is LSTM else LSTM
     kind(D, H, 2, bidirectional=True).load_state_dict(other(D, H, 2, bidirectional=True).state_dict(), strict=True)
 
@@ -34,11 +34,11 @@ def packed_sequences(kind: Kind) -> None:
     kind(D, H)(pack_sequence([torch.randn(2, D), torch.randn(T, D)], enforce_sorted=False))
 
 
-def lengths_of_a_padded_batch(kind: Kind) -> None:
+def padded_batch_with_lengths(kind: Kind) -> None:
     kind(D, H)(torch.randn(T, B, D), lengths=torch.tensor([T, 2]))
 
 
-def one_bias(kind: Kind) -> None:
+def single_bias(kind: Kind) -> None:
     kind(D, H, double_bias=False)
 
 
@@ -48,12 +48,12 @@ def gradient_penalty(kind: Kind) -> None:
     d_x.square().sum().backward()
 
 
-def gradient_by_torch_func(kind: Kind) -> None:
+def torch_func_grad(kind: Kind) -> None:
     lstm = kind(D, H)
     grad(lambda x_TBD: loss(lstm, x_TBD))(torch.randn(T, B, D))
 
 
-def gradient_of_each_sequence(kind: Kind) -> None:
+def per_sample_gradients(kind: Kind) -> None:
     lstm = kind(D, H)
     weights = dict(lstm.named_parameters())
     vmap(grad(lambda weights, x: functional_call(lstm, weights, x)[0].sum()), (None, 0))(weights, torch.randn(B, T, D))
@@ -75,7 +75,7 @@ def hessians(kind: Kind) -> None:
     hessian(lambda x_TBD: loss(lstm, x_TBD))(torch.randn(T, B, D))
 
 
-def compile_whole(kind: Kind) -> None:
+def compile_full_graph(kind: Kind) -> None:
     torch._dynamo.reset()
     loss(torch.compile(kind(D, H), backend="aot_eager", fullgraph=True), torch.randn(T, B, D)).backward()
 
@@ -91,24 +91,24 @@ def torch_script(kind: Kind) -> None:
 
 
 ABILITIES: dict[str, Callable[[Kind], None]] = {
-    "loads the other's state dict, strictly": load_the_others_state_dict,
+    "loads the state dict of the other, strictly": load_foreign_state_dict,
     "PackedSequence": packed_sequences,
-    "a padded batch with `lengths`": lengths_of_a_padded_batch,
-    "one bias a gate, as in the equations": one_bias,
-    "`torch.func.grad`": gradient_by_torch_func,
+    "a padded batch with `lengths`": padded_batch_with_lengths,
+    "one bias per gate, as in the equations": single_bias,
+    "`torch.func.grad`": torch_func_grad,
     "double backward (gradient penalty)": gradient_penalty,
-    "`vmap(grad)`: the gradient of each sequence": gradient_of_each_sequence,
-    "`vmap` over weights: an ensemble at once": ensemble,
+    "`vmap(grad)`: per-sample gradients": per_sample_gradients,
+    "`vmap` over weights: an ensemble in one call": ensemble,
     "`jvp`: forward mode": forward_mode,
     "`hessian`": hessians,
-    "`torch.compile(fullgraph=True)`": compile_whole,
+    "`torch.compile(fullgraph=True)`": compile_full_graph,
     "`torch.export` for any number of steps": export_any_number_of_steps,
     "TorchScript (deprecated)": torch_script,
 }
 
 
 def verdict(ability: Callable[[Kind], None], kind: Kind) -> str:
-    """Whatever is raised is the answer; nothing here is expected not to fail."""
+    """Return "yes", or "no" with the type of the exception; any exception may occur."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

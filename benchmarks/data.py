@@ -1,10 +1,10 @@
-"""Tables at size: the memory that reading, windowing and 200 training steps add, and rows per second.
+"""Measure the memory that reading, windowing and 200 training steps of a large table add, and rows per second.
 
 python benchmarks/data.py [--rows 100000 1000000 10000000]
 
-A Parquet series (a time stamp and a value, 16 bytes a row) is generated for each size; a fresh process reads it, makes
-the dataset and trains 200 steps of 64 windows in random order. Added memory is the process's peak less what it had in
-use after the imports, as a ratio to the memory of the two columns as pandas holds them.
+For each size a Parquet series (a timestamp and a value, 16 bytes per row) is generated; a new process reads it, builds
+the dataset and trains for 200 steps of 64 windows in random order. The added memory is the peak of the process minus
+its memory after the imports, as a ratio to the memory of the two columns in pandas.
 """
 
 import argparse
@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 import psutil
 
-AT_MOST = 3.0  # times the columns' memory, at 10 million rows
+MAX_RATIO = 3.0  # added memory / memory of the columns, at 10 million rows
 STEPS = 200
 
 
 def generate(path: Path, rows: int) -> None:
-    """A daily wave with noise, one row a second."""
+    """Write a daily sine wave with noise, one row per second."""
     step = np.arange(rows)
     values = np.sin(step * (2 * np.pi / 86_400)) + np.random.default_rng(0).normal(0, 0.1, rows)
     time = np.datetime64("2020-01-01", "ns") + step.astype("timedelta64[s]")
@@ -33,7 +33,7 @@ def generate(path: Path, rows: int) -> None:
 
 
 def measure(path: Path) -> dict[str, float]:
-    """In this process: seconds and bytes of each stage."""
+    """Run all stages in this process; return the seconds and bytes of each."""
     import lightning as L
 
     from lstm_models.config import CompareConfig, TableData
@@ -41,11 +41,11 @@ def measure(path: Path) -> dict[str, float]:
     from lstm_models.data.loader import BatchLoader
     from lstm_models.training.trainer import fit
 
-    class Stop(L.Callback):
+    class StopAfterSteps(L.Callback):
         def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
             trainer.should_stop = trainer.global_step >= STEPS
 
-    before = psutil.Process().memory_info().rss
+    baseline = psutil.Process().memory_info().rss
     data = {
         "kind": "table", "path": str(path), "time": "time", "target": "value", "horizon": 24,
         "split": {"train": 0.8, "validation": 0.0},
@@ -71,28 +71,28 @@ def measure(path: Path) -> dict[str, float]:
             dataset,
             seed=0,
             last_path=Path(directory) / "last.ckpt",
-            callbacks=[Stop()],
+            callbacks=[StopAfterSteps()],
         )
     clock.append(time.perf_counter())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    reading, windowing, taking, training = np.diff(clock)
+    reading, windowing, batching, training = np.diff(clock)
     return {
         "columns": columns,
-        "added": peak - before,
+        "added": peak - baseline,
         "reading": reading,
         "windowing": windowing,
-        "taking": taking / STEPS,
+        "batch": batching / STEPS,
         "training": training,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10**5, 10**6, 10**7])
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        print(json.dumps(measure(given.measure)))
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure)))
         return
     print(
         "| rows | columns, MB | added, MB | ratio | reading, rows/s | windowing, rows/s | a batch, ms | 200 steps, s |"
@@ -101,19 +101,20 @@ def main() -> None:
     ratio = 0.0
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "series.parquet"
-        for rows in given.rows:
+        for rows in arguments.rows:
             generate(path, rows)
             command = [sys.executable, __file__, "--measure", str(path)]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            ratio = found["added"] / found["columns"]
+            result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            ratio = result["added"] / result["columns"]
             print(
-                f"| {rows:,} | {found['columns'] / 1e6:.0f} | {found['added'] / 1e6:.0f} | {ratio:.2f} "
-                f"| {rows / found['reading']:.2g} | {rows / found['windowing']:.2g} | {1000 * found['taking']:.2f} "
-                f"| {found['training']:.1f} |",
+                f"| {rows:,} | {result['columns'] / 1e6:.0f} | {result['added'] / 1e6:.0f} | {ratio:.2f} "
+                f"| {rows / result['reading']:.2g} | {rows / result['windowing']:.2g} | {1000 * result['batch']:.2f} "
+                f"| {result['training']:.1f} |",
                 flush=True,
             )
-    if max(given.rows) >= 10**7:
-        print(f"\nTarget at {max(given.rows):,} rows: at most {AT_MOST:g}: {'met' if ratio <= AT_MOST else 'MISSED'}")
+    if max(arguments.rows) >= 10**7:
+        verdict = "met" if ratio <= MAX_RATIO else "MISSED"
+        print(f"\nTarget at {max(arguments.rows):,} rows: at most {MAX_RATIO:g}: {verdict}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""What is lost when `lstm-flows compare` is killed (kill -9) and goes on with --resume; and what that costs.
+"""Check that `lstm-flows compare --resume` loses nothing after kill -9, and measure the cost of crash safety.
 
     python benchmarks/faults.py [--kills 20] [--seed 0] [--minutes 10] [--short] [--only tutorial|windows|cost]
 
-Run it with the Python of the environment that lstm-flows is installed in. On each of two datasets, the tutorial's and
-windows of a series, one run is left alone; each of the others is killed at a moment drawn from the time that this one
-took, and taken up by `compare --resume` (or begun anew, where it was killed before there was anything to take up). What
-is left of it, then, is held against what is left of the run that was left alone: every bit of weights, optimizer and
-random state, every point of every curve, once; every run's parameters and status; the versions, their tags and aliases;
-no model without a version.
+Run it with the Python of the environment in which lstm-flows is installed. On each of two datasets, the tutorial's and
+windows of a series, one reference run is not interrupted. Each of the other runs is killed at a random time within the
+duration of the reference run and continued with `compare --resume`, or started again where it was killed before there
+was anything to resume. Its results must equal those of the reference run: every bit of weights, optimizer and random
+state; every point of every curve, exactly once; the parameters and status of every run; the model versions, their tags
+and aliases; and no model without a version.
 
-Standard output is Markdown: a line a kill, what is killed / resumed / identical, and the cost: what checkpoints, curves
-and answers take of a training of so many minutes; target at most 2 %. Exit code 1 if anything differs. --short: few
-epochs and no cost; so the tests run it. Two of the parts can run side by side, but nothing beside the cost.
+Standard output is Markdown: one line per kill, the counts killed / resumed / identical, and the cost: the share of a
+training of so many minutes that checkpoints, curves and cached results take; target at most 2 %. The exit code is 1 if
+anything differs. --short trains for few epochs and skips the cost. Two parts may run at the same time, but nothing else
+while the cost is measured.
 """
 
 import argparse
@@ -29,12 +30,12 @@ from typing import Any
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # which compare the same
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # they compare runs in the same way
 
 from helpers.outcomes import compare, difference, left_behind, tracked
 
-NOTHING_TO_GO_ON_WITH = 2  # the exit code
-MOST = 0.02  # of the time of a training
+NOTHING_TO_RESUME = 2  # the exit code
+MAX_SHARE = 0.02  # of the time of a training
 
 TUTORIAL = """
 data: {kind: tutorial}
@@ -67,51 +68,52 @@ SHORT = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="on each dataset")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of the training whose checkpoints are timed")
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--only", choices=("tutorial", "windows", "cost"), help="a part, rather than all three")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills on each dataset")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random times")
+    parser.add_argument("--minutes", type=float, default=10.0, help="duration of the training that measures the cost")
+    parser.add_argument("--short", action="store_true", help="few epochs, no cost")
+    parser.add_argument("--only", choices=("tutorial", "windows", "cost"), help="run one part instead of all three")
     options = parser.parse_args()
-    draw, all_well = random.Random(options.seed), True  # noqa: S311
+    draw, passed = random.Random(options.seed), True  # noqa: S311
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         for name, recipe in (("tutorial", TUTORIAL), ("windows", WINDOWS)):
             if options.only not in (None, name):
                 continue
-            place = Path(scratch, name)
-            place.mkdir()
-            config = place / f"{name}.yaml"
+            workspace = Path(scratch, name)
+            workspace.mkdir()
+            config = workspace / f"{name}.yaml"
             config.write_text(recipe if not options.short else shortened(recipe, SHORT[name]))
-            all_well &= killed_again_and_again(place, config, options.kills, draw)
+            passed &= kill_and_resume(workspace, config, options.kills, draw)
     if options.only == "cost" or not (options.short or options.only):
-        all_well &= cost(options.minutes)
-    sys.exit(not all_well)
+        passed &= measure_cost(options.minutes)
+    sys.exit(not passed)
 
 
 def shortened(recipe: str, epochs: Mapping[str, tuple[int, int]]) -> str:
     values = yaml.safe_load(yaml.safe_dump(yaml.safe_load(recipe)))
-    for contender, (initial, more) in epochs.items():
-        own = json.loads(json.dumps(values["contenders"][contender]))  # YAML's anchor has two share one
-        own["training"]["max_epochs"], own["fine_tuning"]["max_epochs"] = initial, more
-        values["contenders"][contender] = own
+    for contender, (initial, total) in epochs.items():
+        settings = json.loads(json.dumps(values["contenders"][contender]))  # a copy: a YAML anchor shares one object
+        settings["training"]["max_epochs"], settings["fine_tuning"]["max_epochs"] = initial, total
+        values["contenders"][contender] = settings
     return yaml.safe_dump(values)
 
 
-# ---- killed, and taken up
-def killed_again_and_again(place: Path, config: Path, kills: int, draw: random.Random) -> bool:
-    whole = place / "whole"
-    whole.mkdir()
-    with compare(whole, config) as process:
+# ---- kill and resume
+def kill_and_resume(workspace: Path, config: Path, kills: int, draw: random.Random) -> bool:
+    """Kill runs at random times and resume them; return whether all of them equal the reference run."""
+    reference = workspace / "reference"
+    reference.mkdir()
+    with compare(reference, config) as process:
         began = time.monotonic()
-        assert process.wait() == 0, (whole / "log").read_text()
+        assert process.wait() == 0, (reference / "log").read_text()
         seconds = time.monotonic() - began
-    expected = left_behind(tracked(whole), config.stem, whole)
+    expected = left_behind(tracked(reference), config.stem, reference)
     print(f"\n## {config.stem}: {kills} kills in {seconds:.0f} s\n", flush=True)
-    print("| killed after, s | answers there | then | identical |\n| ---: | ---: | --- | --- |", flush=True)
-    taken_up = identical = 0
+    print("| killed after, s | cached results | then | identical |\n| ---: | ---: | --- | --- |", flush=True)
+    resumed_count = identical = 0
     for number in range(kills):
-        directory = place / str(number)
+        directory = workspace / str(number)
         directory.mkdir()
         moment = draw.uniform(0.0, seconds)
         with compare(directory, config) as process:
@@ -119,25 +121,25 @@ def killed_again_and_again(place: Path, config: Path, kills: int, draw: random.R
                 process.wait(moment)
             process.kill()
             process.wait()
-            answers = len(list(directory.glob("mlruns/*/*/artifacts/answers/*.json")))
-            with compare(directory, "--resume") as again:
-                code = again.wait()
-            taken_up += (resumed := code != NOTHING_TO_GO_ON_WITH)
+            cached_results = len(list(directory.glob("mlruns/*/*/artifacts/result_cache/*.json")))
+            with compare(directory, "--resume") as second_run:
+                code = second_run.wait()
+            resumed_count += (resumed := code != NOTHING_TO_RESUME)
             if not resumed:
-                with compare(directory, config) as anew:
-                    code = anew.wait()
+                with compare(directory, config) as second_run:
+                    code = second_run.wait()
         differs = "exit code " + str(code) + ": " + (directory / "log").read_text()[-300:] if code else ""
         differs = differs or difference(left_behind(tracked(directory), config.stem, directory), expected)
         identical += not differs
-        then = "resumed" if resumed else "begun anew" if answers == 0 else "had ended"
-        print(f"| {moment:.1f} | {answers} | {then} | {f'no: {differs}' if differs else 'yes'} |", flush=True)
-    print(f"\nkilled {kills} / resumed {taken_up} / identical {identical}", flush=True)
+        then = "resumed" if resumed else "started again" if cached_results == 0 else "had ended"
+        print(f"| {moment:.1f} | {cached_results} | {then} | {f'no: {differs}' if differs else 'yes'} |", flush=True)
+    print(f"\nkilled {kills} / resumed {resumed_count} / identical {identical}", flush=True)
     return identical == kills
 
 
-# ---- what it costs
-def cost(minutes: float) -> bool:
-    """Train for so long as the task does, and add up the time that goes into what is kept."""
+# ---- the cost of crash safety
+def measure_cost(minutes: float) -> bool:
+    """Train as the task does for so many minutes, and add up the time for checkpoints, curves and cached results."""
     import lightning as L
 
     from lstm_models.config import parse_config
@@ -149,37 +151,37 @@ def cost(minutes: float) -> bool:
     from tasks.schemas import ParentRun
     from tasks.tracking.mlflow_logger import BufferedMLflowLogger
 
-    class Ends(L.Callback):
+    class StopAfterMinutes(L.Callback):
         def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
             trainer.should_stop = time.monotonic() - began >= 60 * minutes
 
-    spent = {"training thread": 0.0, "sender's CPU": 0.0, "result_cache": 0.0}
+    spent = {"training thread": 0.0, "logger's thread, CPU time": 0.0, "result cache": 0.0}
     written = 0
 
-    def timed(owner: Any, name: str, place: str, clock: Any = time.perf_counter) -> None:
-        work = getattr(owner, name)
+    def timed(owner: Any, name: str, account: str, clock: Any = time.perf_counter) -> None:
+        method = getattr(owner, name)
 
         def measured(*args: Any, **kwargs: Any) -> Any:
             start = clock()
             try:
-                return work(*args, **kwargs)
+                return method(*args, **kwargs)
             finally:
-                spent[place] += clock() - start
+                spent[account] += clock() - start
 
         setattr(owner, name, measured)
 
     def count() -> None:
         nonlocal written
         written += 1
-        sender.send_snapshot()
+        logger.send_snapshot()
 
     timed(PeriodicCheckpoint, "_write", "training thread")
     timed(BufferedMLflowLogger, "log_metrics", "training thread")
-    timed(BufferedMLflowLogger, "_work", "sender's CPU", time.thread_time)
+    timed(BufferedMLflowLogger, "_run_worker", "logger's thread, CPU time", time.thread_time)
     values = yaml.safe_load(WINDOWS)
-    own = json.loads(json.dumps(values["contenders"]["hand_built"]))
-    own["training"] |= {"checkpoint_every_n_steps": None, "max_epochs": 10**6, "patience": None}
-    values["contenders"] = {"hand_built": own | {"fine_tuning": {"max_epochs": 2 * 10**6}}}
+    settings = json.loads(json.dumps(values["contenders"]["hand_built"]))
+    settings["training"] |= {"checkpoint_every_n_steps": None, "max_epochs": 10**6, "patience": None}
+    values["contenders"] = {"hand_built": settings | {"fine_tuning": {"max_epochs": 2 * 10**6}}}
     config = parse_config({"experiment": "cost", **values}, "cost")
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
@@ -189,30 +191,30 @@ def cost(minutes: float) -> bool:
         parent = ParentRun(run_id=run_id, experiment_id=experiment, experiment="cost", tensorboard_dir="boards")
         data, folder = read_dataset(config.data, config.seed), Path(scratch)
         began = time.monotonic()
-        with BufferedMLflowLogger(run_id, folder) as sender:
+        with BufferedMLflowLogger(run_id, folder) as logger:
             fit(
                 config.contenders["hand_built"], data, seed=config.seed, last_path=folder / "last.ckpt",
-                best_path=folder / "best.ckpt", loggers=[sender], callbacks=[Ends()], on_snapshot=count,
+                best_path=folder / "best.ckpt", loggers=[logger], callbacks=[StopAfterMinutes()], on_snapshot=count,
             )  # fmt: skip
-        whole = time.monotonic() - began
+        duration = time.monotonic() - began
         size = (folder / "last.ckpt").stat().st_size
 
         @cached_in_run
-        def answer(number: int, parent: ParentRun) -> ParentRun:
+        def cached_result(number: int, parent: ParentRun) -> ParentRun:
             return parent
 
         start = time.perf_counter()
-        for number in range(14):  # of a compare of two contenders
-            answer(number, parent)
-        spent["result_cache"] = time.perf_counter() - start
-    print(f"\n## What it costs, of a training of {whole:.0f} s: {written} checkpoints of {size / 1e3:.0f} kB\n")
+        for number in range(14):  # as many as a comparison of two contenders has
+            cached_result(number, parent)
+        spent["result cache"] = time.perf_counter() - start
+    print(f"\n## Cost in a training of {duration:.0f} s: {written} checkpoints of {size / 1e3:.0f} kB\n")
     print("| | seconds | share |\n| --- | ---: | ---: |")
-    for place, seconds in spent.items():
-        print(f"| {place} | {seconds:.2f} | {seconds / whole:.2%} |")
-    share = sum(spent.values()) / whole
-    print(f"| together | {sum(spent.values()):.2f} | {share:.2%} (target at most {MOST:.0%}: ", end="")
-    print(f"{'met' if share <= MOST else 'missed'}) |", flush=True)
-    return share <= MOST
+    for account, seconds in spent.items():
+        print(f"| {account} | {seconds:.2f} | {seconds / duration:.2%} |")
+    share = sum(spent.values()) / duration
+    print(f"| together | {sum(spent.values()):.2f} | {share:.2%} (target at most {MAX_SHARE:.0%}: ", end="")
+    print(f"{'met' if share <= MAX_SHARE else 'missed'}) |", flush=True)
+    return share <= MAX_SHARE
 
 
 if __name__ == "__main__":

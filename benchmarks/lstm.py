@@ -1,31 +1,31 @@
-"""How fast the hand-built LSTM is beside torch.nn.LSTM, beside a loop over torch.nn.LSTMCell, and beside JAX's scan.
+"""Compare the speed of the hand-built LSTM with torch.nn.LSTM, a loop over torch.nn.LSTMCell, and JAX's scan.
 
     python benchmarks/lstm.py [--rounds N] [--threads 1 2] [--only NAME] > lstm.md
 
-Run it with the Python of the environment that lstm-flows is installed in, on a machine that does nothing else; it
-takes six to eight minutes. All contenders have the same weights and run in one process. Each round times each of them
-once, in an order that rotates from round to round, so that a drift of the machine hits all alike. Without --rounds a
-case has as many rounds as fit in a few seconds. Before it is timed, its outputs and gradients are compared. NAME is a
-part of the names of the cases to time, such as 32,100 or float64.
+Run it with the Python of the environment in which lstm-flows is installed, on an otherwise idle machine; it takes six
+to eight minutes. All implementations have the same weights and run in one process. Each round times each of them once,
+in an order that rotates from round to round, so that drift of the machine affects all of them equally. Without --rounds
+a case has as many rounds as fit in a few seconds. Before a case is timed, its outputs and gradients are compared. NAME
+is a part of the names of the cases to time, such as 32,100 or float64.
 
-Standard output is Markdown, for each number of threads two tables:
-    forward     a call in torch.inference_mode(), the modules in eval()
-    training    a call and out.backward(d_out): the gradients of the input and of all parameters, none there before
-with, in each:
-    ms          of a call, the median over the rounds; (1,4,1,1) is called 20 times a round, and its mean is taken
-    ratios      to nn.LSTM's time in the same round: their median and, in parentheses, their quartiles
-    hand-built  the LSTM as it comes: on the native backend where there is one for the case (see `backend` on top)
-    python      the same without it, in PyTorch's operations
-    LSTMCell    - where a loop over it can't do the case
-    JAX         where it is installed; it has threads of its own, as many as cores, or one for `--threads 1`
-    GFLOP/s     of the hand-built one, counting its matrix products alone, and their share of what torch.mm reaches here
-    targets     the most that the hand-built LSTM's median ratio may be, and in training on one thread python's
-and a third, of memory: what the process adds to what it holds at the peak of a first training step, in MB.
+Standard output is Markdown, with two tables per number of threads:
+    forward     a call in torch.inference_mode(), with the modules in eval()
+    training    a call and out.backward(d_out): the gradients of the input and of all parameters, which start as None
+and in each table:
+    ms          milliseconds per call, median over the rounds; (1,4,1,1) is called 20 times per round and averaged
+    ratios      to nn.LSTM's time in the same round: the median and, in parentheses, the quartiles
+    hand-built  the LSTM as installed, on the native backend where it supports the case (see `backend` at the top)
+    python      the same without the native backend, in PyTorch's operations
+    LSTMCell    a loop over nn.LSTMCell; - where it does not support the case
+    JAX         if installed; it uses its own threads, one per core, or one with `--threads 1`
+    GFLOP/s     of the hand-built LSTM, counting only matrix products, and the share of torch.mm's rate on this machine
+    targets     the maximum median ratio of the hand-built LSTM, and of python in training on one thread
+A third table shows memory: how much a first training step adds to the memory of the process, at its peak, in MB.
 
-On a machine with a CUDA GPU all this is timed on the GPU instead, against cuDNN, with TF32 off; there are no targets
-then, and --threads is ignored. CUDA_VISIBLE_DEVICES= (to nothing) brings the CPU back.
-ATEN_CPU_CAPABILITY=avx2 has PyTorch's own code and the native backend do with AVX2; so that the matrix products of
-nn.LSTM do too, as on a processor that has no more, ONEDNN_MAX_CPU_ISA=AVX2 and MKL_ENABLE_INSTRUCTIONS=AVX2.
+On a machine with a CUDA GPU everything is timed on the GPU instead, against cuDNN, with TF32 off; there are no targets
+then, and --threads is ignored. Set CUDA_VISIBLE_DEVICES= (empty) to time the CPU.
+ATEN_CPU_CAPABILITY=avx2 restricts PyTorch's own code and the native backend to AVX2; ONEDNN_MAX_CPU_ISA=AVX2 and
+MKL_ENABLE_INSTRUCTIONS=AVX2 also restrict the matrix products of nn.LSTM, as on a processor without AVX-512.
 """
 
 import argparse
@@ -58,22 +58,22 @@ from lstm_models.nn.kernels.native import INSTRUCTION_SETS
 
 SEED = 42
 WARM_UP_ROUNDS = 3
-SECONDS = 6.0  # for the rounds of one line of a table
-LEAST_ROUNDS = 9
+SECONDS = 6.0  # for the rounds of one row of a table
+MIN_ROUNDS = 9
 BUILT_IN, HAND_BUILT, PYTHON, CELL_LOOP, JAX = "nn.LSTM", "hand-built", "python", "LSTMCell loop", "JAX scan"
 AVX2_TARGET = 0.9  # in training, on one thread
 
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes, the most that training may take of nn.LSTM's time, and how the case differs from the plain ones."""
+    """Sizes, target ratios of the training time to nn.LSTM's, and the variant of a case."""
 
     batch: int
     steps: int
     inputs: int
     hidden: int
-    python: float  # without the native backend
-    native: dict[int, float]  # with it, by number of threads
+    python: float  # target without the native backend
+    native: dict[int, float]  # targets with the native backend, by number of threads
     variant: str = ""
     proj_size: int = 0
     packed: bool = False
@@ -86,10 +86,10 @@ class Case:
         return f"{sizes}, {self.variant}" if self.variant else sizes
 
     def gflop(self, rows: int) -> float:
-        """Of the matrix products of a forward pass over so many steps of sequences."""
+        """Return the GFLOP of the matrix products in a forward pass over this many (sequence, step) pairs."""
         P = self.proj_size or self.hidden
-        each = 4 * self.hidden * (self.inputs + P) + (self.hidden * P if self.proj_size else 0)
-        return 2e-9 * rows * each
+        products = 4 * self.hidden * (self.inputs + P) + (self.hidden * P if self.proj_size else 0)
+        return 2e-9 * rows * products
 
 
 CASES = (
@@ -104,8 +104,8 @@ CASES = (
 )
 
 
-class InOperations(nn.Module):
-    """The hand-built LSTM without the native backend."""
+class PythonLSTM(nn.Module):
+    """Hand-built LSTM without the native backend."""
 
     def __init__(self, lstm: LSTM) -> None:
         super().__init__()
@@ -116,13 +116,13 @@ class InOperations(nn.Module):
 
 
 class CellLoop(nn.Module):
-    """What one writes with nn.LSTMCell, with the weights of an nn.LSTM."""
+    """Loop over nn.LSTMCell with the weights of an nn.LSTM."""
 
     def __init__(self, builtin: nn.LSTM) -> None:
         super().__init__()
         weights = {name.removesuffix("_l0"): value for name, value in builtin.state_dict().items()}
-        like = weights["weight_ih"]
-        self.cell = nn.LSTMCell(builtin.input_size, builtin.hidden_size, device=like.device, dtype=like.dtype)
+        weight = weights["weight_ih"]
+        self.cell = nn.LSTMCell(builtin.input_size, builtin.hidden_size, device=weight.device, dtype=weight.dtype)
         self.cell.load_state_dict(weights)
 
     def forward(self, x_TBD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
@@ -135,7 +135,7 @@ class CellLoop(nn.Module):
 
 @dataclass(frozen=True)
 class Contender:
-    """A module and its input; x is the input's tensor, d_out the gradient that comes to the output's."""
+    """Module with its input; x is the tensor of the input, d_out the gradient with respect to the output."""
 
     module: nn.Module
     input: Tensor | PackedSequence
@@ -154,13 +154,13 @@ class Contender:
     def leaves(self) -> list[Tensor]:
         return [self.x, *self.module.parameters()]
 
-    def forget_gradients(self) -> None:
+    def zero_grad(self) -> None:
         for leaf in self.leaves():
             leaf.grad = None
 
     def results(self) -> list[Tensor]:
-        """The output in inference and in training, and the gradients of the input and of all parameters."""
-        self.forget_gradients()
+        """Return the outputs in inference and in training, and the gradients of the input and of all parameters."""
+        self.zero_grad()
         self.module.eval()
         with torch.inference_mode():
             inferred = self.forward()
@@ -169,7 +169,7 @@ class Contender:
 
 
 class JaxScan(Contender):
-    """What one writes in JAX: the input's product for all steps, a scan over them, and all of it compiled."""
+    """JAX implementation: the input product for all steps, then a scan over the steps, all of it compiled."""
 
     def __init__(self, builtin: nn.LSTM, x: Tensor, d_out: Tensor) -> None:
         super().__init__(builtin, x, x, d_out)
@@ -193,10 +193,10 @@ class JaxScan(Contender):
             return out, [d_x, *d_weights]
 
         weights = [jax.numpy.asarray(value.detach().numpy()) for value in builtin.parameters()]
-        given = [jax.numpy.asarray(value.detach().numpy()) for value in (x, d_out)]
+        arguments = [jax.numpy.asarray(value.detach().numpy()) for value in (x, d_out)]
         run, gradients = jax.jit(run), jax.jit(gradients)
-        object.__setattr__(self, "run", lambda: run(weights, given[0]).block_until_ready())
-        object.__setattr__(self, "gradients", lambda: jax.block_until_ready(gradients(weights, *given)))
+        object.__setattr__(self, "run", lambda: run(weights, arguments[0]).block_until_ready())
+        object.__setattr__(self, "gradients", lambda: jax.block_until_ready(gradients(weights, *arguments)))
 
     def forward(self) -> Any:
         return self.run()
@@ -204,7 +204,7 @@ class JaxScan(Contender):
     def train(self) -> Any:
         return self.gradients()
 
-    def forget_gradients(self) -> None:
+    def zero_grad(self) -> None:
         pass
 
     def results(self) -> list[Tensor]:
@@ -213,27 +213,27 @@ class JaxScan(Contender):
 
 
 def set_up(case: Case, device: torch.device) -> dict[str, Contender]:
-    """The contenders of a case, with the same weights and one input between them."""
+    """Return the contenders of a case, with equal weights and the same input."""
     torch.manual_seed(SEED)
     new = partial(torch.randn, device=device, dtype=case.dtype)
     builtin = nn.LSTM(case.inputs, case.hidden, proj_size=case.proj_size, device=device, dtype=case.dtype)
     modules = {BUILT_IN: builtin, HAND_BUILT: LSTM.from_builtin(builtin)}
     if has_native(case, device):
-        modules[PYTHON] = InOperations(LSTM.from_builtin(builtin))
+        modules[PYTHON] = PythonLSTM(LSTM.from_builtin(builtin))
     if not case.packed and not case.proj_size:
         modules[CELL_LOOP] = CellLoop(builtin)
     x: Tensor = new(case.steps, case.batch, case.inputs)
-    given: Tensor | PackedSequence = x
+    inputs: Tensor | PackedSequence = x
     if case.packed:
         lengths = torch.linspace(1, case.steps, case.batch).round().long()
-        given = pack_padded_sequence(x, lengths, enforce_sorted=False)
-        x = given.data
+        inputs = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        x = inputs.data
     x.requires_grad_()
     d_out = new(*x.shape[:-1], case.proj_size or case.hidden)
-    found = {name: Contender(module, given, x, d_out) for name, module in modules.items()}
+    contenders = {name: Contender(module, inputs, x, d_out) for name, module in modules.items()}
     if importlib.util.find_spec("jax") and case.native and not case.packed and device.type == "cpu":
-        found[JAX] = JaxScan(builtin, x, d_out)
-    return found
+        contenders[JAX] = JaxScan(builtin, x, d_out)
+    return contenders
 
 
 def has_native(case: Case, device: torch.device) -> bool:
@@ -241,27 +241,27 @@ def has_native(case: Case, device: torch.device) -> bool:
 
 
 def check_agreement(contenders: dict[str, Contender], dtype: torch.dtype) -> None:
-    """All results are nn.LSTM's, relative to the largest value of each."""
+    """Assert that all results equal those of nn.LSTM, relative to the largest value of each tensor."""
     tolerance = 1e-4 if dtype == torch.float32 else 1e-10
     expected = contenders[BUILT_IN].results()
     for name, contender in contenders.items():
         for value, reference in zip(contender.results(), expected, strict=True):
             error = ((value - reference).abs().max() / reference.abs().max()).item()
-            assert error <= tolerance, f"{name} is off {BUILT_IN} by {error:.1e} of the largest value"
+            assert error <= tolerance, f"{name} deviates from {BUILT_IN} by {error:.1e} of the largest value"
 
 
 def synchronize(x: Tensor) -> None:
-    """Wait for the GPU if the tensor is there."""
+    """Wait for the GPU if the tensor is on one."""
     if x.is_cuda:
         torch.cuda.synchronize()
 
 
 def seconds_per_call(contender: Contender, training: bool, calls: int) -> float:
-    """The mean of some calls, each timed by itself, so that the gradients are forgotten in between."""
+    """Return the mean over calls that are timed one by one, so that the gradients are reset in between."""
     call = contender.train if training else contender.forward
     seconds = 0.0
     for _ in range(calls):
-        contender.forget_gradients()
+        contender.zero_grad()
         synchronize(contender.x)
         began = time.perf_counter()
         call()
@@ -271,7 +271,7 @@ def seconds_per_call(contender: Contender, training: bool, calls: int) -> float:
 
 
 def measure(contenders: dict[str, Contender], training: bool, calls: int, rounds: int | None) -> dict[str, list[float]]:
-    """Seconds per call of each contender, round by round: so many rounds, or as many as there is time for."""
+    """Measure the seconds per call of each contender in each round: this many rounds, or as many as time allows."""
     for contender in contenders.values():
         contender.module.train(training)
     names = list(contenders)
@@ -280,7 +280,7 @@ def measure(contenders: dict[str, Contender], training: bool, calls: int, rounds
         for name in names * WARM_UP_ROUNDS:
             seconds_per_call(contenders[name], training, calls)
         began, done = time.perf_counter(), 0
-        while done < (rounds or LEAST_ROUNDS) or (rounds is None and time.perf_counter() - began < SECONDS):
+        while done < (rounds or MIN_ROUNDS) or (rounds is None and time.perf_counter() - began < SECONDS):
             first = done % len(names)
             for name in names[first:] + names[:first]:
                 times[name].append(seconds_per_call(contenders[name], training, calls))
@@ -288,10 +288,10 @@ def measure(contenders: dict[str, Contender], training: bool, calls: int, rounds
     return times
 
 
-def line(
+def table_row(
     case: Case, times: dict[str, list[float]], target: float | None, gflop: float, peak: float | None
 ) -> list[str]:
-    """A case's line of a table, without python's target."""
+    """Return a case's row of a table, without the target of python."""
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     cells = [case.name, str(len(times[BUILT_IN]))]
     cells += [f"{1000 * medians[name]:.3g}" for name in (BUILT_IN, HAND_BUILT)]
@@ -308,8 +308,8 @@ def line(
 
 
 def ratio(times: dict[str, list[float]], name: str) -> tuple[float, float, float]:
-    """To nn.LSTM's time in the same round: the median and the quartiles."""
-    ratios = [theirs / builtin for theirs, builtin in zip(times[name], times[BUILT_IN], strict=True)]
+    """Compute the median and the quartiles of the ratio to nn.LSTM's time in the same round."""
+    ratios = [seconds / builtin for seconds, builtin in zip(times[name], times[BUILT_IN], strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return median, low, high
 
@@ -318,32 +318,32 @@ def verdict(times: dict[str, list[float]], name: str, target: float) -> str:
     return f"at most {target:g}: {'met' if ratio(times, name)[0] <= target else 'missed'}"
 
 
-def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right."""
-    every = [columns, ["---", *["---:"] * (len(columns) - 1)], *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in every)
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a Markdown table: the first column left-aligned, the others right-aligned."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def section(place: str, cases: Sequence[Case], device: torch.device, rounds: int | None, threads: int | None) -> str:
-    """The two tables of one number of threads, or of the GPU."""
-    lines: dict[bool, list[list[str]]] = {False: [], True: []}
+def section(title: str, cases: Sequence[Case], device: torch.device, rounds: int | None, threads: int | None) -> str:
+    """Return the two tables of one number of threads, or of the GPU."""
+    rows: dict[bool, list[list[str]]] = {False: [], True: []}
     peak = product_peak() if threads else None
     for case in cases:
-        print(f"{place}, {case.name} ...", end=" ", file=sys.stderr, flush=True)
+        print(f"{title}, {case.name} ...", end=" ", file=sys.stderr, flush=True)
         began = time.perf_counter()
         contenders = set_up(case, device)
         check_agreement(contenders, case.dtype)
         gc.collect()
-        gc.freeze()  # as lstm-flows does: the collector is not to walk through what stays
-        rows = contenders[BUILT_IN].d_out.shape[:-1].numel()
-        for training, lines_of in lines.items():
+        gc.freeze()  # as lstm-flows does: exclude long-lived objects from garbage collection
+        steps = contenders[BUILT_IN].d_out.shape[:-1].numel()
+        for training, rows_of_table in rows.items():
             times = measure(contenders, training, case.calls, rounds)
-            gflop = case.gflop(rows) * (3 if training else 1)
-            cells = line(case, times, target(case, training, threads), gflop, peak)
+            gflop = case.gflop(steps) * (3 if training else 1)
+            cells = table_row(case, times, target(case, training, threads), gflop, peak)
             if training and threads:
                 python = PYTHON if PYTHON in times else HAND_BUILT
                 cells.append(verdict(times, python, case.python) if threads == 1 else "-")
-            lines_of.append(cells)
+            rows_of_table.append(cells)
         print(f"{time.perf_counter() - began:.1f} s", file=sys.stderr)
     columns = ["batch, time, input, hidden", "rounds", f"{BUILT_IN}, ms", f"{HAND_BUILT}, ms"]
     others = (HAND_BUILT, PYTHON, CELL_LOOP, *((JAX,) if importlib.util.find_spec("jax") else ()))
@@ -352,13 +352,13 @@ def section(place: str, cases: Sequence[Case], device: torch.device, rounds: int
         columns += ["GFLOP/s", f"target, {HAND_BUILT}"]
     note = f"torch.mm reaches {peak:.0f} GFLOP/s.\n\n" if peak else ""
     return (
-        f"## {place}\n\n{note}Forward:\n\n{table(columns, lines[False])}\n\n"
-        f"Training:\n\n{table([*columns, f'target, {PYTHON}'] if threads else columns, lines[True])}"
+        f"## {title}\n\n{note}Forward:\n\n{table(columns, rows[False])}\n\n"
+        f"Training:\n\n{table([*columns, f'target, {PYTHON}'] if threads else columns, rows[True])}"
     )
 
 
 def target(case: Case, training: bool, threads: int | None) -> float | None:
-    """The most that the hand-built LSTM may take of nn.LSTM's time, on the native backend."""
+    """Return the maximum ratio of the native backend's time to nn.LSTM's, or None if the case has no target."""
     if not has_native(case, torch.device("cpu")) or threads is None:
         return None
     if backend() == f"native {INSTRUCTION_SETS['AVX2']}":
@@ -367,7 +367,7 @@ def target(case: Case, training: bool, threads: int | None) -> float | None:
 
 
 def product_peak() -> float:
-    """GFLOP/s of a product of two large matrices in float32, on so many threads as PyTorch has now."""
+    """Measure the GFLOP/s of a product of two large float32 matrices with PyTorch's current number of threads."""
     size = 1536
     a, b = torch.randn(size, size), torch.randn(size, size)
     seconds = []
@@ -380,85 +380,90 @@ def product_peak() -> float:
 
 # ---- memory
 def memory(cases: Sequence[Case]) -> str:
-    """The table of peak memory, each figure from a process of its own."""
+    """Return the table of peak memory; each number is measured in a separate process."""
     names = (BUILT_IN, HAND_BUILT, PYTHON) if backend().startswith("native") else (BUILT_IN, HAND_BUILT)
     lines = []
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         for case in cases:
             megabytes = [
-                pool.submit(added, case, name).result() if name != PYTHON or case.native else None for name in names
+                pool.submit(added_memory, case, name).result() if name != PYTHON or case.native else None
+                for name in names
             ]
             ratio = f"{megabytes[1] / megabytes[0]:.2f}" if megabytes[0] and megabytes[1] else "-"
-            lines.append([case.name, *("-" if each is None else f"{each:.1f}" for each in megabytes), ratio])
+            lines.append([case.name, *("-" if value is None else f"{value:.1f}" for value in megabytes), ratio])
     columns = ["batch, time, input, hidden", *(f"{name}, MB" for name in names), f"{HAND_BUILT} / {BUILT_IN}"]
     return f"## Memory\n\n{table(columns, lines)}"
 
 
-def added(case: Case, name: str) -> float:
-    """How much a first training step adds to the process's memory, at its peak, in MB; on one thread."""
+def added_memory(case: Case, name: str) -> float:
+    """Measure how much a first training step adds to the memory of the process, at its peak, in MB; on one thread."""
     warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")
     torch.set_num_threads(1)
-    set_up(CASES[0], torch.device("cpu"))[HAND_BUILT].train()  # what is loaded once
+    set_up(CASES[0], torch.device("cpu"))[HAND_BUILT].train()  # load what is loaded only once
     nn.LSTM(1, 1)(torch.ones(1, 1, 1))[0].sum().backward()
     contender = set_up(case, torch.device("cpu"))[name]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = held("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    baseline = process_memory("VmRSS")
     contender.train()
-    return held("VmHWM") - before
+    return process_memory("VmHWM") - baseline
 
 
-def held(key: str) -> float:
-    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024 / 1e6
+def process_memory(key: str) -> float:
+    match = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match
+    return int(match[1]) * 1024 / 1e6
 
 
 def processor() -> str:
-    """The CPU's model name."""
+    """Return the CPU's model name."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
+    match = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return match[1] if match else platform.processor() or platform.machine()
 
 
 def sections(cases: Sequence[Case], threads: Sequence[int], rounds: int | None) -> Iterable[str]:
-    """The parts of the output, each made when it is asked for."""
+    """Yield the sections of the output as they are measured."""
     gpu = torch.cuda.is_available()
-    where = torch.cuda.get_device_name() if gpu else f"{processor()}, threads: {', '.join(map(str, threads))}"
+    machine = torch.cuda.get_device_name() if gpu else f"{processor()}, threads: {', '.join(map(str, threads))}"
     command = shlex.join(["python", *sys.argv])
     versions = f"torch {torch.__version__}; backend: {backend()}"
-    yield f"# The hand-built LSTM beside {BUILT_IN}\n\n{where}; {versions}; `{command}`"
+    yield f"# The hand-built LSTM compared with {BUILT_IN}\n\n{machine}; {versions}; `{command}`"
     if gpu:
         torch.backends.cudnn.allow_tf32 = False  # float32 on both sides
         yield section(torch.cuda.get_device_name(), cases, torch.device("cuda"), rounds, None)
         return
-    print("There is no CUDA device: timing on the CPU only.", file=sys.stderr)
+    print("No CUDA device found: timing on the CPU only.", file=sys.stderr)
     for count in threads:
         torch.set_num_threads(count)
-        place = f"{count} thread{'s' if count > 1 else ''}"
-        yield section(place, cases, torch.device("cpu"), rounds, count)
+        title = f"{count} thread{'s' if count > 1 else ''}"
+        yield section(title, cases, torch.device("cpu"), rounds, count)
     if Path("/proc/self/clear_refs").exists():
         yield memory(cases)
 
 
 def main() -> None:
-    """Parse, time, print."""
+    """Parse the arguments, time the cases and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, metavar="N", help="of each case (default: what fits in a few seconds)")
-    parser.add_argument("--threads", type=int, nargs="+", metavar="N", default=[1, 2], help="torch's (default 1 2)")
-    parser.add_argument("--only", metavar="NAME", default="", help="the cases with this in their name")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="rounds per case (default: as many as fit in a few seconds)"
+    )
+    parser.add_argument(
+        "--threads", type=int, nargs="+", metavar="N", default=[1, 2], help="numbers of threads of torch (default 1 2)"
+    )
+    parser.add_argument("--only", metavar="NAME", default="", help="time only the cases whose names contain this")
     arguments = parser.parse_args()
     if arguments.rounds is not None and arguments.rounds < 2:
-        parser.error("--rounds must be at least 2: quartiles are drawn from them")
+        parser.error("--rounds must be at least 2, for the quartiles")
     if min(arguments.threads) < 1:
         parser.error("--threads must be at least 1")
     cases = [case for case in CASES if arguments.only in case.name]
     if not cases:
-        parser.error(f"--only {arguments.only}: in no case's name; these are: {'; '.join(case.name for case in CASES)}")
-    warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")  # nn.LSTM's
-    if arguments.threads == [1]:  # JAX reads them when it is imported
+        parser.error(f"--only {arguments.only}: no such case; the cases are {'; '.join(case.name for case in CASES)}")
+    warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")  # raised by nn.LSTM
+    if arguments.threads == [1]:  # JAX reads XLA_FLAGS when it is imported
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    for part in sections(cases, arguments.threads, arguments.rounds):
-        print(part, end="\n\n", flush=True)
+    for text in sections(cases, arguments.threads, arguments.rounds):
+        print(text, end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Which of twenty deliberate faults the test suite notices: a table of mutations, each killed or survived.
+"""Check which of twenty deliberate faults the test suite detects: each mutation is killed or survives.
 
-Each mutation of mutations.toml is applied by itself, and the tests that cover its lines are run until the first one
-fails; if none does, all tests of their files, for what a fixture runs is counted for the first test that asks for it.
-Which tests these are is read from the coverage data that `make coverage` leaves, so run that first. The files change
-in place and are restored: run it in a clone.
+Each mutation of mutations.toml is applied alone, and the tests that cover its lines run until the first failure. If all
+of them pass, all tests of their files run, because coverage attributes a fixture to the first test that uses it. The
+covering tests are read from the coverage data of `make coverage`, so run that first. The source files are changed in
+place and restored afterwards: run this in a clone.
 
 python benchmarks/mutations.py [FILE ...]    all mutations, or those of these files
 """
@@ -24,7 +24,7 @@ LANES = ("tests/unit/", "tests/integration/", "tests/e2e/")
 
 
 class Mutation(NamedTuple):
-    """A fault: in the file `before` becomes `after`, which stands there exactly once."""
+    """Fault: in the file, `before`, which must occur exactly once, is replaced with `after`."""
 
     file: str
     fault: str
@@ -33,9 +33,9 @@ class Mutation(NamedTuple):
 
     @property
     def lines(self) -> range:
-        """The numbers of the lines that change."""
-        head, found, _ = (ROOT / self.file).read_text().partition(self.before)
-        assert found, f"{self.file}: {self.before!r} is not there"
+        """Numbers of the changed lines."""
+        head, separator, _ = (ROOT / self.file).read_text().partition(self.before)
+        assert separator, f"{self.file}: {self.before!r} does not occur"
         first = head.count("\n") + 1
         return range(first, first + self.before.strip("\n").count("\n") + 1)
 
@@ -46,9 +46,9 @@ def load() -> list[Mutation]:
 
 
 def covering_tests(data: CoverageData, mutation: Mutation) -> list[str]:
-    """Return the ids of the tests that run a mutated line, those of the fastest lane first."""
+    """Return the ids of the tests that run a mutated line, the fastest lane first."""
     contexts = data.contexts_by_lineno(str(ROOT / mutation.file))
-    # "id|run" of pytest-cov's, and "id (call)", pytest's own variable, of a process that a test has started
+    # contexts are "id|run" (pytest-cov), or "id (call)" (PYTEST_CURRENT_TEST) in a process that a test started
     phase = re.compile(r"(\||\s\()(setup|run|call|teardown)\)?$")
     tests = {phase.sub("", context) for line in mutation.lines for context in contexts.get(line, [])} - {""}
     lane = {test: next((i for i, lane in enumerate(LANES) if test.startswith(lane)), 0) for test in tests}
@@ -59,11 +59,11 @@ def run(mutation: Mutation, tests: list[str]) -> tuple[str, float]:
     """Apply a mutation, run the tests, restore the file.
 
     Returns:
-        The test that failed first, or "" if all passed; and the seconds that it took.
+        The first test that failed, or "" if all passed; and the duration in seconds.
     """
     path = ROOT / mutation.file
     original = path.read_text()
-    assert original.count(mutation.before) == 1, f"{mutation.file}: {mutation.before!r} stands there more than once"
+    assert original.count(mutation.before) == 1, f"{mutation.file}: {mutation.before!r} occurs more than once"
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
     if len(tests) > 20:
         command += ["--numprocesses", "2", "--dist", "loadfile"]
@@ -80,13 +80,13 @@ def run(mutation: Mutation, tests: list[str]) -> tuple[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", help="only the mutations of these files")
-    parser.add_argument("--data", type=Path, default=ROOT / ".coverage", help="the coverage data, with contexts")
+    parser.add_argument("files", nargs="*", help="apply only the mutations of these files")
+    parser.add_argument("--data", type=Path, default=ROOT / ".coverage", help="coverage data with contexts")
     arguments = parser.parse_args()
     data = CoverageData(str(arguments.data))
     data.read()
     survived = 0
-    print("| file | fault | covering tests | noticed by | s |\n| --- | --- | ---: | --- | ---: |")
+    print("| file | fault | covering tests | killed by | s |\n| --- | --- | ---: | --- | ---: |")
     for mutation in load():
         if arguments.files and mutation.file not in arguments.files:
             continue
@@ -96,8 +96,8 @@ def main() -> None:
             killer, more = run(mutation, list(dict.fromkeys(test.partition("::")[0] for test in tests)))
             seconds += more
         survived += not killer
-        found = killer.removeprefix("tests/") or "**survived**"
-        print(f"| {mutation.file} | {mutation.fault} | {len(tests)} | {found} | {seconds:.0f} |", flush=True)
+        outcome = killer.removeprefix("tests/") or "**survived**"
+        print(f"| {mutation.file} | {mutation.fault} | {len(tests)} | {outcome} | {seconds:.0f} |", flush=True)
     sys.exit(f"{survived} survived" if survived else 0)
 
 

@@ -1,14 +1,15 @@
-"""The tutorial's experiment as one would type it into a script: the yardstick of benchmarks/tutorial.py.
+"""Run the tutorial's experiment as a plain script: the reference of benchmarks/tutorial.py.
 
     python benchmarks/plain_tutorial.py [--seed 42] [--workdir DIRECTORY]
 
-It computes what the tutorial computes, written afresh: an LSTM cell of twelve scalars is trained for 2,000 epochs and
-from its best checkpoint on to epoch 5,000, then nn.LSTM for 300. Lightning's defaults stay as they are, logger,
-checkpoints, progress bar and batches of one included, since what they cost is what is measured. Nothing is imported
-from lstm-flows. Lightning writes lightning_logs/ into the working directory and its progress to standard error.
+The script is an independent implementation of the tutorial (https://ziheng5.github.io/2024/12/13/LSTM/): it trains an
+LSTM cell of twelve scalars for 2,000 epochs, continues from its best checkpoint to epoch 5,000, then trains nn.LSTM for
+300 epochs. It uses Lightning's defaults, including logger, checkpoints, progress bar and batches of one, because their
+cost is part of the measurement. It imports nothing from lstm-flows. Lightning writes lightning_logs/ into the working
+directory and its progress to standard error.
 
 Standard output is one line of JSON:
-    predictions   untrained, initial, resumed, built_in: what is predicted for company A (target 0) and B (target 1)
+    predictions   untrained, initial, resumed, built_in: predictions for company A (target 0) and B (target 1)
     fits          initial, resumed, built_in: seconds in Trainer.fit, and optimizer steps
 """
 
@@ -30,7 +31,7 @@ TARGETS = torch.tensor([0.0, 1.0])
 
 
 class Regressor(L.LightningModule):
-    """Trains on the squared error of one sequence at a time, and logs loss and prediction at every step."""
+    """Module that minimises the squared error of one sequence at a time and logs loss and prediction at every step."""
 
     learning_rate = 0.001  # Adam's default
 
@@ -47,7 +48,7 @@ class Regressor(L.LightningModule):
 
 
 class ScalarLSTM(Regressor):
-    """One cell whose twelve parameters are scalars: for each gate the weights of h and x, N(0, 1), and a bias, 0."""
+    """LSTM cell with twelve scalar parameters: per gate the weights of h and x, from N(0, 1), and a bias of 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class ScalarLSTM(Regressor):
             setattr(self, f"{gate}_bias", nn.Parameter(torch.zeros(())))
 
     def step(self, x: Tensor, h: Tensor | int, c: Tensor | int) -> tuple[Tensor, Tensor]:
-        """One day: h and c after it."""
+        """Return h and c after one day."""
         f = torch.sigmoid(h * self.forget_h + x * self.forget_x + self.forget_bias)
         i = torch.sigmoid(h * self.input_h + x * self.input_x + self.input_bias)
         g = torch.tanh(h * self.candidate_h + x * self.candidate_x + self.candidate_bias)
@@ -73,7 +74,7 @@ class ScalarLSTM(Regressor):
 
 
 class BuiltInLSTM(Regressor):
-    """nn.LSTM of size 1."""
+    """nn.LSTM with input size and hidden size 1."""
 
     learning_rate = 0.1
 
@@ -87,21 +88,21 @@ class BuiltInLSTM(Regressor):
 
 
 def predict(model: Regressor) -> list[float]:
-    """What the model predicts for A and B."""
+    """Return the predictions for A and B."""
     with torch.no_grad():
         return [model(days).item() for days in COMPANIES]
 
 
 def fit(trainer: L.Trainer, model: Regressor, loader: DataLoader, checkpoint: str | None = None) -> dict[str, float]:
-    """Train, from a checkpoint if one is given: the seconds it took and the optimizer steps it made."""
-    steps_before = torch.load(checkpoint, weights_only=True)["global_step"] if checkpoint else 0
+    """Train, from a checkpoint if one is passed; return the seconds and the number of optimizer steps."""
+    initial_steps = torch.load(checkpoint, weights_only=True)["global_step"] if checkpoint else 0
     began = time.perf_counter()
     trainer.fit(model, train_dataloaders=loader, ckpt_path=checkpoint)
-    return {"seconds": time.perf_counter() - began, "steps": trainer.global_step - steps_before}
+    return {"seconds": time.perf_counter() - began, "steps": trainer.global_step - initial_steps}
 
 
 def run(seed: int) -> dict[str, object]:
-    """All three fits; the seed is set before each of the two models is made."""
+    """Run all three fits; set the seed before each of the two models is created."""
     loader = DataLoader(TensorDataset(COMPANIES, TARGETS))
     predictions, fits = {}, {}
 
@@ -122,7 +123,7 @@ def run(seed: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Parse, run, print."""
+    """Parse the arguments, run the experiment and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--workdir", default=".", help="where Lightning writes lightning_logs/")

@@ -1,19 +1,19 @@
-"""What `lstm-flows compare` costs beside a plain script of the same experiment, and where its time goes.
+"""Compare the run time of `lstm-flows compare` with a plain script of the same experiment, and break it down.
 
     python benchmarks/tutorial.py [--runs 3] > tutorial.md
 
-Run it with the Python of the environment that lstm-flows is installed in, on a machine that does nothing else; it
-takes a few minutes a run. Both sides are whole processes, each in a fresh directory, one after the other: script,
-compare, script, compare. Variables PREFECT_* and MLFLOW_* are not handed down. All compare processes share a temporary
-PREFECT_HOME; the first, which finds it empty, is told apart and is in no ratio.
+Run it with the Python of the environment in which lstm-flows is installed, on an otherwise idle machine; it takes a few
+minutes per run. Script and compare run as separate processes, each in a new directory, one after the other: script,
+compare, script, compare. Variables PREFECT_* and MLFLOW_* are removed from their environment. All compare processes
+share a temporary PREFECT_HOME; the first one, which starts with an empty PREFECT_HOME, is reported separately.
 
-Standard output is Markdown, all times in seconds unless it says otherwise:
-    1. the wall time of each process, pair by pair, and compare's share of the script's; target at most 0.6
-    2. the time in Trainer.fit per optimizer step of the hand-built model, likewise; target at most 0.35
-    3. where the time of the compare process with the median wall time went: the parts add up to the whole
-    4. imports and Prefect's start, each alone in a process of its own
+Standard output is Markdown, with all times in seconds unless stated otherwise:
+    1. the wall time of each pair of processes, and the ratio compare / script; target at most 0.6
+    2. the time in Trainer.fit per optimizer step of the hand-built model, and its ratio; target at most 0.35
+    3. a breakdown of the compare process with the median wall time; the parts add up to its wall time
+    4. imports and the start of Prefect, each measured in a separate process
 
-Part 3 comes from what the run itself has recorded: its result, Prefect's task runs, MLflow's models and versions.
+Part 3 uses the run's own records: its result, Prefect's task runs, MLflow's models and versions.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 SEED = 42
-MOST_WALL_TIME = 0.6  # of the script's
-MOST_STEP_TIME = 0.35
+MAX_WALL_TIME_RATIO = 0.6  # compare / script
+MAX_STEP_TIME_RATIO = 0.35
 SCRIPT = [sys.executable, str(Path(__file__).with_name("plain_tutorial.py")), "--seed", str(SEED)]
 COMPARE = [str(Path(sysconfig.get_path("scripts"), "lstm-flows")), "compare", "--json", "--set", f"seed={SEED}"]
 
@@ -51,7 +51,7 @@ print(time.perf_counter() - began)
 
 @dataclass(frozen=True)
 class Run:
-    """One process: when it began and ended (seconds since 1970), its working directory, the JSON that it printed."""
+    """One process: start and end (seconds since 1970), working directory, and the JSON that it printed."""
 
     began: float
     ended: float
@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Training:
-    """Time in Trainer.fit, and the optimizer steps made in it."""
+    """Seconds in Trainer.fit, and the number of optimizer steps."""
 
     seconds: float
     steps: int
@@ -76,10 +76,10 @@ class Training:
 
 
 def environment(prefect_home: Path) -> dict[str, str]:
-    """This process's, with nothing of the user's settings of Prefect and MLflow but a home of our own."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+    """Return this process's environment without settings of Prefect and MLflow, and with a separate Prefect home."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
     return {
-        **kept,
+        **inherited,
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -87,7 +87,7 @@ def environment(prefect_home: Path) -> dict[str, str]:
 
 
 def run(command: Sequence[str], directory: Path, env: dict[str, str]) -> Run:
-    """Run a command in a new directory; standard error goes to a file there, and is shown if the command fails."""
+    """Run a command in a new directory; write its standard error to a file there, and print it if the command fails."""
     directory.mkdir()
     print(f"{directory.name} ...", end=" ", file=sys.stderr, flush=True)
     log = directory / "stderr.txt"
@@ -101,8 +101,8 @@ def run(command: Sequence[str], directory: Path, env: dict[str, str]) -> Run:
     return Run(began, ended, directory, json.loads(done.stdout))
 
 
-def seconds_of(code: str, directory: Path, env: dict[str, str]) -> float:
-    """The number that a piece of Python prints."""
+def run_snippet(code: str, directory: Path, env: dict[str, str]) -> float:
+    """Run a Python snippet and return the seconds that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=directory, env=env, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -110,13 +110,13 @@ def seconds_of(code: str, directory: Path, env: dict[str, str]) -> float:
 
 
 def script_training(output: Any, *fits: str) -> Training:
-    """What the plain script says of some of its fits, together."""
-    chosen = [output["fits"][fit] for fit in fits]
-    return Training(sum(fit["seconds"] for fit in chosen), sum(fit["steps"] for fit in chosen))
+    """Return the totals of some fits of the plain script."""
+    selected = [output["fits"][fit] for fit in fits]
+    return Training(sum(fit["seconds"] for fit in selected), sum(fit["steps"] for fit in selected))
 
 
 def compare_training(output: Any, contender: str) -> Training:
-    """What compare says of a contender's phases, together. A step is a sequence, since the batch size is 1."""
+    """Return the totals over a contender's phases in compare; the batch size is 1, so a step is one sequence."""
     phases = [result for result in output["results"] if result["contender"] == contender]
     return Training(
         sum(result["seconds"] for result in phases),
@@ -125,15 +125,15 @@ def compare_training(output: Any, contender: str) -> Training:
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table: the first column to the left, the others, numbers, to the right."""
+    """Format a Markdown table: the first column left-aligned, the others right-aligned."""
     columns = list(columns)
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def side_by_side(script: list[float], compare: list[float], target: float) -> str:
-    """The pairs with their ratios, minimum, median and maximum, and whether the median ratio meets the target."""
-    ratios = [ours / theirs for theirs, ours in zip(script, compare, strict=True)]
+    """Format the pairs with their ratios, minimum, median and maximum, and the verdict on the median ratio."""
+    ratios = [numerator / denominator for denominator, numerator in zip(script, compare, strict=True)]
     columns = (script, compare, ratios)
     rows = [
         [f"pair {n}", f"{a:.2f}", f"{b:.2f}", f"{c:.3f}"] for n, (a, b, c) in enumerate(zip(*columns, strict=True), 1)
@@ -150,7 +150,7 @@ def side_by_side(script: list[float], compare: list[float], target: float) -> st
 
 
 def model_export_seconds(client: Any, experiment_id: str, name: str) -> float:
-    """From the creation of each logged model to that of its registered version: torch.export and the artifacts."""
+    """Sum the seconds from each logged model's creation to its version's: torch.export and the artifacts."""
     models = client.search_logged_models([experiment_id], max_results=50)
     began = {model.source_run_id: model.creation_timestamp for model in models}
     versions = client.search_model_versions(f"name = '{name}'")
@@ -158,7 +158,7 @@ def model_export_seconds(client: Any, experiment_id: str, name: str) -> float:
 
 
 def parts(compare: Run) -> dict[str, float]:
-    """The wall time of a compare process, divided. Needs PREFECT_HOME in os.environ before Prefect is imported."""
+    """Divide the wall time of a compare process; PREFECT_HOME must be in os.environ before Prefect is imported."""
     from mlflow import MlflowClient
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -171,45 +171,45 @@ def parts(compare: Run) -> dict[str, float]:
         flow_run = prefect.read_flow_run(flow_run_id)
         task_runs = prefect.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])))
 
-    def tasks(*kinds: str) -> float:
-        """Seconds in the task runs whose name begins with one of these words."""
-        return sum(task.total_run_time.total_seconds() for task in task_runs if task.name.startswith(kinds))
+    def tasks(*prefixes: str) -> float:
+        """Sum the seconds of the task runs whose names start with one of these prefixes."""
+        return sum(task.total_run_time.total_seconds() for task in task_runs if task.name.startswith(prefixes))
 
     flow_began, flow_ended = flow_run.start_time.timestamp(), flow_run.end_time.timestamp()
     training = sum(result["seconds"] for result in output["results"])
     export = model_export_seconds(client, parent.info.experiment_id, output["experiment"])
     return {
-        "start, to the flow's first line: imports, and Prefect's server at the same time": flow_began - compare.began,
-        "training: `Trainer.fit`, four times, with the points that it sends to MLflow and TensorBoard": training,
-        "tracking around it: runs, parameters, data, checkpoints": tasks("train ", "fine-tune ") - training,
-        "tracking: evaluations, predictions": tasks("evaluate "),
+        "start of the process: imports, and Prefect's server in parallel": flow_began - compare.began,
+        "training: `Trainer.fit`, four times, including logging to MLflow and TensorBoard": training,
+        "tracking of trainings: runs, parameters, data, checkpoints": tasks("train ", "fine-tune ") - training,
+        "tracking of evaluations and predictions": tasks("evaluate"),
         "model export: `torch.export`, four times, and the models' artifacts": export,
         "registration: models, versions, aliases": tasks("register ", "promote_best") - export,
         "report: figures, tables, Prefect's artifact": tasks("report"),
-        "search for an earlier run, where MLflow's database is created": tasks("find_earlier"),
-        "data": tasks("generate "),
+        "search for an earlier run, including the creation of MLflow's database": tasks("find_"),
+        "data": tasks("validate_data", "read "),
         "between the tasks: orchestration, the parent run": flow_ended - flow_began - tasks(""),
-        "end, from the flow's last line to the exit": compare.ended - flow_ended,
+        "end of the process, after the flow": compare.ended - flow_ended,
     }
 
 
 def breakdown(compare: Run) -> str:
-    """Part 3 of the output."""
+    """Format part 3 of the output."""
     rows = [[part, f"{seconds:.2f}", f"{seconds / compare.seconds:.0%}"] for part, seconds in parts(compare).items()]
     return table(("part", "seconds", "share"), [*rows, ["whole process", f"{compare.seconds:.2f}", "100%"]])
 
 
-def alone(directory: Path, env: dict[str, str]) -> str:
-    """Part 4 of the output."""
+def startup_times(directory: Path, env: dict[str, str]) -> str:
+    """Format part 4 of the output."""
     rows = [
-        [f"`import {module}`", f"{seconds_of(TIMED_IMPORT.format(module), directory, env):.2f}"] for module in IMPORTS
+        [f"`import {module}`", f"{run_snippet(TIMED_IMPORT.format(module), directory, env):.2f}"] for module in IMPORTS
     ]
-    start = seconds_of(TIMED_PREFECT_START, directory, env)
-    return table(("", "seconds"), [*rows, ["Prefect's start, until its API answers", f"{start:.2f}"]])
+    start = run_snippet(TIMED_PREFECT_START, directory, env)
+    return table(("", "seconds"), [*rows, ["start of Prefect, until its API responds", f"{start:.2f}"]])
 
 
 def report(first: Run, scripts: list[Run], compares: list[Run], directory: Path, env: dict[str, str]) -> Iterable[str]:
-    """The sections of the output, each made when it is asked for."""
+    """Yield the sections of the output as they are computed."""
     yield (
         f"# `lstm-flows compare` and a plain script\n\nPairs: {len(scripts)}; seed {SEED}; Python "
         f"{platform.python_version()}, {os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f} at the end."
@@ -219,23 +219,23 @@ def report(first: Run, scripts: list[Run], compares: list[Run], directory: Path,
     hand_built_steps = compare_training(compares[0].output, "hand_built").steps
     yield (
         "## Whole process, seconds\n\n"
-        + side_by_side([run.seconds for run in scripts], [run.seconds for run in compares], MOST_WALL_TIME)
+        + side_by_side([run.seconds for run in scripts], [run.seconds for run in compares], MAX_WALL_TIME_RATIO)
         + f"\n\nBoth train the hand-built model for {hand_built_steps:,} steps. The built-in one compare trains for "
-        f"{compare_steps:,} steps, where the script trains {script_steps:,}. "
-        f"The first compare, on an empty PREFECT_HOME, took {first.seconds:.2f} s and is not among these."
+        f"{compare_steps:,} steps, the one of the script for {script_steps:,}. "
+        f"The first compare, on an empty PREFECT_HOME, took {first.seconds:.2f} s and is not included."
     )
     yield "## Training the hand-built model, milliseconds per optimizer step\n\n" + side_by_side(
         [script_training(run.output, "initial", "resumed").milliseconds_per_step for run in scripts],
         [compare_training(run.output, "hand_built").milliseconds_per_step for run in compares],
-        MOST_STEP_TIME,
+        MAX_STEP_TIME_RATIO,
     )
     median = sorted(compares, key=lambda run: run.seconds)[len(compares) // 2]
-    yield f"## Where compare's time goes\n\n{breakdown(median)}"
-    yield f"Alone, each in a process of its own:\n\n{alone(directory, env)}"
+    yield f"## Breakdown of compare's wall time\n\n{breakdown(median)}"
+    yield f"Measured separately, each in its own process:\n\n{startup_times(directory, env)}"
 
 
 def main() -> None:
-    """Parse, run the pairs, print."""
+    """Parse the arguments, run the pairs and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="pairs to run (default 3)")
     runs = parser.parse_args().runs
@@ -249,7 +249,7 @@ def main() -> None:
         for pair in range(1, runs + 1):
             scripts.append(run(SCRIPT, directory / f"script-{pair}-of-{runs}", env))
             compares.append(run(COMPARE, directory / f"compare-{pair}-of-{runs}", env))
-        os.environ.update(env)  # for the reading of Prefect's database in this process
+        os.environ.update(env)  # to read Prefect's database in this process
         for section in report(first, scripts, compares, directory, env):
             print(section, end="\n\n", flush=True)
 

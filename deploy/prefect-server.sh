@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prefect's server, on PostgreSQL.
+# Start the Prefect server on PostgreSQL.
 set -euo pipefail
 source "$(dirname "$0")/servers.env"
 exec prefect server start

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The work pool, the deployments of prefect.yaml, the automation, and a worker that runs what falls due.
+# Create the work pool, the automation and the deployments of prefect.yaml, and start a worker.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source deploy/servers.env

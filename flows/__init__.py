@@ -1,1 +1,1 @@
-"""Prefect flows, one a file, their recipes, and the command line."""
+"""Prefect flows, one per module, with their recipes and the command line."""

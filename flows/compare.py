@@ -1,4 +1,4 @@
-"""The main path: data -> train -> fine-tune -> evaluate -> register -> comparison."""
+"""Flow `compare`: data -> train -> fine-tune -> evaluate -> register -> report."""
 
 from prefect import flow
 
@@ -20,28 +20,28 @@ from tasks.training import fine_tune, train
 def compare(
     config: CompareConfig | str = recipes.DEFAULT, force: bool = False, resume: str | None = None
 ) -> ComparisonReport:
-    """Train, fine-tune, evaluate, register and compare the contenders of a configuration on one dataset.
+    """Train, fine-tune, evaluate, register and compare a configuration's contenders on one dataset.
 
     Args:
-        config: a configuration, the name of a recipe, or the path of a YAML file.
-        force: train even if a finished run has the same configuration, data and code.
-        resume: the id of an interrupted MLflow run, or "newest": it goes on, with its own configuration.
+        config: A configuration, the name of a recipe, or the path of a YAML file.
+        force: Train even if a finished run has the same configuration, data and code.
+        resume: The id of an interrupted MLflow run to resume with its original configuration, or "newest".
 
     Returns:
-        The comparison: every contender's result after each phase, and who is champion.
+        The comparison: every contender's result after each phase, and the champion.
 
     Raises:
-        ConfigError: if the configuration can't be used.
-        TableError: if the data can't be used.
-        ResumeError: if the run can't go on.
+        ConfigError: If the configuration is invalid.
+        TableError: If the data is invalid.
+        ResumeError: If the run can't be resumed.
     """
     if interrupted := find_interrupted_run("compare", resume):
         config = interrupted.config
     else:
         config = recipes.load(config)
         digest = validate_data(config)
-        if not force and (earlier := find_finished_run(config, digest)):
-            return earlier
+        if not force and (finished := find_finished_run(config, digest)):
+            return finished
     with tracked_flow_run(comparison_spec(config), interrupted) as parent:
         dataset = store_data(config, parent)
         results = [
@@ -57,7 +57,7 @@ def compare(
 def train_and_evaluate(
     config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun
 ) -> list[PhaseResult]:
-    """One contender's way: untrained, initial, fine-tuned; the two trained phases become model versions."""
+    """Return a contender's results untrained, after training and after fine-tuning; register the trained phases."""
     untrained = evaluate_untrained(config, contender, dataset, parent)
     initial = train(config, contender, dataset, parent)
     initial_result = evaluate(config, initial, dataset)

@@ -1,4 +1,4 @@
-"""The scheduled path: new rows -> continue the champion -> challenger -> promote or keep."""
+"""Flow `fine_tune`, for schedules: new rows -> fine-tune the champion -> challenger -> promote or not."""
 
 from typing import cast
 
@@ -23,64 +23,64 @@ from tasks.tracking.runs import fine_tuning_spec, tracked_flow_run
 
 @flow(name="fine_tune", **HOOKS)
 def fine_tune(config: FineTuneConfig, resume: str | None = None) -> FineTuneResult:
-    """Let an experiment's champion go on with its table as it is now, and promote what comes of it if it is better.
+    """Fine-tune the champion on new data and promote the result if it is significantly better.
 
-    Where there are no new rows, nothing is trained and nothing registered.
+    Without new rows the run is skipped: nothing is trained or registered.
 
     Args:
-        config: which experiment, how it goes on, and when the challenger takes over.
-        resume: the id of an interrupted MLflow run, or "newest": it goes on, as it was begun.
+        config: The experiment, how its model is fine-tuned, and the rule of promotion.
+        resume: The id of an interrupted MLflow run to resume with its original settings, or "newest".
 
     Returns:
-        What became of it: promoted, kept, or nothing to do; and why.
+        The outcome: promoted, not promoted, or skipped, with the reason.
 
     Raises:
-        LineageError: if there is no champion, or no such version, or nothing to go on from.
-        TableError: if the data can't be used, or is not what the version was trained on.
-        NotHeldOut: if the rows to judge by are among those that champion or version have learnt from.
-        ResumeError: if the run can't go on.
+        LineageError: If there is no champion, no such version, or no training record to continue from.
+        TableError: If the data is invalid, or does not match what the version was trained on.
+        DataLeakageError: If the test rows are among those that the champion or the version was trained on.
+        ResumeError: If the run can't be resumed.
     """
     interrupted = find_interrupted_run("fine_tune", resume, config.experiment)
     config = (interrupted and interrupted.parent.request) or config
     version = find_version(config.experiment, config.version)
     champion = find_champion(config.experiment, interrupted)
     settings = fine_tuning_config(version.trained.config, version.contender, version.trained.checkpoint.epochs, config)
-    judged = [version, champion] if champion else [version]
-    work = fine_tuning_spec(settings, config, version, champion)
+    versions = [version, champion] if champion else [version]
+    spec = fine_tuning_spec(settings, config, version, champion)
     if not interrupted:
-        digest = validate_new_data(settings, judged)
-        if reason := find_skip_reason(work, version, digest):
+        digest = validate_new_data(settings, versions)
+        if reason := find_skip_reason(spec, version, digest):
             return skipped(version, reason)
-    with tracked_flow_run(work, interrupted) as parent:
+    with tracked_flow_run(spec, interrupted) as parent:
         dataset = store_data(settings, parent)
-        validate_stored_data(dataset, judged)
+        validate_stored_data(dataset, versions)
         drift = measure_drift(version, dataset, parent)
         incumbent = evaluate_champion(settings, champion, dataset, parent) if champion else None
-        go_on = training.warm_start if config.mode == "warm_start" else training.fine_tune
-        trained = go_on(settings, version.trained.checkpoint, dataset, parent)
+        train = training.warm_start if config.mode == "warm_start" else training.fine_tune
+        trained = train(settings, version.trained.checkpoint, dataset, parent)
         challenger = register(settings, trained, evaluate(settings, trained, dataset), dataset)
-        objection = drift_gate(config, drift)
-        # a margin of this night's own: what goes on from the challenger has the comparison's again
+        rejection_reason = drift_gate(config, drift)
+        # this run's min_improvement is not recorded with the challenger, which keeps the comparison's
         rule = (
             settings
             if config.min_improvement is None
             else settings.model_copy(update={"min_improvement": config.min_improvement})
         )
-        holders = promote_best(rule, [challenger], parent, objection)
+        holders = promote_best(rule, [challenger], parent, rejection_reason)
         baselines = evaluate_baselines(dataset, parent)
-        done = report_fine_tuning(
-            rule, dataset, version, incumbent, challenger, baselines, holders, drift, objection, parent
+        result = report_fine_tuning(
+            rule, dataset, version, incumbent, challenger, baselines, holders, drift, rejection_reason, parent
         )
     return (
-        done
+        result
         if config.keep_versions is None
-        else done.model_copy(update={"pruned": prune(config.experiment, config.keep_versions)})
+        else result.model_copy(update={"pruned": prune(config.experiment, config.keep_versions)})
     )
 
 
 def skipped(version: TrainedVersion, reason: str) -> FineTuneResult:
-    """The end of a run with nothing to learn: Completed, by a name that tells it from others in Prefect's UI."""
+    """Return the result of a skipped run, as a Completed state with a distinct name in Prefect's UI."""
     message = f"Skipped: {reason}."
-    done = FineTuneResult(experiment=version.name, outcome="skipped", message=message, base_version=version.number)
-    # a flow may return its last state; whoever called it gets the data
-    return cast(FineTuneResult, Completed(name="NothingToDo", message=message, data=done))
+    result = FineTuneResult(experiment=version.name, outcome="skipped", message=message, base_version=version.number)
+    # Prefect gives the caller the data of a state that a flow returns
+    return cast(FineTuneResult, Completed(name="NothingToDo", message=message, data=result))

@@ -1,4 +1,4 @@
-"""The watch: the champion on the newest rows, a point of a series each time."""
+"""Flow `monitor`, for schedules: evaluate the champion on the newest rows and log the metrics to one run."""
 
 from prefect import flow
 
@@ -11,18 +11,18 @@ from tasks.schemas import MonitoringPoint
 
 @flow(name="monitor", **HOOKS)
 def monitor(config: MonitorConfig) -> MonitoringPoint:
-    """Judge an experiment's champion on the test part of its table as it is now.
+    """Evaluate the champion on the test part of its current table and log the metrics as a new step.
 
     Args:
-        config: which experiment, and which rows.
+        config: The experiment and the rows.
 
     Returns:
-        The point that was added to the series, or none where nothing is new.
+        The logged step and its metrics; without a step if there are no new rows.
 
     Raises:
-        LineageError: if there is no champion.
-        TableError: if the data can't be used, or is not what the champion was trained on.
-        NotHeldOut: if the rows to judge by are among those that the champion has learnt from.
+        LineageError: If there is no champion.
+        TableError: If the data is invalid, or does not match what the champion was trained on.
+        DataLeakageError: If the test rows are among those that the champion was trained on.
     """
     champion = find_version(config.experiment)
     return monitor_champion(with_new_data(champion.trained.config, config), champion)

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-# names and where they live: imported at first use, so that reading a configuration does not import torch
+# module of each public name: imported at first use, so that reading a configuration does not import torch
 _LOCATIONS = {
     "LSTM": "lstm_models.nn.lstm",
     "Cell": "lstm_models.nn.cells",
@@ -14,7 +14,7 @@ __all__ = ["LSTM", "Cell", "backend", "record_gates"]  # see _LOCATIONS
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
+    """Import a public name when it is first used."""
     if name not in _LOCATIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LOCATIONS[name]), name)

@@ -1,1 +1,1 @@
-"""Prefect tasks: they call lstm_models and record what it did in MLflow."""
+"""Prefect tasks, which call lstm_models and record the results in MLflow."""

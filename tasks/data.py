@@ -1,4 +1,4 @@
-"""The dataset: made or read, stored as Parquet, named by the digest of its content and of what is made of it."""
+"""Read or generate the dataset, store it as Parquet, and compute its digest."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
-from mlflow.entities import Dataset as Noted
+from mlflow.entities import Dataset as MlflowDataset
 from mlflow.models import infer_signature
 from prefect import task
 
@@ -21,15 +21,18 @@ from tasks.orchestration.retry_policy import RETRY_OPTIONS
 from tasks.schemas import DatasetRef, DatasetSummary, ParentRun
 from tasks.tracking.fingerprint import run_fingerprint
 
-MAX_NAMED_ROWS = 4  # sequences that are named one by one
+MAX_NAMED_ROWS = 4  # up to this many test sequences are listed by name
 
 
 @task(**RETRY_OPTIONS)
 def validate_data(config: CompareConfig) -> str:
-    """Read the data and make the dataset, so that what is wrong with it is said before anything is left behind.
+    """Read the data and build the dataset, to raise errors before a run is started or a file written.
 
     Returns:
         The dataset's digest.
+
+    Raises:
+        TableError: If the data is invalid.
     """
     table = read_table(config.data)
     build_dataset(table, config.data, config.seed)
@@ -39,25 +42,25 @@ def validate_data(config: CompareConfig) -> str:
 @task(task_run_name="read {config.data.kind} data", **RETRY_OPTIONS)
 @cached_in_run
 def store_data(config: CompareConfig, parent: ParentRun) -> DatasetRef:
-    """Read the table, store it with the parent run, and note there what it holds and what is made of it."""
+    """Read the table, store it with the parent run, and log its digest, sizes and row counts there."""
     reference = store_table(config, parent)
-    # the data as it was stored: it may have changed since it was looked at
+    # of the data as stored: the table may have changed since it was validated
     fingerprint = run_fingerprint(config, reference.digest, parent.request)
     tracking.mlflow_client().set_tag(parent.run_id, f"{tracking.TAG}fingerprint", fingerprint)
     tracking.log_dataset(parent.run_id, as_mlflow_dataset(reference), "training and evaluation")
-    found = summarize_data(reference, load_dataset(reference))
-    sizes = {f"{part}_examples": getattr(found, part) for part in ("train", "validation", "test")}
-    rows = {} if found.rows is None else {"rows_read": found.rows.read, "rows_used": found.rows.used}
-    dropped = {} if found.rows is None else {"rows_dropped": found.rows.dropped or "none"}
+    summary = summarize_data(reference, load_dataset(reference))
+    sizes = {f"{part}_examples": getattr(summary, part) for part in ("train", "validation", "test")}
+    rows = {} if summary.rows is None else {"rows_read": summary.rows.read, "rows_used": summary.rows.used}
+    dropped = {} if summary.rows is None else {"rows_dropped": summary.rows.dropped or "none"}
     tracking.log_params(parent.run_id, {**sizes, **rows, **dropped})
     return reference
 
 
 @cached_in_run
 def store_table(config: CompareConfig, parent: ParentRun) -> DatasetRef:
-    """Read the table and store it with the parent run.
+    """Read the table and store it as Parquet with the parent run.
 
-    Once, for itself: what is noted of it after that can't be changed, and the table may be another one after a crash.
+    Cached separately from `store_data`: logged params can't be changed, and after a crash the table may have changed.
     """
     table = read_table(config.data)
     with tempfile.TemporaryDirectory() as directory:
@@ -76,33 +79,33 @@ def store_table(config: CompareConfig, parent: ParentRun) -> DatasetRef:
 
 
 def mlflow_schema(table: pd.DataFrame) -> list[dict[str, str]]:
-    """A table's columns and their types, as MLflow calls them."""
+    """Return the names and MLflow types of a table's columns."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's advice to use doubles where integers may be missing one day
-        found: list[dict[str, str]] = infer_signature(table.head(1000)).inputs.to_dict()
-    return found
+        warnings.simplefilter("ignore")  # MLflow's advice to use doubles where integers may be missing later
+        schema: list[dict[str, str]] = infer_signature(table.head(1000)).inputs.to_dict()
+    return schema
 
 
 def dataset_digest(table: pd.DataFrame, config: AnyData, seed: int) -> str:
-    """A name for the examples: the same for the same table and the same settings, wherever the table comes from."""
+    """Return a digest of the examples: it depends on the table's content and the settings, not on the source."""
     content = sequences.table_digest(table)
     if not isinstance(config, TableData):
         return content
     settings = config.model_dump_json(exclude={"path", "sql"})
-    drawn = seed if config.task != "forecast" else None
-    return hashlib.sha256(json.dumps([content, settings, drawn]).encode()).hexdigest()[:32]
+    split_seed = seed if config.task != "forecast" else None
+    return hashlib.sha256(json.dumps([content, settings, split_seed]).encode()).hexdigest()[:32]
 
 
 def load_dataset(dataset: DatasetRef) -> Dataset:
-    """Read a stored table back as a dataset."""
+    """Load a stored table as a dataset."""
     path = tracking.download(dataset.uri)
-    if isinstance(dataset.config, TableData):  # with Arrow's types again, as it was read at first
+    if isinstance(dataset.config, TableData):  # with Arrow types, as when it was first read
         return read_dataset(dataset.config.model_copy(update={"path": str(path), "sql": None}), dataset.seed)
     return build_dataset(pd.read_parquet(path), dataset.config, dataset.seed)
 
 
 def summarize_data(reference: DatasetRef, dataset: Dataset) -> DatasetSummary:
-    """What a comparison says of its data."""
+    """Return the summary of a dataset for reports."""
     few = dataset.names is not None and dataset.test.count <= MAX_NAMED_ROWS
     return DatasetSummary(
         name=reference.name,
@@ -117,9 +120,12 @@ def summarize_data(reference: DatasetRef, dataset: Dataset) -> DatasetSummary:
     )
 
 
-def as_mlflow_dataset(dataset: DatasetRef) -> Noted:
-    """A dataset as MLflow notes it. (mlflow.data makes no source of an artifact that lies behind a tracking server.)"""
-    return Noted(
+def as_mlflow_dataset(dataset: DatasetRef) -> MlflowDataset:
+    """Return a dataset as an MLflow entity.
+
+    mlflow.data can't be used: it has no source for artifacts behind a tracking server.
+    """
+    return MlflowDataset(
         name=dataset.name,
         digest=dataset.digest,
         source_type="mlflow_artifact",

@@ -1,4 +1,4 @@
-"""How the champion does on the newest rows, as a series in one MLflow run that lives on."""
+"""Evaluate the champion on the newest rows, one step of a single MLflow run per evaluation."""
 
 import math
 import time
@@ -17,56 +17,58 @@ from tasks.drift import as_metrics, compute_drift
 from tasks.orchestration.retry_policy import RETRY_OPTIONS
 from tasks.schemas import MonitoringPoint, TrainedVersion
 
-LAST_TAG = f"{tracking.TAG}last"  # what the newest point was made of
+LAST_TAG = f"{tracking.TAG}last"  # the version and data of the newest step
 
 
 @task(**RETRY_OPTIONS)
 def monitor_champion(config: CompareConfig, champion: TrainedVersion) -> MonitoringPoint:
-    """Judge a champion on the test part of its table as it is now, and add its metrics and its drift to the series.
+    """Evaluate the champion on the test part of its current table and log its metrics and drift as a new step.
 
-    Where champion and rows are those of the newest point, nothing is added.
+    Skipped if the newest step has the same champion and data.
 
     Raises:
-        TableError: if the table does not fit, or is not of the champion's columns, types and classes.
-        NotHeldOut: if the rows to judge by are among those that the champion has learnt from.
+        TableError: If the table is invalid, or its columns, types or classes differ from the champion's.
+        DataLeakageError: If the test rows are among those that the champion was trained on.
     """
     table = read_table(config.data)
     dataset = build_dataset(table, config.data, config.seed)
     lineage.validate_compatibility(data.mlflow_schema(table), dataset, [champion])
     digest = data.dataset_digest(table, config.data, config.seed)
-    of = f"version {champion.number}, data {digest}"
+    source = f"version {champion.number}, data {digest}"
     series = tracking.find_run(champion.name, f"tags.`{tracking.TAG}flow` = 'monitor'")
     run_id = str(series.info.run_id) if series else None
-    found = MonitoringPoint(experiment=champion.name, version=champion.number, run_id=run_id, step=None)
-    if series and series.data.tags.get(LAST_TAG) == of:
-        message = f"Skipped: version {champion.number} has been judged on these rows."
-        return found.model_copy(update={"message": message})
+    point = MonitoringPoint(experiment=champion.name, version=champion.number, run_id=run_id, step=None)
+    if series and series.data.tags.get(LAST_TAG) == source:
+        message = f"Skipped: version {champion.number} has already been evaluated on these rows."
+        return point.model_copy(update={"message": message})
     network = load_network(tracking.download(champion.trained.checkpoint.best_uri))
     metrics = evaluate(network, dataset).evaluation.metrics
     drift = compute_drift(champion, dataset)
     with _series_run(run_id, champion.name) as run:
         step = len(tracking.mlflow_client().get_metric_history(run, "version"))
-        points = {**metrics, **as_metrics(drift), "version": float(champion.number)}
+        values = {**metrics, **as_metrics(drift), "version": float(champion.number)}
         now = int(time.time() * 1000)
-        finite = [Metric(key, value, now, step) for key, value in points.items() if math.isfinite(value)]
+        finite = [Metric(key, value, now, step) for key, value in values.items() if math.isfinite(value)]
         tracking.mlflow_client().log_batch(run, metrics=finite)
-        tracking.mlflow_client().set_tag(run, LAST_TAG, of)
-    return found.model_copy(
+        tracking.mlflow_client().set_tag(run, LAST_TAG, source)
+    return point.model_copy(
         update={
             "run_id": run,
             "step": step,
             "metrics": metrics,
             "drift": drift,
-            "message": f"Version {champion.number} judged on {dataset.test.count:,} examples: point {step}.",
+            "message": f"Version {champion.number} evaluated on {dataset.test.count:,} examples: step {step}.",
         }
     )
 
 
 @contextmanager
 def _series_run(run_id: str | None, name: str) -> Iterator[str]:
-    """The run of the series, RUNNING as long as the block lasts, FINISHED after it; FAILED, or KILLED, if it breaks."""
+    """Reopen, or start, the monitoring run for the block; it ends FINISHED, or FAILED or KILLED on an error."""
     if run_id is None:
-        note = "The champion on the newest rows, time after time: a point each step; `version` tells who was champion."
+        note = (
+            "Metrics of the champion on the newest rows, one step per evaluation. `version` is the champion's version."
+        )
         experiment = tracking.get_or_create_experiment(name)
         run_id = tracking.start_run(experiment, f"monitor {name}", tags={"flow": "monitor"}, note=note)
     with tracking.terminate_on_error(run_id):

@@ -1,4 +1,4 @@
-"""Models and versions: from a checkpoint to a registered model that a bare MLflow serves; aliases; loading."""
+"""Export a checkpoint and register it as a model version that plain MLflow can serve."""
 
 from functools import lru_cache
 
@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import ModelInfo
 from mlflow.types import Schema, TensorSpec
 from prefect import task
 
@@ -27,37 +28,59 @@ from tasks.tracking import fingerprint
 
 @task(task_run_name="register {checkpoint.contender}, {checkpoint.phase}", **RETRY_OPTIONS)
 def register(config: CompareConfig, checkpoint: CheckpointRef, result: PhaseResult, dataset: DatasetRef) -> PhaseResult:
-    """Export a checkpoint's network as pt2 and make it a version of the experiment's registered model.
+    """Export a checkpoint's network as pt2 and register it as a version of the experiment's model.
 
-    The version carries its contender, phase, metrics, data and lineage as tags; a fine-tuned one becomes its
-    contender's newest, under the alias of the contender's name. With that the checkpoint's run is FINISHED.
+    The version's tags hold its contender, phase, metrics, data and lineage. The alias with the contender's name is set
+    to a fine-tuned version. Then the checkpoint's run is FINISHED.
     """
     client = tracking.mlflow_client()
     name = config.experiment
-    if made := tracking.versions(name, checkpoint.run_id):  # by this task's earlier try
-        return _finish_registration(made[0], checkpoint, result)
+    if versions := tracking.versions(name, checkpoint.run_id):  # registered by an earlier attempt of this task
+        return _finish_registration(versions[0], checkpoint, result)
     experiment_id = tracking.get_or_create_experiment(name)
-    for left in client.search_logged_models([experiment_id], f"source_run_id = '{checkpoint.run_id}'"):
-        tracking.remove_model(left.model_id)  # a try that broke off made it
+    for incomplete in client.search_logged_models([experiment_id], f"source_run_id = '{checkpoint.run_id}'"):
+        tracking.remove_model(incomplete.model_id)  # from an interrupted attempt
     tags = {
         "contender": checkpoint.contender,
         "phase": checkpoint.phase,
         **promotion.score_tags(result),
         **lineage.lineage_tags(checkpoint, name),
     }
-    # Model.log with a model made beforehand: the one way to log a model that needs no active run. It copies the run's
-    # metrics to the model, so that they show in the registry.
-    logged = client.create_logged_model(
+    data = load_dataset(dataset)
+    info = _log_model(experiment_id, config, checkpoint, result, dataset, data, tags)
+    version = client.create_model_version(
+        _get_or_create_model(client, name, data),
+        source=info.model_uri,
+        run_id=checkpoint.run_id,
+        model_id=info.model_id,
+        tags=tags,
+        description=f"{checkpoint.contender} after {checkpoint.epochs} epochs",
+    )
+    return _finish_registration(version, checkpoint, result)
+
+
+def _log_model(
+    experiment_id: str,
+    config: CompareConfig,
+    checkpoint: CheckpointRef,
+    result: PhaseResult,
+    dataset: DatasetRef,
+    data: Dataset,
+    tags: dict[str, str],
+) -> ModelInfo:
+    """Log the network of a checkpoint, or its median replica, to MLflow as a pt2 model."""
+    # Model.log with an existing logged model is the only way to log a model without an active run. It copies the run's
+    # metrics to the model, so the registry shows them.
+    logged = tracking.mlflow_client().create_logged_model(
         experiment_id, name=f"{checkpoint.contender}-{checkpoint.phase}", source_run_id=checkpoint.run_id, tags=tags
     )
     model = config.contenders[checkpoint.contender].model
-    loaded = load_network(tracking.download(checkpoint.best_uri))
-    network = select_replica(loaded, result.replicas.median if result.replicas else 0)
-    data = load_dataset(dataset)
+    network_or_replicas = load_network(tracking.download(checkpoint.best_uri))
+    network = select_replica(network_or_replicas, result.replicas.median if result.replicas else 0)
     x_BTD = data.test.get_batch(torch.arange(min(2, data.test.count))).x_BTD
-    # two sequences, and two steps: torch.export would take an example's size of one for a constant
+    # at least two sequences and two steps: torch.export would treat a size of one as a constant
     example = np.resize(x_BTD.numpy(), (2, max(2, x_BTD.size(1)), x_BTD.size(2)))
-    info = Model.log(
+    info: ModelInfo = Model.log(
         artifact_path=None,
         flavor=mlflow.pytorch,
         model_id=logged.model_id,
@@ -78,21 +101,13 @@ def register(config: CompareConfig, checkpoint: CheckpointRef, result: PhaseResu
             Schema([TensorSpec(np.dtype("float32"), (-1, -1, x_BTD.size(2)))]),
             Schema([TensorSpec(np.dtype("float32"), _output_shape(network.output))]),
         ),
-        pip_requirements=[f"{package}=={version}" for package, version in _requirements().items()],
+        pip_requirements=[f"{package}=={release}" for package, release in _requirements().items()],
     )
-    made_now = client.create_model_version(
-        _get_or_create_model(client, name, data),
-        source=info.model_uri,
-        run_id=checkpoint.run_id,
-        model_id=logged.model_id,
-        tags=tags,
-        description=f"{checkpoint.contender} after {checkpoint.epochs} epochs",
-    )
-    return _finish_registration(made_now, checkpoint, result)
+    return info
 
 
 def _finish_registration(version: ModelVersion, checkpoint: CheckpointRef, result: PhaseResult) -> PhaseResult:
-    """What is to be done once a checkpoint is a version."""
+    """Set the contender's alias, finish the checkpoint's run, and return the result with the version's URI."""
     if checkpoint.phase == "fine_tuned":
         tracking.mlflow_client().set_registered_model_alias(version.name, checkpoint.contender, version.version)
     tracking.mlflow_client().set_terminated(checkpoint.run_id, "FINISHED")
@@ -100,7 +115,7 @@ def _finish_registration(version: ModelVersion, checkpoint: CheckpointRef, resul
 
 
 def _output_shape(output: OutputSpec) -> tuple[int, ...]:
-    """Of what is told of a number of sequences."""
+    """Return the shape of a batch of predictions; -1: the number of sequences."""
     match output.kind:
         case "forecast":
             return (-1, output.horizon, len(output.target_indices))
@@ -110,14 +125,17 @@ def _output_shape(output: OutputSpec) -> tuple[int, ...]:
 
 
 def _get_or_create_model(client: MlflowClient, name: str, data: Dataset) -> str:
-    """The name of the experiment's registered model, which is created if it is not there."""
+    """Create the experiment's registered model unless it exists, and return its name."""
     output = data.output
-    told = ", ".join(output.targets) or "a number each"
-    shape = {"forecast": f"the next {output.horizon} steps of {told}", "classification": f"the probabilities of {told}"}
+    targets = ", ".join(output.targets) or "one number per sequence"
+    predictions = {
+        "forecast": f"the next {output.horizon} steps of {targets}",
+        "classification": f"the class probabilities of {targets}",
+    }
     description = (
-        f"Recurrent networks of the experiment {name}: they take float32 (sequences, steps, {data.input_size}), NaN "
-        f"after the end of a shorter sequence, and return {shape.get(output.kind, told)}. The alias champion is the "
-        "one to use."
+        f"Recurrent networks of the experiment {name}. Input: float32 (sequences, steps, {data.input_size}), with NaN "
+        f"after the end of a shorter sequence. Output: {predictions.get(output.kind, targets)}. Use the version with "
+        "the alias champion."
     )
     try:
         client.create_registered_model(name, description=description)
@@ -129,6 +147,6 @@ def _get_or_create_model(client: MlflowClient, name: str, data: Dataset) -> str:
 
 @lru_cache
 def _requirements() -> dict[str, str]:
-    """What a bare MLflow needs to load a model, without the local part of a version (2.13.0+cpu)."""
-    found = fingerprint.package_versions(("mlflow", "torch", "numpy", "pandas"))
-    return {package: version.split("+")[0] for package, version in found.items()}
+    """Return the packages that plain MLflow needs to load a model; versions without their local part (+cpu)."""
+    versions = fingerprint.package_versions(("mlflow", "torch", "numpy", "pandas"))
+    return {package: version.split("+")[0] for package, version in versions.items()}

@@ -1,4 +1,4 @@
-"""The comparison as people look at it: tables, figures and a finding, in MLflow and in Prefect."""
+"""Report a comparison as tables, figures and a summary, in MLflow and in Prefect."""
 
 import math
 from collections.abc import Mapping
@@ -47,10 +47,10 @@ def report(
     holders: tuple[AliasHolder, AliasHolder | None],
     parent: ParentRun,
 ) -> ComparisonReport:
-    """Put results together; log tables, figures and the whole to the parent run, and to Prefect as an artifact."""
+    """Build the comparison, log it with its tables and figures to the parent run, and create a Prefect artifact."""
     data = load_dataset(dataset)
-    chosen = holders[1] or holders[0]
-    comparison = _build_report(dataset, data, results, baselines, holders, parent, f"{chosen.contender}/{chosen.phase}")
+    best = holders[1] or holders[0]
+    comparison = _build_report(dataset, data, results, baselines, holders, parent, f"{best.contender}/{best.phase}")
     tracking.mlflow_client().log_text(parent.run_id, comparison.model_dump_json(indent=2), RESULT_FILE)
     _log(config, comparison, data, "comparison", findings.comparison_markdown(comparison))
     return comparison
@@ -67,28 +67,30 @@ def report_fine_tuning(
     baselines: list[BaselineResult],
     holders: tuple[AliasHolder, AliasHolder | None],
     drift: list[FeatureDrift],
-    veto: str | None,
+    rejection_reason: str | None,
     parent: ParentRun,
 ) -> FineTuneResult:
-    """The same for a version that went on: what became of it, and why."""
+    """Report a fine-tuning run like `report`: champion and challenger, the decision, and its reason."""
     data = load_dataset(dataset)
     results = [challenger.model_copy(update={"contender": "challenger"})]
     if champion:
         results.insert(0, champion.model_copy(update={"contender": "champion"}))
     comparison = _build_report(dataset, data, results, baselines, holders, parent, results[-1].name)
     assert challenger.version is not None
-    done = FineTuneResult(
+    result = FineTuneResult(
         experiment=config.experiment,
         outcome="not promoted" if holders[1] else "promoted",
-        message=findings.summarize_promotion(comparison, champion, challenger, config.min_improvement, veto),
+        message=findings.summarize_promotion(
+            comparison, champion, challenger, config.min_improvement, rejection_reason
+        ),
         base_version=version.number,
         challenger=challenger.version,
         comparison=comparison,
         drift=drift,
     )
-    tracking.mlflow_client().log_text(parent.run_id, done.model_dump_json(indent=2), "fine_tune.json")
-    _log(config, comparison, data, "fine-tune", findings.fine_tuning_markdown(done))
-    return done
+    tracking.mlflow_client().log_text(parent.run_id, result.model_dump_json(indent=2), "fine_tune.json")
+    _log(config, comparison, data, "fine-tune", findings.fine_tuning_markdown(result))
+    return result
 
 
 def _build_report(
@@ -100,7 +102,7 @@ def _build_report(
     parent: ParentRun,
     first: str,
 ) -> ComparisonReport:
-    """`first`: whose differences from the others are told first."""
+    """Build a comparison; the differences of the result named `first` come first."""
     champion, challenger = holders
     return ComparisonReport(
         experiment=parent.experiment,
@@ -115,108 +117,114 @@ def _build_report(
     )
 
 
-def _log(config: CompareConfig, comparison: ComparisonReport, data: Dataset, name: str, shown: str) -> None:
-    """To the parent run as its description, a file and figures; to Prefect as an artifact."""
+def _log(config: CompareConfig, comparison: ComparisonReport, data: Dataset, name: str, markdown: str) -> None:
+    """Log a report to the parent run as its description, a file and figures; create a Prefect artifact."""
     client, run_id = tracking.mlflow_client(), comparison.parent_run_id
-    client.log_text(run_id, shown, f"{name}.md")
-    client.set_tag(run_id, "mlflow.note.content", shown)  # the run's description in the UI
+    client.log_text(run_id, markdown, f"{name}.md")
+    client.set_tag(run_id, "mlflow.note.content", markdown)  # the run's description in the UI
     for figure_name, figure in _figures(config, comparison, data).items():
         client.log_figure(run_id, figure, f"{figure_name}.png")
     create_markdown_artifact(
         key=name,
-        markdown=f"{shown}\n\n[This run in MLflow]({tracking.run_url(run_id)})",
+        markdown=f"{markdown}\n\n[This run in MLflow]({tracking.run_url(run_id)})",
         description=f"{comparison.experiment}: {', '.join(result.name for result in comparison.results)} compared",
     )
 
 
 def _last_phases(results: list[PhaseResult]) -> dict[str, PhaseResult]:
-    """Each contender's, after its last phase."""
+    """Return each contender's result after its last phase."""
     return {result.contender: result for result in results}
 
 
 def _differences(results: list[PhaseResult], baselines: list[BaselineResult], first: str) -> list[ScoreDifference]:
-    """Between the one named and the contenders' last phases, and from each of these to each baseline."""
-    named = {result.name: result for result in results if result.name == first}
-    subjects = list((named | {result.name: result for result in _last_phases(results).values()}).values())
+    """Compare the result named `first` and the contenders' last results pairwise, and each with each baseline."""
+    first_result = {result.name: result for result in results if result.name == first}
+    subjects = list((first_result | {result.name: result for result in _last_phases(results).values()}).values())
     pairs: list[tuple[PhaseResult, PhaseResult | BaselineResult]] = list(combinations(subjects, 2))
-    pairs += [(one, baseline) for one in subjects for baseline in baselines]
+    pairs += [(subject, baseline) for subject in subjects for baseline in baselines]
     return [score_difference(*pair) for pair in pairs]
 
 
 def _figures(config: CompareConfig, comparison: ComparisonReport, data: Dataset) -> dict[str, Figure]:
-    """By name, those that there is something to see in."""
+    """Return the figures that apply to these results, by name."""
     results = comparison.results
-    found = {"loss_curves": plots.loss_curves(_loss_curves(results), LOSS_NAMES[data.output.kind])}
+    figures = {"loss_curves": plots.loss_curves(_loss_curves(results), LOSS_NAMES[data.output.kind])}
     if any(result.predictions for result in results):
-        found["predictions"] = plots.predictions_against_targets(_prediction_pairs(results), data.in_sample)
+        figures["predictions"] = plots.predictions_against_targets(_prediction_pairs(results), data.in_sample)
     if any(result.replicas for result in results):
-        found["copies"] = plots.replica_errors(_replica_errors(results))
+        figures["copies"] = plots.replica_errors(_replica_errors(results))
     if config.figures.gradients_through_time:
-        found["gradients_through_time"] = plots.gradients_through_time(_gradients(results))
+        figures["gradients_through_time"] = plots.gradients_through_time(_gradients(results))
     final = _last_phases(results)
     match data.output.kind:
         case "forecast":
-            steps = {one.name: _read_table(one, "steps")[comparison.metric].tolist() for one in comparison.baselines}
-            own = {name: _read_table(one, "steps")[comparison.metric].tolist() for name, one in final.items()}
-            found["error_by_step"] = plots.errors_by_step(own, steps, "scaled units squared")
-            found["forecasts"] = plots.forecasts(_forecast_windows(final, data))
-        case "classification":
-            confused = {
-                name: _read_table(one, "confusion").iloc[:, 1:].to_numpy().tolist() for name, one in final.items()
+            baseline_errors = {
+                baseline.name: _read_table(baseline, "steps")[comparison.metric].tolist()
+                for baseline in comparison.baselines
             }
-            found["confusion"] = plots.confusion_matrices(confused, data.output.classes)
-    return found
+            errors = {name: _read_table(result, "steps")[comparison.metric].tolist() for name, result in final.items()}
+            figures["error_by_step"] = plots.errors_by_step(errors, baseline_errors, "scaled units squared")
+            figures["forecasts"] = plots.forecasts(_forecast_windows(final, data))
+        case "classification":
+            confusion = {
+                name: _read_table(result, "confusion").iloc[:, 1:].to_numpy().tolist() for name, result in final.items()
+            }
+            figures["confusion"] = plots.confusion_matrices(confusion, data.output.classes)
+    return figures
 
 
-def _read_table(judged: PhaseResult | BaselineResult, name: str) -> pd.DataFrame:
-    """A table among the files of what was judged."""
-    file = tracking.join_path(judged.artifacts, f"{name}.csv")
-    return pd.read_csv(tracking.download(f"runs:/{judged.run_id}/{file}"))
+def _read_table(result: PhaseResult | BaselineResult, name: str) -> pd.DataFrame:
+    """Read a CSV table among a result's artifacts."""
+    file = tracking.join_path(result.artifacts, f"{name}.csv")
+    return pd.read_csv(tracking.download(f"runs:/{result.run_id}/{file}"))
 
 
 def _forecast_windows(final: dict[str, PhaseResult], data: Dataset) -> list[plots.Forecast]:
-    """The first target's forecasts of three windows: at a quarter, half and three quarters of the test part."""
-    told = {name: pd.read_parquet(tracking.download(str(one.predictions_uri))) for name, one in final.items()}
-    (table, *_), target, steps = told.values(), data.output.targets[0], data.output.horizon
+    """Return forecasts of the first target for windows at a quarter, half and three quarters of the test part."""
+    predictions = {
+        name: pd.read_parquet(tracking.download(str(result.predictions_uri))) for name, result in final.items()
+    }
+    (table, *_), target, steps = predictions.values(), data.output.targets[0], data.output.horizon
     stored = len(table) // steps
     every = -(-data.test.count // stored)
-    found = []
+    windows = []
     for number in sorted({stored // 4, stored // 2, 3 * stored // 4}):
         rows = slice(number * steps, (number + 1) * steps)
         past = data.test.get_batch(torch.tensor([number * every])).x_BTD[0, :, data.output.target_indices[0]]
         keys = table.iloc[number * steps, : table.columns.get_loc("steps_ahead")]
-        found.append(
+        windows.append(
             plots.Forecast(
-                name=", ".join(str(key).removesuffix(" 00:00:00") for key in keys),
-                target=target,
-                past=past.tolist(),
-                truth=table[target].iloc[rows].tolist(),
-                told={name: own[f"{target}_predicted"].iloc[rows].tolist() for name, own in told.items()},
+                ", ".join(str(key).removesuffix(" 00:00:00") for key in keys),
+                target,
+                past.tolist(),
+                table[target].iloc[rows].tolist(),
+                {name: frame[f"{target}_predicted"].iloc[rows].tolist() for name, frame in predictions.items()},
             )
         )
-    return found
+    return windows
 
 
 def _loss_curves(results: list[PhaseResult]) -> Mapping[str, plots.Curve]:
-    """Each contender's loss over both trainings, as MLflow has it."""
+    """Return each contender's losses over training and fine-tuning, from MLflow."""
     curves: dict[str, plots.Curve] = {}
     for result in results:
         if result.phase == "untrained":
             continue
         points = tracking.read_curve(result.run_id, "train_loss_epoch")
-        if not points:  # a champion that was judged, not trained
+        if not points:  # a champion that was evaluated but not trained in this run
             continue
-        before = curves.get(result.contender)
+        previous = curves.get(result.contender)
         curves[result.contender] = plots.Curve(
-            steps=[*(before.steps if before else []), *points],
-            losses=[*(before.losses if before else []), *points.values()],
-            resumed_at=before.steps[-1] if before else None,
-            validation={**(before.validation if before else {}), **tracking.read_curve(result.run_id, "val_loss")},
+            steps=[*(previous.steps if previous else []), *points],
+            losses=[*(previous.losses if previous else []), *points.values()],
+            resumed_at=previous.steps[-1] if previous else None,
+            validation={**(previous.validation if previous else {}), **tracking.read_curve(result.run_id, "val_loss")},
         )
     return curves
 
 
 def _prediction_pairs(results: list[PhaseResult]) -> Mapping[str, Mapping[str, plots.PredictionPairs]]:
+    """Return targets and predictions by phase and contender."""
     return {
         phase: {
             result.contender: plots.PredictionPairs(result.targets, result.predictions, result.metrics["mse"])
@@ -228,7 +236,7 @@ def _prediction_pairs(results: list[PhaseResult]) -> Mapping[str, Mapping[str, p
 
 
 def _replica_errors(results: list[PhaseResult]) -> Mapping[str, Mapping[str, plots.ReplicaErrors]]:
-    """By phase and contender."""
+    """Return the replicas' errors by phase and contender."""
     return {
         phase: {
             result.contender: plots.ReplicaErrors(
@@ -242,10 +250,10 @@ def _replica_errors(results: list[PhaseResult]) -> Mapping[str, Mapping[str, plo
 
 
 def _gradients(results: list[PhaseResult]) -> Mapping[str, Mapping[str, dict[str, dict[int, float]]]]:
-    """By phase, contender and state, as MLflow has them."""
-    found: dict[str, dict[str, dict[str, dict[int, float]]]] = {phase: {} for phase in PHASES}
+    """Return the gradients through time by phase, contender and state, from MLflow."""
+    gradients: dict[str, dict[str, dict[str, dict[int, float]]]] = {phase: {} for phase in PHASES}
     for result in results:
         prefix = f"{result.contender}/{result.phase}/" if result.phase == "untrained" else ""
         curves = {state: tracking.read_curve(result.run_id, f"{prefix}dloss_d{state}") for state in ("h", "c")}
-        found[result.phase][result.contender] = {state: curve for state, curve in curves.items() if curve}
-    return found
+        gradients[result.phase][result.contender] = {state: curve for state, curve in curves.items() if curve}
+    return gradients

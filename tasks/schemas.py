@@ -1,4 +1,4 @@
-"""What crosses a task's boundary: small, typed, serialisable. The things themselves lie in MLflow's artifact store."""
+"""Inputs and results of tasks: small, typed, serializable. The data itself is in MLflow's artifact store."""
 
 import json
 from typing import Literal
@@ -13,7 +13,7 @@ from lstm_models.evaluation.model_selection import Verdict
 
 
 class Reference(BaseModel):
-    """Immutable, and the same after a trip through JSON."""
+    """Base class: immutable, with a lossless JSON round trip."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,13 +25,16 @@ class ParentRun(Reference):
     experiment_id: str
     experiment: str
     tensorboard_dir: str
-    request: FineTuneConfig | None = Field(None, description="what was asked for beside the configuration")
+    request: FineTuneConfig | None = Field(None, description="the settings of the run, beside the configuration")
 
 
 class InterruptedRun(Reference):
-    """A flow run's MLflow run that did not come to its end, and what it was about.
+    """The MLflow run of an interrupted flow run, with its configuration.
 
-    champion: the version that was champion when it began, of a flow that goes on with one; None: nobody was.
+    Attributes:
+        parent: The run.
+        config: Its configuration.
+        champion: For fine-tuning, the champion's version when the run started; None if there was none.
     """
 
     parent: ParentRun
@@ -40,7 +43,7 @@ class InterruptedRun(Reference):
 
 
 class DatasetRef(Reference):
-    """A table, stored as Parquet, and what is made of it. The digest names both: the examples that follow from them."""
+    """A table, stored as Parquet, with the settings that turn it into examples; the digest covers both."""
 
     uri: str
     name: str
@@ -48,18 +51,24 @@ class DatasetRef(Reference):
     config: AnyData = Field(discriminator="kind")
     seed: int
     rows: int
-    columns_schema: str = Field(description="its columns' types, as MLflow notes them")
+    columns_schema: str = Field(description="the columns' names and MLflow types, as JSON")
 
     @property
     def columns(self) -> list[dict[str, str]]:
-        """Its columns' names and types."""
-        found: list[dict[str, str]] = json.loads(self.columns_schema)["mlflow_colspec"]
-        return found
+        """The columns' names and MLflow types."""
+        columns: list[dict[str, str]] = json.loads(self.columns_schema)["mlflow_colspec"]
+        return columns
 
 
 class CheckpointRef(Reference):
-    """What a training run left: uri to go on from, best_uri, of the lowest validation loss, to be used (the same where
-    there is no validation). `sha256` is of the first file's bytes; `epochs` count from the beginning."""
+    """The checkpoints of a training run.
+
+    Attributes:
+        uri: The last checkpoint, to resume or fine-tune from.
+        best_uri: The checkpoint with the lowest validation loss, to use; the last one if there is no validation.
+        sha256: The SHA-256 of the last checkpoint.
+        epochs: The number of epochs trained, including those of the runs that this one continues.
+    """
 
     uri: str
     best_uri: str
@@ -73,19 +82,19 @@ class CheckpointRef(Reference):
 
 
 class TrainingRecord(Reference):
-    """What a training leaves for one that goes on from it; it lies in the training's run."""
+    """What a later training needs to continue from this one, stored with its run."""
 
-    config: CompareConfig = Field(description="as it was trained; the checkpoint's contender is among its contenders")
+    config: CompareConfig = Field(description="as trained; its contenders include the checkpoint's")
     checkpoint: CheckpointRef
     dataset: DatasetRef
-    columns: tuple[str, ...] = Field(description="the inputs, of a table with a time step a row")
-    output: OutputSpec = Field(description="what is told")
-    rows: RowRanges | None = Field(description="which rows it has told; none: judged in sample")
-    trained_on: RowRanges | None = Field(description="the same, with what all that it continues have learnt from")
+    columns: tuple[str, ...] = Field(description="the inputs of a table with one time step per row")
+    output: OutputSpec = Field(description="what the model predicts")
+    rows: RowRanges | None = Field(description="the rows of each part; none: in sample")
+    trained_on: RowRanges | None = Field(description="the same, merged with the rows of all versions that it continues")
 
 
 class TrainedVersion(Reference):
-    """A registered version, and what it takes to go on from it."""
+    """A registered version with its training record."""
 
     name: str
     number: int
@@ -93,15 +102,17 @@ class TrainedVersion(Reference):
 
     @property
     def contender(self) -> str:
+        """The contender's name."""
         return self.trained.checkpoint.contender
 
     @property
     def phase(self) -> Phase:
+        """The phase after which it was registered."""
         return self.trained.checkpoint.phase
 
 
 class FeatureDrift(Reference):
-    """How far a feature's values have moved since training; see lstm_models.evaluation.drift."""
+    """How far a feature's distribution has moved since training; see lstm_models.evaluation.drift."""
 
     feature: str
     psi: float
@@ -109,29 +120,29 @@ class FeatureDrift(Reference):
 
 
 class DatasetSummary(Reference):
-    """Which data a comparison was made on."""
+    """The data of a comparison."""
 
     name: str
     digest: str
-    in_sample: bool = Field(description="judged on what was trained on")
-    train: int = Field(description="examples for training")
+    in_sample: bool = Field(description="whether it is evaluated on the training data")
+    train: int = Field(description="number of training examples")
     validation: int
     test: int
-    rows: RowCounts | None = Field(None, description="of a table's rows, how many were read, dropped and used")
+    rows: RowCounts | None = Field(None, description="how many rows of a table were read, dropped and used")
     notes: list[str] = []
-    names: list[str] | None = Field(None, description="of the sequences, where they are few")
+    names: list[str] | None = Field(None, description="the test sequences' names, if there are few")
 
 
 class ReplicaStats(Reference):
-    """How the copies of a contender with replicas do. Copy number n, from 0, has the comparison's seed + n."""
+    """How a contender's replicas perform. Replica n, from 0, has the comparison's seed + n."""
 
     count: int
-    criterion: str = Field(description="what counts as converged")
+    criterion: str = Field(description="when a replica counts as converged")
     converged: int
-    low: float = Field(description="of the 95 % interval of the share of converged ones, after Wilson")
+    low: float = Field(description="lower end of Wilson's 95 % interval of the share of converged replicas")
     high: float
-    median: int = Field(description="the number of the median copy by mse, whose figures the result has")
-    errors: list[float | None] = Field(description="each copy's mse; null where it predicts NaN or infinity")
+    median: int = Field(description="number of the median replica by mse, whose metrics the result has")
+    errors: list[float | None] = Field(description="each replica's mse; null if it predicts NaN or infinity")
 
 
 class Score(Reference):
@@ -151,42 +162,43 @@ class Score(Reference):
 
 
 class PhaseResult(Score):
-    """How one contender does after one phase; with replicas, its median copy.
+    """The evaluation of a contender after a phase; with replicas, of its median replica.
 
-    predictions is None, and predictions_uri the place of a Parquet table, where they are not numbers or more than 100.
-    model_uri is None for the untrained phase, whose figures stand on the parent run.
+    `targets` and `predictions` are None unless they are single numbers of at most 100 examples; `predictions_uri` is a
+    table with all predictions. `model_uri` is None for the untrained phase, whose artifacts are on the parent run.
     """
 
     contender: str
     phase: Phase
     epochs: int
-    best_epoch: int | None = Field(None, description="of the lowest validation loss, whose model was judged")
+    best_epoch: int | None = Field(None, description="with the lowest validation loss; its model is evaluated")
     targets: list[float] | None
     predictions: list[float] | None
     predictions_uri: str | None = None
     metrics: dict[str, float]
-    seconds: float = Field(description="spent in training, of this phase alone")
+    seconds: float = Field(description="training time of this phase")
     run_id: str
-    artifacts: str = Field("", description="the folder of the run in which its files lie")
+    artifacts: str = Field("", description="the run's artifact folder with its files")
     model_uri: str | None
     replicas: ReplicaStats | None = None
 
     @property
     def name(self) -> str:
+        """The contender and the phase."""
         return f"{self.contender}/{self.phase}"
 
     @property
     def version(self) -> int | None:
-        """Of the registered model."""
+        """The version of the registered model."""
         return None if self.model_uri is None else int(self.model_uri.rsplit("/", 1)[-1])
 
     def score(self) -> Score:
-        """What it takes to compare it with others."""
+        """Return the part that is needed to compare it with other results."""
         return Score.model_validate(self.model_dump(include=set(Score.model_fields)))
 
 
 class BaselineResult(Score):
-    """How something does that needs little or no learning."""
+    """The evaluation of a baseline."""
 
     name: str
     metrics: dict[str, float]
@@ -195,18 +207,18 @@ class BaselineResult(Score):
 
 
 class ScoreDifference(Reference):
-    """How one's losses differ from another's on the same examples, with the 95 % interval of their mean."""
+    """The mean paired difference of two models' losses on the same examples, with its 95 % interval."""
 
     model: str
     reference: str
     mean: float
-    low: float | None = Field(description="None: there are too few examples to tell")
+    low: float | None = Field(description="None: too few examples for an interval")
     high: float | None
     verdict: Verdict
 
 
 class AliasHolder(Reference):
-    """Who holds an alias in the registry."""
+    """The version that has an alias in the registry."""
 
     contender: str
     phase: Phase
@@ -215,38 +227,35 @@ class AliasHolder(Reference):
 
 
 class ComparisonReport(Reference):
-    """What the flow `compare` answers with."""
+    """The result of the flow `compare`."""
 
     experiment: str
     parent_run_id: str
     dataset: DatasetSummary
-    metric: str = Field(description="which of the metrics the loss is")
+    metric: str = Field(description="the metric that models are compared by")
     results: list[PhaseResult]
     baselines: list[BaselineResult] = []
     differences: list[ScoreDifference] = []
     champion: AliasHolder
-    challenger: AliasHolder | None = Field(None, description="this comparison's best, where it did not become champion")
-    reused: bool = Field(False, description="an earlier run's result: the same configuration, data and code")
+    challenger: AliasHolder | None = Field(None, description="the best of this comparison if it was not promoted")
+    reused: bool = Field(False, description="the result of an earlier run with the same configuration, data and code")
 
 
 class FineTuneResult(Reference):
-    """What the flow `fine_tune` answers with.
-
-    promoted: the challenger is champion now; kept: the champion stays. Where nothing was to do there is nothing else.
-    """
+    """The result of the flow `fine_tune`; a skipped run has no challenger and no comparison."""
 
     experiment: str
     outcome: Literal["promoted", "not promoted", "skipped"]
     message: str
-    base_version: int = Field(description="the version that was to go on")
-    challenger: int | None = Field(None, description="the version that came of it")
+    base_version: int = Field(description="the version to fine-tune")
+    challenger: int | None = Field(None, description="the fine-tuned version")
     comparison: ComparisonReport | None = Field(None, description="of champion and challenger")
     drift: list[FeatureDrift] = []
-    pruned: list[str] = Field([], description="what went, since keep asked for it")
+    pruned: list[str] = Field([], description="what was removed because of keep_versions")
 
 
 class MonitoringPoint(Reference):
-    """What the flow `evaluate` answers with: a point of the series, none where nothing is new."""
+    """The result of the flow `monitor`: a step of the monitoring run; without a step if it was skipped."""
 
     experiment: str
     version: int

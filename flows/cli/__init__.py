@@ -1,1 +1,1 @@
-"""The command line: `lstm-flows`."""
+"""Command line `lstm-flows`."""

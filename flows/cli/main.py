@@ -1,4 +1,4 @@
-"""`lstm-flows ...`: parse, call a flow, print. Heavy imports wait until a command needs them."""
+"""Commands of `lstm-flows`: parse the arguments, call a flow or task, print its result. Heavy imports are deferred."""
 
 import json
 import os
@@ -22,20 +22,20 @@ NEWEST = "newest"
 DONE, RUN_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-def _set_verbosity(context: click.Context, parameter: click.Parameter, given: bool) -> None:
-    if given:
+def _set_verbosity(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
         context.ensure_object(dict)[parameter.name] = True
 
 
 def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
-    """-q and -v, before or after the command's name."""
+    """Add -q and -v, which are accepted before and after the command's name."""
     settings: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _set_verbosity}
-    command = click.option("-q", "--quiet", help="No progress, no hints.", **settings)(command)
-    return click.option("-v", "--verbose", help="The libraries' logs, and tracebacks.", **settings)(command)
+    command = click.option("-q", "--quiet", help="Hide progress and hints.", **settings)(command)
+    return click.option("-v", "--verbose", help="Show library logs and tracebacks.", **settings)(command)
 
 
-def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
-    if asked:
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
         from lstm_models import backend
 
         click.echo(f"lstm-flows {version('lstm-flows')} ({backend()})")
@@ -43,41 +43,43 @@ def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> N
 
 
 @click.group(
-    epilog="Example: lstm-flows compare            (the tutorial's experiment)",
+    epilog="Example: lstm-flows compare            (runs the tutorial's experiment)",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
-              help="The version, and which code runs the LSTM.")  # fmt: skip
+              help="Show the version and the LSTM backend, then exit.")  # fmt: skip
 @verbosity
 def cli() -> None:
-    """Train, continue, register and compare LSTMs, hand-built and built-in."""
+    """Train, fine-tune, register and compare LSTMs, hand-built and built-in."""
 
 
 def resumable(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--resume, by itself or with a run's id."""
+    """Add --resume, with or without a run id."""
     return click.option(
         "--resume", metavar="[RUN_ID]", is_flag=False, flag_value=NEWEST,
-        help="Go on with the newest run that was interrupted, or with RUN_ID, as it was begun.",
+        help="Resume the newest interrupted run, or run RUN_ID, with its original configuration.",
     )(command)  # fmt: skip
 
 
-def _reject_with_resume(context: click.Context, *others: str) -> None:
-    """An interrupted run has its own configuration: nothing beside it is taken."""
-    for name in others:
+def _reject_with_resume(context: click.Context, *names: str) -> None:
+    """Raise a usage error if one of these parameters is set: an interrupted run has its own configuration."""
+    for name in names:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            shown = next(parameter for parameter in context.command.params if parameter.name == name)
+            parameter = next(parameter for parameter in context.command.params if parameter.name == name)
+            label = parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
             raise click.UsageError(
-                f"{shown.opts[0] if isinstance(shown, click.Option) else shown.human_readable_name} with --resume: an "
-                "interrupted run goes on as it was begun; leave it out"
+                f"{label} with --resume: an interrupted run resumes with its original configuration; leave it out"
             )
 
 
 @cli.command(epilog="Example: lstm-flows compare tutorial --set seed=7 --set contenders.built_in=null")
 @click.argument("source", metavar="[RECIPE or FILE.yaml]", default="tutorial")
-@click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change one setting; KEY is dotted.")
-@click.option("--force", is_flag=True, help="Train even if an equal run has finished before.")
+@click.option(
+    "--set", "changes", metavar="KEY=VALUE", multiple=True, help="Override a setting; KEY is a dotted path. Repeatable."
+)
+@click.option("--force", is_flag=True, help="Train even if a finished run has the same configuration, data and code.")
 @resumable
-@click.option("--dry-run", is_flag=True, help="Print the resolved configuration as YAML; run nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration as YAML without running it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @verbosity
 @click.pass_context
@@ -109,10 +111,14 @@ def compare(
 
 
 def on_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument and the options of what goes on with an experiment's model."""
+    """Add the argument and the options shared by the commands that use an experiment's registered model."""
     command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
-    command = click.option("--dry-run", is_flag=True, help="Print the resolved settings as YAML; run nothing.")(command)
-    command = click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change one setting.")(command)
+    command = click.option("--dry-run", is_flag=True, help="Print the resolved settings as YAML without running.")(
+        command
+    )
+    command = click.option(
+        "--set", "changes", metavar="KEY=VALUE", multiple=True, help="Override a setting. Repeatable."
+    )(command)
     return click.argument("experiment")(command)
 
 
@@ -124,13 +130,13 @@ def on_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
 def fine_tune(
     context: click.Context, experiment: str, changes: tuple[str, ...], resume: str | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Let the champion go on with its table as it is now, and promote what comes of it if it is better."""
+    """Fine-tune the champion on new data and promote the result if it is significantly better."""
     from lstm_models.config import FineTuneConfig
 
     if resume:
         _reject_with_resume(context, "changes", "dry_run")
-    what = "flows.fine_tune:fine_tune", FineTuneConfig, show_fine_tuning
-    _run_on_experiment(context, *what, experiment, changes, dry_run, as_json, resume)
+    flow = "flows.fine_tune:fine_tune", FineTuneConfig, show_fine_tuning
+    _run_on_experiment(context, *flow, experiment, changes, dry_run, as_json, resume)
 
 
 @cli.command(epilog="Example: lstm-flows monitor demand")
@@ -138,11 +144,11 @@ def fine_tune(
 @verbosity
 @click.pass_context
 def monitor(context: click.Context, experiment: str, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Judge the champion on its table as it is now, and add a point to its series in MLflow."""
+    """Evaluate the champion on the newest data. Its metrics and drift are logged to MLflow."""
     from lstm_models.config import MonitorConfig
 
-    what = "flows.monitor:monitor", MonitorConfig, show_monitoring
-    _run_on_experiment(context, *what, experiment, changes, dry_run, as_json)
+    flow = "flows.monitor:monitor", MonitorConfig, show_monitoring
+    _run_on_experiment(context, *flow, experiment, changes, dry_run, as_json)
 
 
 def _run_on_experiment(
@@ -154,9 +160,9 @@ def _run_on_experiment(
     changes: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
-    *further: object,
+    *arguments: object,
 ) -> None:
-    """Call a flow on an experiment's model, and show what it answers."""
+    """Run a flow on an experiment's registered model and print its result."""
     from flows import recipes
 
     config = recipes.of_experiment(kind, experiment, changes)
@@ -165,11 +171,11 @@ def _run_on_experiment(
         return
     options = context.ensure_object(dict)
     runtime.prepare(**options)
-    answer = runtime.run(entrypoint, config, *further)
+    result = runtime.run(entrypoint, config, *arguments)
     if as_json:
-        click.echo(answer.model_dump_json())
+        click.echo(result.model_dump_json())
     else:
-        show(answer, not options.get("quiet"))
+        show(result, not options.get("quiet"))
 
 
 @cli.command(epilog="Example: lstm-flows history demand")
@@ -178,7 +184,10 @@ def _run_on_experiment(
 @verbosity
 @click.pass_context
 def history(context: click.Context, experiment: str, as_json: bool) -> None:
-    """What continues what, on which rows, how each version did, and who was champion when (in UTC)."""
+    """List an experiment's model versions.
+
+    Shows each version's lineage, training rows, error, aliases and periods as champion (UTC).
+    """
     runtime.prepare(**context.ensure_object(dict))
     from tasks import tracking
     from tasks.tracking import history
@@ -191,7 +200,7 @@ def history(context: click.Context, experiment: str, as_json: bool) -> None:
     else:
         print_table(
             history.history_table(rows),
-            left=("version", "continues", "model", "trained on", "champion", "aliases"),
+            text_columns=("version", "continues", "model", "trained on", "champion", "aliases"),
             width=120,
         )
 
@@ -199,30 +208,30 @@ def history(context: click.Context, experiment: str, as_json: bool) -> None:
 @cli.command(epilog='Example: lstm-flows rollback demand --reason "the sensor was broken"')
 @click.argument("experiment")
 @click.argument("version", required=False, type=click.IntRange(min=1))
-@click.option("--reason", default="by hand", show_default=True, help="What is recorded as the reason.")
+@click.option("--reason", default="by hand", show_default=True, help="Reason to record.")
 @verbosity
 @click.pass_context
 def rollback(context: click.Context, experiment: str, version: int | None, reason: str) -> None:
-    """Make the champion before, or a VERSION, champion again."""
+    """Roll back to the previous champion, or to VERSION."""
     runtime.prepare(**context.ensure_object(dict))
     from tasks import tracking
 
     tracking.require_database(f"experiment {experiment}")
     tenure = runtime.run("tasks.promotion:rollback", experiment, version, reason)
-    click.echo(f"Version {tenure.version} is champion of {experiment} again ({tenure.reason}).")
+    click.echo(f"Version {tenure.version} is now champion of {experiment} ({tenure.reason}).")
 
 
 @cli.command(epilog="Example: lstm-flows prune demand --keep 14 --dry-run")
 @click.argument("experiment")
-@click.option("--keep", required=True, type=click.IntRange(min=1), help="How many of the newest versions stay.")
-@click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+@click.option("--keep", required=True, type=click.IntRange(min=1), help="Number of the newest versions to keep.")
+@click.option("--dry-run", is_flag=True, help="List what would be removed without removing it.")
 @verbosity
 @click.pass_context
 def prune(context: click.Context, experiment: str, keep: int, dry_run: bool) -> None:
-    """Remove old versions' models, checkpoints and data.
+    """Remove the models, checkpoints and data of old versions.
 
-    Versions with an alias stay; what they continue keeps its model and its place in the history. Runs, with their
-    metrics and figures, stay.
+    Versions with an alias are kept in full. Versions that a kept version continues keep their model and their entry in
+    the history. All runs keep their metrics and figures.
     """
     runtime.prepare(**context.ensure_object(dict))
     from tasks import retention, tracking
@@ -240,22 +249,25 @@ def prune(context: click.Context, experiment: str, keep: int, dry_run: bool) -> 
 
 @cli.command(epilog="Example: lstm-flows recipes")
 def recipes() -> None:
-    """List the recipes: complete configurations that ship with the program."""
-    from flows import recipes as shipped
+    """List the built-in recipes. A recipe is a complete configuration."""
+    from flows import recipes as bundled
 
-    width = max(map(len, shipped.names()))
-    for name in shipped.names():
-        click.echo(f"{name:<{width}}  {shipped.description(name)}")
+    width = max(map(len, bundled.names()))
+    for name in bundled.names():
+        click.echo(f"{name:<{width}}  {bundled.description(name)}")
 
 
 @cli.command(epilog="Example: lstm-flows predict models:/tutorial@champion days.csv --output predictions.csv")
 @click.argument("model_uri")
 @click.argument("table", metavar="NEW_ROWS", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), help="Write here instead of to standard output.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
 @verbosity
 @click.pass_context
 def predict(context: click.Context, model_uri: str, table: Path, output: Path | None) -> None:
-    """What a registered model tells of new rows: a column `prediction`, or the rows of a forecast."""
+    """Predict new rows with a registered model.
+
+    Prints them as CSV with a column `prediction`, or prints the rows of a forecast.
+    """
     runtime.prepare(**context.ensure_object(dict))
     from lstm_models.evaluation.predict import predict as predict_rows
     from tasks.tracking.model_loader import load_model
@@ -273,59 +285,67 @@ def predict(context: click.Context, model_uri: str, table: Path, output: Path | 
 @cli.command(epilog="Example: lstm-flows inspect models:/tutorial@champion days.csv --figure gates.png")
 @click.argument("model_uri")
 @click.argument("table", metavar="NEW_ROWS", type=click.Path(path_type=Path))
-@click.option("--figure", type=click.Path(path_type=Path), help="Draw the first four sequences into this PNG file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else: every unit's values.")
+@click.option("--figure", type=click.Path(path_type=Path), help="Plot the first four sequences to this PNG file.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else, with every unit's values."
+)
 @verbosity
 @click.pass_context
 def inspect(context: click.Context, model_uri: str, table: Path, figure: Path | None, as_json: bool) -> None:
-    """Open a registered LSTM: its gates and states at every step of a table's sequences."""
+    """Show a registered LSTM's gates and states.
+
+    Prints their values at every time step of a table's sequences.
+    """
     runtime.prepare(**context.ensure_object(dict))
     from tasks import introspection
 
     with runtime.raising_run_failed():
-        opened = introspection.inspect_model(model_uri, table)
+        inspection = introspection.inspect_model(model_uri, table)
     if figure:
         with _report_write_errors(figure):
-            opened.figure().savefig(figure, format="png")
+            inspection.figure().savefig(figure, format="png")
     if as_json:
-        click.echo(opened.to_json())
+        click.echo(inspection.to_json())
     else:
-        print_table(opened.table(), left=("sequence",))
+        print_table(inspection.table(), text_columns=("sequence",))
 
 
 @cli.command(epilog="Example: lstm-flows ui --port 5001")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 def ui(port: int) -> None:
-    """Open the MLflow UI on 127.0.0.1, on what was tracked in this directory or at MLFLOW_TRACKING_URI."""
+    """Start the MLflow UI on 127.0.0.1.
+
+    Shows the runs of this directory, or of MLFLOW_TRACKING_URI if it is set.
+    """
     runtime.prepare()
     from tasks import tracking
 
     uri = tracking.tracking_uri()
     if uri.startswith("http"):
-        click.echo(f"The tracking server has it: {uri}")
+        click.echo(f"The tracking server serves the MLflow UI: {uri}")
         return
     tracking.mlflow_client()
-    click.echo(f"MLflow UI: http://127.0.0.1:{port}   (Ctrl-C ends it)", err=True)
+    click.echo(f"MLflow UI: http://127.0.0.1:{port}   (press Ctrl-C to stop)", err=True)
     command = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, [sys.executable, "-m", *command, "--workers", "1"])  # noqa: S606
 
 
 @contextmanager
 def _report_write_errors(path: Path | None) -> Iterator[None]:
-    """Say in one line that a file can't be written."""
+    """Report in one line that a file can't be written."""
     try:
         yield
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise click.UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from None
 
 
-def _resume_command(given: Sequence[str]) -> str:
-    """How the command that was given goes on, where it is one that can."""
+def _resume_hint(arguments: Sequence[str]) -> str:
+    """Return the hint how to resume this command, or "" if it is not resumable."""
     resumable = {"compare": "compare", "fine-tune": "fine-tune EXPERIMENT"}
-    command = resumable.get(next((word for word in given if not word.startswith("-")), ""))
-    return f"; lstm-flows {command} --resume goes on" if command else ""
+    command = resumable.get(next((word for word in arguments if not word.startswith("-")), ""))
+    return f"; to resume: lstm-flows {command} --resume" if command else ""
 
 
 def _exit_with(message: str, code: int) -> NoReturn:
@@ -336,12 +356,12 @@ def _exit_with(message: str, code: int) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line, and exit: 0 done, 1 the run failed, 2 wrong input, 130 Ctrl-C."""
+    """Run the command line and exit with 0 (success), 1 (the run failed), 2 (invalid input) or 130 (Ctrl-C)."""
     from lstm_models.utils.errors import UserError
 
-    given = sys.argv[1:] if arguments is None else arguments
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        sys.exit(cli.main(given, prog_name="lstm-flows", standalone_mode=False) or DONE)
+        sys.exit(cli.main(arguments, prog_name="lstm-flows", standalone_mode=False) or DONE)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(WRONG_INPUT)
@@ -350,10 +370,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UserError as error:
         _exit_with(str(error), WRONG_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        _exit_with(f"interrupted{_resume_command(given)}", INTERRUPTED)
+        _exit_with(f"interrupted{_resume_hint(arguments)}", INTERRUPTED)
     except runtime.RunFailed as error:
-        if "-v" in given or "--verbose" in given:
+        if "-v" in arguments or "--verbose" in arguments:
             raise
         _exit_with(
-            f"the run failed: {error}{_resume_command(given) if error.can_resume else ''}; -v shows more", RUN_FAILED
+            f"the run failed: {error}{_resume_hint(arguments) if error.can_resume else ''}; use -v for details",
+            RUN_FAILED,
         )

@@ -1,4 +1,4 @@
-"""Configurations: the recipes that ship with the program, and the user's own files."""
+"""Load configurations: the recipes that ship with the package, and user files."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,27 +12,27 @@ DEFAULT = "tutorial"
 
 
 def names() -> list[str]:
-    """The recipes, the default first."""
-    found = sorted(
+    """Return the names of the recipes, the default first."""
+    recipes = sorted(
         entry.name.removesuffix(".yaml") for entry in files(__name__).iterdir() if entry.name.endswith(".yaml")
     )
-    return sorted(found, key=lambda name: name != DEFAULT)
+    return sorted(recipes, key=lambda name: name != DEFAULT)
 
 
 def description(name: str) -> str:
-    """A recipe's first line, a comment that says what it is."""
+    """Return the description of a recipe: the comment in its first line."""
     return files(__name__).joinpath(f"{name}.yaml").read_text().splitlines()[0].removeprefix("# ")
 
 
 def load(source: CompareConfig | str, changes: Sequence[str] = ()) -> CompareConfig:
-    """The configuration of a recipe's name or of a YAML file, with changes such as `seed=7`.
+    """Load a recipe or a YAML file, and apply changes such as `seed=7`.
 
     Args:
-        source: a recipe's name, the path of a file that ends in .yaml or .yml, or a configuration, taken as it is.
-        changes: `key=value`, the key dotted, the value YAML; null takes a contender away.
+        source: the name of a recipe, the path of a .yaml or .yml file, or a configuration.
+        changes: `key=value` items with a dotted key and a YAML value; null removes a contender.
 
     Raises:
-        ConfigError: in one line, if the source is not there, is no YAML, or describes no possible configuration.
+        ConfigError: if the source does not exist, is invalid YAML, or is not a valid configuration; in one line.
     """
     if isinstance(source, CompareConfig):
         values: Any = source.model_dump(mode="json")
@@ -42,32 +42,34 @@ def load(source: CompareConfig | str, changes: Sequence[str] = ()) -> CompareCon
         if isinstance(values, dict) and source not in names():
             values = {"experiment": Path(source).stem} | values
     for change in changes:
-        values = _changed(values, change, CompareConfig)
-    return parse_config(_without_the_removed(values), name)
+        values = _apply_change(values, change, CompareConfig)
+    return parse_config(_drop_null_contenders(values), name)
 
 
 def of_experiment(kind: type[AnyConfig], experiment: str, changes: Sequence[str] = ()) -> AnyConfig:
-    """The settings of a flow on an experiment's model, with changes such as `epochs=3`.
+    """Return the settings of a flow on an experiment's model, with changes such as `epochs=3`.
 
     Raises:
-        ConfigError: in one line, if the changes make no possible configuration.
+        ConfigError: if the changed settings are not a valid configuration; in one line.
     """
-    settings = f"experiment {experiment}"
-    values: Any = parse(kind, {"experiment": experiment}, settings).model_dump(mode="json")
+    source = f"experiment {experiment}"
+    values: Any = parse(kind, {"experiment": experiment}, source).model_dump(mode="json")
     for change in changes:
-        values = _changed(values, change, kind)
-    config = parse(kind, values, settings)
+        values = _apply_change(values, change, kind)
+    config = parse(kind, values, source)
     if values["experiment"] != experiment:
-        raise ConfigError(f"{settings}: --set experiment={values['experiment']} given; name the one that is meant")
+        raise ConfigError(
+            f"{source}: --set experiment={values['experiment']} differs from it; pass the experiment as the argument"
+        )
     return config
 
 
-def _without_the_removed(values: Any) -> Any:
-    """The configuration without the contenders that are null."""
+def _drop_null_contenders(values: Any) -> Any:
+    """Return the configuration without the contenders that are null."""
     if not isinstance(values, dict) or not isinstance(values.get("contenders"), dict):
         return values
-    kept = {name: contender for name, contender in values["contenders"].items() if contender is not None}
-    return {**values, "contenders": kept}
+    contenders = {name: contender for name, contender in values["contenders"].items() if contender is not None}
+    return {**values, "contenders": contenders}
 
 
 def _read(source: str) -> str:
@@ -76,17 +78,17 @@ def _read(source: str) -> str:
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         close = get_close_matches(source, names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names())}."
-        raise ConfigError(f"{source!r}: no such recipe; {hint} A file's name ends in .yaml")
+        hint = f"did you mean {close[0]}?" if close else f"available recipes: {', '.join(names())}."
+        raise ConfigError(f"{source!r}: no such recipe; {hint} The path of a file must end in .yaml or .yml")
     try:
         with path.open(encoding="utf-8") as file:
-            return file.read(yaml.MAX_BYTES + 1)  # one more is refused
+            return file.read(yaml.MAX_BYTES + 1)  # one character more is rejected
     except OSError as error:
         raise ConfigError(f"{source}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{source}: not a text file in UTF-8") from None
     except ValueError:
-        raise ConfigError(f"{source!r}: not the name of a file") from None
+        raise ConfigError(f"{source!r}: not a valid file name") from None
 
 
 def _parse(text: str, source: str) -> Any:
@@ -96,14 +98,14 @@ def _parse(text: str, source: str) -> Any:
         raise ConfigError(f"{source}: {error}") from None
 
 
-def _changed(values: Any, change: str, kind: type[Config]) -> Any:
-    """A copy of nested mappings with one value set. (A copy: YAML's anchors let two places share one mapping.)"""
+def _apply_change(values: Any, change: str, kind: type[Config]) -> Any:
+    """Return a copy of nested mappings with one value set; with YAML anchors, two keys may share one mapping."""
     key, equals, text = change.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise ConfigError(f"--set {change}: write KEY=VALUE, such as seed=7")
     if isinstance(values, dict) and len(path) > 1 and path[0] in kind.model_fields and values.get(path[0]) is None:
-        values = values | {path[0]: {}}  # a section that the recipe leaves at its defaults
+        values = values | {path[0]: {}}  # a section that the recipe leaves out
     return _set(values, path, _parse(text, f"--set {change}"), change)
 
 

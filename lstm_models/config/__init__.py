@@ -1,4 +1,4 @@
-"""Every setting, once: frozen, typed, described. The same objects serve Python, YAML, --set and Prefect's form."""
+"""All settings as frozen, typed and described objects, shared by Python, YAML, --set and Prefect's form."""
 
 from lstm_models.config.base import PHASES, Config, ConfigError, Phase
 from lstm_models.config.compare import (

@@ -1,4 +1,4 @@
-"""What all settings have in common."""
+"""The base class of all settings."""
 
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -13,17 +13,17 @@ Phase = Literal["untrained", "initial", "fine_tuned"]
 
 
 class ConfigError(UserError):
-    """A configuration can't be used; the message names the field, the value and what is allowed."""
+    """Invalid configuration; the message names the field, the value and what is allowed."""
 
 
 class Config(BaseModel):
-    """The base of all settings: immutable, no unknown keys, no silent conversion, no NaN."""
+    """Base class of all settings: immutable, strictly typed, without unknown keys, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _only_known_keys(cls, values: Any) -> Any:
+    def _reject_unknown_keys(cls, values: Any) -> Any:
         for key in values if isinstance(values, dict) else ():
             if key not in cls.model_fields:
                 close = get_close_matches(str(key), cls.model_fields, n=1)
@@ -33,8 +33,8 @@ class Config(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _of_64_bits(cls, value: Any) -> Any:
+    def _reject_large_integers(cls, value: Any) -> Any:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and abs(number) >= 2**63:
-                raise PydanticCustomError("too_large", "must be a whole number of at most 64 bits")
+                raise PydanticCustomError("too_large", "must be an integer of at most 64 bits")
         return value

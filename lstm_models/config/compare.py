@@ -1,4 +1,4 @@
-"""One comparison, whole; and how a nested mapping becomes one."""
+"""The configuration of a comparison, and the parsing of nested mappings into configurations."""
 
 import re
 import reprlib
@@ -12,21 +12,23 @@ from lstm_models.config.base import Config, ConfigError
 from lstm_models.config.data import AnyData, TableData, TutorialData
 from lstm_models.config.training import Contender
 
-MAX_ERRORS = 10  # that a message tells
-RESERVED_NAMES = ("champion", "challenger", "latest")  # aliases that mean something else in the registry
+MAX_ERRORS = 10  # listed in one message
+RESERVED_NAMES = ("champion", "challenger", "latest")  # aliases with another meaning in the model registry
 
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
-        raise PydanticCustomError("name", "must be up to 100 letters, digits, '_', '.' or '-', no sign first")
+        raise PydanticCustomError(
+            "name", "must be up to 100 letters, digits, '_', '.' or '-', starting with a letter or a digit"
+        )
     return name
 
 
 def _check_contender_name(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name):
-        raise PydanticCustomError("name", "must be lower-case letters, digits and '_', a letter first")
+        raise PydanticCustomError("name", "must be up to 100 lower-case letters, digits or '_', starting with a letter")
     if name in RESERVED_NAMES or re.fullmatch(r"v\d+", name):
-        raise PydanticCustomError("name", "means something else in the model registry; choose another name")
+        raise PydanticCustomError("name", "is reserved in the model registry; choose another name")
     return name
 
 
@@ -36,20 +38,24 @@ MinImprovement = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ConvergenceCriterion(Config):
-    """When a copy counts as converged: its error is below a threshold."""
+    """Criterion for counting a replica as converged: its error is below a threshold."""
 
-    metric: Literal["max_error", "mse", "mae"] = Field("max_error", description="which error; max_error: the largest")
-    threshold: float = Field(0.1, gt=0, description="the threshold, in the error's unit")
+    metric: Literal["max_error", "mse", "mae"] = Field(
+        "max_error", description="error metric; max_error: the largest absolute error"
+    )
+    threshold: float = Field(0.1, gt=0, description="upper bound of the error, in the unit of the metric")
 
 
 class FigureOptions(Config):
-    """What is drawn beside the loss curves and the predictions."""
+    """Optional figures, beside the loss curves and the predictions."""
 
     gate_examples: list[Annotated[int, Field(ge=1)]] | None = Field(
-        None, min_length=1, description="rows of the data whose gates are drawn over time, from 1; none: the first two"
+        None,
+        min_length=1,
+        description="test examples, counted from 1, whose gate activations are plotted over time; null: the first two",
     )
     gradients_through_time: bool = Field(
-        False, description="the gradient of the loss with respect to the state at every time step"
+        False, description="plot the gradient of the loss with respect to the state at each time step"
     )
 
 
@@ -64,79 +70,77 @@ DEFAULT_TRAINING = {
 }
 
 
-def _with_table_defaults(name: str, given: Any) -> Any:
-    """A contender as it is given, and where that says nothing, as is good for a table of one's own."""
-    if not isinstance(given, dict):
-        return given
-    parts = {key: given.get(key, {}) for key in ("model", "training", "fine_tuning")}
+def _with_table_defaults(name: str, contender: Any) -> Any:
+    """Return a contender's values with the defaults for tables where they are missing."""
+    if not isinstance(contender, dict):
+        return contender
+    parts = {key: contender.get(key, {}) for key in ("model", "training", "fine_tuning")}
     if not all(isinstance(part, dict) for part in parts.values()):
-        return given
+        return contender
     kind = {"kind": name} if name in ("hand_built", "built_in", "rnn") else {}
     model, training = {**kind, **DEFAULT_MODEL, **parts["model"]}, {**DEFAULT_TRAINING, **parts["training"]}
-    epochs = training["max_epochs"] if isinstance(training["max_epochs"], int) else 1  # which is refused elsewhere
-    further = {"max_epochs": max(epochs, 1) + (max(epochs, 1) + 1) // 2}
-    return {**given, "model": model, "training": training, "fine_tuning": {**further, **parts["fine_tuning"]}}
+    epochs = training["max_epochs"] if isinstance(training["max_epochs"], int) else 1  # rejected by validation later
+    fine_tuning = {"max_epochs": max(epochs, 1) + (max(epochs, 1) + 1) // 2}
+    return {**contender, "model": model, "training": training, "fine_tuning": {**fine_tuning, **parts["fine_tuning"]}}
 
 
 def _complete_contenders(values: Any) -> Any:
-    """A configuration's values with what may be left out of a table's contenders."""
+    """Return a configuration's values with the default contenders and settings if the data is a table."""
     data = values.get("data") if isinstance(values, dict) else None
     if (data.get("kind") if isinstance(data, dict) else getattr(data, "kind", None)) != "table":
         return values
     contenders = values.get("contenders", {"hand_built": {}, "built_in": {}})
     if isinstance(contenders, dict):
-        contenders = {name: _with_table_defaults(name, given) for name, given in contenders.items()}
+        contenders = {name: _with_table_defaults(name, contender) for name, contender in contenders.items()}
     return {**values, "contenders": contenders}
 
 
 class CompareConfig(Config):
-    """One comparison: contenders, trained and judged on the same data.
+    """Configuration of a comparison: contenders that are trained and evaluated on the same data.
 
-    For a table of one's own the contenders may be left out, or anything in them: they are then a hand_built and a
-    built_in one of hidden size 64 with a linear head, trained for up to 10 epochs, and for up to half as many more.
+    For a table, contenders and each of their settings are optional: by default a hand_built and a built_in contender
+    with hidden size 64 and a linear head are trained for at most 10 epochs; fine-tuning adds at most half as many.
     """
 
     experiment: Name = Field(description="name of the MLflow experiment and of the registered model")
-    seed: int = Field(42, ge=0, lt=2**32, description="each contender is seeded with it by itself")
-    data: AnyData = Field(TutorialData(), discriminator="kind", description="where the sequences come from")
-    contenders: dict[ContenderName, Contender] = Field(min_length=1, description="by name")
+    seed: int = Field(42, ge=0, lt=2**32, description="random seed; every contender starts from it")
+    data: AnyData = Field(TutorialData(), discriminator="kind", description="source of the sequences")
+    contenders: dict[ContenderName, Contender] = Field(
+        min_length=1, description="models to compare, with their training settings, by name"
+    )
     converged: ConvergenceCriterion = Field(
-        ConvergenceCriterion(), description="when a copy of a contender with replicas has converged"
+        ConvergenceCriterion(), description="when a replica counts as converged, for contenders with replicas"
     )
     min_improvement: MinImprovement = Field(
-        0.0, description="the share of the champion's loss by which a newcomer must be better to take over"
+        0.0, description="relative improvement on the champion's loss that promotion requires, from 0 to below 1"
     )
-    figures: FigureOptions = Field(FigureOptions(), description="what is drawn")
+    figures: FigureOptions = Field(FigureOptions(), description="optional figures")
 
     @model_validator(mode="before")
     @classmethod
-    def _completed(cls, values: Any) -> Any:
+    def _add_table_defaults(cls, values: Any) -> Any:
         return _complete_contenders(values)
 
     @model_validator(mode="after")
-    def _contenders_fit_the_data(self) -> Self:
-        of_table = isinstance(self.data, TableData)
+    def _check_contenders_against_data(self) -> Self:
+        is_table = isinstance(self.data, TableData)
         for name, contender in self.contenders.items():
-            for key, given, fits, why in (
-                ("patience", contender.training.patience, of_table, "has no validation part to watch"),
-                (
-                    "log_predictions",
-                    contender.training.log_predictions or None,
-                    not of_table,
-                    "has no few labels to draw",
-                ),
-                ("replicas", contender.replicas if contender.replicas > 1 else None, not of_table, "takes no copies"),
+            training, replicas = contender.training, contender.replicas
+            for key, value, is_supported, reason in (
+                ("patience", training.patience, is_table, "has no validation part"),
+                ("log_predictions", training.log_predictions or None, not is_table, "has no small set of labels"),
+                ("replicas", replicas if replicas > 1 else None, not is_table, "does not support replicas"),
             ):
-                if given is not None and not fits:
+                if value is not None and not is_supported:
                     raise PydanticCustomError(
                         key,
-                        "contender {name} with {key} {given}: the data {kind} {why}",
-                        {"name": name, "key": key, "given": str(given), "kind": self.data.kind, "why": why},
+                        "contender {name} with {key} {value}: data of kind {kind} {reason}",
+                        {"name": name, "key": key, "value": str(value), "kind": self.data.kind, "reason": reason},
                     )
         return self
 
     def to_yaml(self) -> str:
-        """The whole configuration as YAML that `lstm-flows compare` runs again as it is."""
+        """Return the complete configuration as YAML, from which `lstm-flows compare` runs the same comparison."""
         return yaml.dump(self.model_dump(mode="json"))
 
 
@@ -144,15 +148,20 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def parse_config(values: object, source: str) -> CompareConfig:
-    """Check a nested mapping, as YAML gives it, and return the configuration of a comparison; errors as of `parse`."""
+    """Validate a nested mapping, as YAML gives it, and return the configuration of a comparison.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
     return parse(CompareConfig, _complete_contenders(values), source)
 
 
 def parse(kind: type[AnyConfig], values: object, source: str) -> AnyConfig:
-    """Check a nested mapping and return the configuration.
+    """Validate a nested mapping and return the configuration.
 
     Raises:
-        ConfigError: in one line, naming `source`, and for each fault the field, the value and what is allowed.
+        ConfigError: if it is invalid; the message is one line with the source and, for each fault, the field, the
+            value and what is allowed.
     """
     try:
         return kind.model_validate(values)
@@ -164,15 +173,15 @@ def parse(kind: type[AnyConfig], values: object, source: str) -> AnyConfig:
 
 
 def _describe_error(fault: Any, values: object) -> str:
-    """One fault of pydantic's as `field: value given, what is allowed`."""
+    """Return one of pydantic's errors as `field: value given, what is allowed`."""
     kind, context = fault["type"], fault.get("ctx", {})
     path: list[str] = []
-    here: Any = values
+    section: Any = values
     for part in fault["loc"]:
-        if isinstance(here, dict) and part in here:
-            here = here[part]
+        if isinstance(section, dict) and part in section:
+            section = section[part]
             path.append(str(part))
-    match kind:  # the faults whose place pydantic gives in its own terms
+    match kind:  # faults whose location does not include the key
         case "missing":
             path.append(str(fault["loc"][-1]))
         case "unknown_key":
@@ -188,13 +197,13 @@ def _describe_error(fault: Any, values: object) -> str:
     message = re.sub(r"a valid dictionary( or .*)?$", "a mapping", message)
     if kind == "too_short":
         return f"{field}: must not be empty"
-    if isinstance(here, dict) or kind == "unknown_key":
+    if isinstance(section, dict) or kind == "unknown_key":
         return f"{field}: {message}"
     return f"{field}: {_abbreviate(fault['input'])} given, {message}"
 
 
 def _abbreviate(value: object) -> str:
-    """A value in a message: short, whatever was given."""
+    """Return a short repr of any value."""
     try:
         return _SHORT.repr(value)
     except ValueError:  # Python prints no integer of more than 4300 digits

@@ -1,4 +1,4 @@
-"""How a registered model goes on, and how it is watched: one run of a schedule."""
+"""Settings of the scheduled flows: fine-tuning and monitoring of a registered model on new data."""
 
 from typing import Literal, Self
 
@@ -12,86 +12,100 @@ from lstm_models.config.data import Split, TableData
 
 
 class _NewDataConfig(Config):
-    """A model of an experiment, and its table as it is now."""
+    """An experiment's model and the new version of its table."""
 
     experiment: Name = Field(description="name of the MLflow experiment and of the registered model")
-    path: str | None = Field(None, description="where the table lies now; none: where it lay when the model was made")
-    split: Split | None = Field(None, description="which rows are for what; none: as when the model was made")
+    path: str | None = Field(None, description="new path of the table; null: the path the model was trained from")
+    split: Split | None = Field(None, description="new split of the table; null: the split the model was trained with")
 
     def to_yaml(self) -> str:
-        """The whole configuration as YAML."""
+        """Return the complete configuration as YAML."""
         return yaml.dump(self.model_dump(mode="json"))
 
 
 class MonitorConfig(_NewDataConfig):
-    """The champion, judged on the test part of its table as it is now."""
+    """Configuration of monitoring: evaluate the champion on the test part of its current table."""
 
 
 class FineTuneConfig(_NewDataConfig):
-    """A champion that goes on with its table as it is now, and the rule by which the challenger takes over."""
+    """Configuration of fine-tuning: train the champion on its current table, and promote it if it is better."""
 
-    version: int | None = Field(None, ge=1, description="the version that goes on; none: the champion")
+    version: int | None = Field(None, ge=1, description="model version to fine-tune; null: the champion")
     mode: Literal["continue", "warm_start"] = Field(
         "continue",
-        description="continue: keep weights, optimizer and epoch count; warm_start: best weights, fresh optimizer",
+        description="continue: keep the optimizer state and epoch count; warm_start: start from the best weights with "
+        "a fresh optimizer",
     )
-    epochs: int = Field(5, ge=1, description="how many more, at most: the training's patience may end it earlier")
+    epochs: int = Field(5, ge=1, description="maximum number of epochs to add; early stopping may end training sooner")
     learning_rate: float | None = Field(
-        None, gt=0, le=1e30, description="the step size of a warm start; none: as it was trained with"
+        None, gt=0, le=1e30, description="learning rate of a warm start; null: as in the previous training"
     )
     min_improvement: MinImprovement | None = Field(
-        None, description="the share of the champion's loss by which the challenger must be better; none: compare's"
+        None,
+        description="relative improvement on the champion's loss that promotion requires, from 0 to below 1; null: as "
+        "in the comparison",
     )
     max_psi: float | None = Field(
-        None, gt=0, description="a feature's population stability index above which nobody is promoted; none: any may"
+        None,
+        gt=0,
+        description="maximum population stability index of any feature; above it, no model is promoted; null: no limit",
     )
-    max_ks: float | None = Field(None, gt=0, le=1, description="the same of the Kolmogorov-Smirnov statistic")
+    max_ks: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="maximum Kolmogorov-Smirnov statistic of any feature; above it, no model is promoted; null: no "
+        "limit",
+    )
     keep_versions: int | None = Field(
-        None, ge=1, description="versions that stay, beside those with an alias and what they continue; none: all"
+        None,
+        ge=1,
+        description="number of newest model versions to keep, beside those with an alias and their ancestors; null: "
+        "all",
     )
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.learning_rate is not None and self.mode == "continue":
             raise PydanticCustomError(
                 "learning_rate",
-                "learning_rate {rate} with mode continue: the optimizer goes on as it is; set mode=warm_start",
+                "learning_rate {rate} with mode continue: the optimizer keeps its learning rate; set mode=warm_start",
                 {"rate": self.learning_rate},
             )
         return self
 
 
 def fine_tuning_config(config: CompareConfig, contender: str, epochs: int, request: FineTuneConfig) -> CompareConfig:
-    """The configuration of a model that goes on: of one contender, with its table as it is now.
+    """Return the configuration that fine-tunes one contender on the current version of its table.
 
     Args:
-        config: as the model was made.
-        contender: which of the configuration's it is.
-        epochs: for how many it has been trained.
-        request: what is to become of it.
+        config: the configuration the model was trained with.
+        contender: the name of the model's contender.
+        epochs: how many epochs the model has been trained for.
+        request: the settings of the fine-tuning.
 
     Raises:
-        ConfigError: if what is asked does not fit.
+        ConfigError: if the request does not fit the configuration.
     """
-    trained = config.contenders[contender]
+    previous = config.contenders[contender].training
     if request.mode == "warm_start":
-        rate = request.learning_rate or trained.training.learning_rate
-        training, further = {"learning_rate": rate, "max_epochs": request.epochs}, 2 * request.epochs
+        rate = request.learning_rate or previous.learning_rate
+        training, total_epochs = {"learning_rate": rate, "max_epochs": request.epochs}, 2 * request.epochs
     else:
-        training, further = {"max_epochs": epochs}, epochs + request.epochs
+        training, total_epochs = {"max_epochs": epochs}, epochs + request.epochs
     values = with_new_data(config, request).model_dump(mode="json")
-    own = values["contenders"][contender]
+    settings = values["contenders"][contender]
     values["contenders"] = {
-        contender: own | {"training": own["training"] | training, "fine_tuning": {"max_epochs": further}}
+        contender: settings | {"training": settings["training"] | training, "fine_tuning": {"max_epochs": total_epochs}}
     }
     return parse_config(values, request.experiment)
 
 
 def with_new_data(config: CompareConfig, request: FineTuneConfig | MonitorConfig) -> CompareConfig:
-    """The configuration with the table as it is now.
+    """Return the configuration with the path and the split that are requested for its table.
 
     Raises:
-        ConfigError: if it has no table.
+        ConfigError: if either is requested and the data is not a table.
     """
     changes = {
         **({"path": request.path, "sql": None} if request.path is not None else {}),
@@ -100,6 +114,9 @@ def with_new_data(config: CompareConfig, request: FineTuneConfig | MonitorConfig
     if not changes:
         return config
     if not isinstance(config.data, TableData):
-        raise ConfigError(f"{next(iter(changes))}: given, but {request.experiment} is of the data {config.data.kind}")
+        raise ConfigError(
+            f"{next(iter(changes))}: given, but experiment {request.experiment} uses data of kind {config.data.kind}; "
+            "only a table has a path and a split"
+        )
     values = config.model_dump(mode="json")
     return parse_config(values | {"data": values["data"] | changes}, request.experiment)

@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""Settings of training."""
 
 from typing import Literal, Self
 
@@ -10,48 +10,58 @@ from lstm_models.config.models import AnyModel
 
 
 class Training(Config):
-    """The initial training, by Adam on the squared error."""
+    """Initial training: Adam on the squared error, or on the cross-entropy for classes."""
 
-    max_epochs: int = Field(ge=1, description="epochs of the initial training")
-    learning_rate: float = Field(0.001, gt=0, le=1e30, description="Adam's step size")
+    max_epochs: int = Field(ge=1, description="maximum number of epochs of the initial training")
+    learning_rate: float = Field(0.001, gt=0, le=1e30, description="learning rate of Adam")
     fused: bool = Field(
-        False, description="PyTorch's fused Adam: faster, and differs from the default in the last bits"
+        False, description="use PyTorch's fused Adam: faster, differs from the default in the last bits"
     )
-    batch_size: int = Field(1, ge=1, description="sequences in a step")
-    shuffle: bool = Field(False, description="another order each epoch, drawn from the seed and the epoch's number")
-    weight_decay: float = Field(0.0, ge=0, description="how much of each weight a step takes away, decoupled (AdamW)")
+    batch_size: int = Field(1, ge=1, description="number of sequences per batch")
+    shuffle: bool = Field(
+        False, description="reshuffle the sequences in every epoch; the order depends on the seed and the epoch only"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (AdamW); 0: Adam")
     lr_schedule: Literal["none", "exponential", "cosine"] = Field(
         "none",
-        description="of the step size, epoch by epoch: exponential: times decay; cosine: to 0 at max_epochs",
+        description="learning-rate schedule, applied per epoch: exponential multiplies by lr_gamma, cosine decays to "
+        "0 at max_epochs",
     )
-    lr_gamma: float = Field(0.95, gt=0, le=1, description="the factor of the exponential schedule")
+    lr_gamma: float = Field(0.95, gt=0, le=1, description="decay factor of the exponential schedule")
     patience: int | None = Field(
-        None, ge=1, description="epochs without a lower validation loss after which training ends; none: it goes on"
+        None,
+        ge=1,
+        description="early stopping: number of epochs without a lower validation loss after which training stops; "
+        "null: no early stopping",
     )
-    precision: Literal["32", "bf16-mixed"] = Field("32", description="bf16-mixed: products in bfloat16")
-    device: Literal["cpu", "auto"] = Field("cpu", description="auto: a GPU where there is one")
+    precision: Literal["32", "bf16-mixed"] = Field(
+        "32", description="floating-point precision; bf16-mixed: matrix products in bfloat16"
+    )
+    device: Literal["cpu", "auto"] = Field("cpu", description="auto: a GPU if available, otherwise the CPU")
     gradient_clip_norm: float | None = Field(
-        None, gt=0, description="the most that the gradient's norm may be; a longer one is scaled down to it"
+        None, gt=0, description="maximum norm of the gradient; larger gradients are scaled down; null: no clipping"
     )
     num_threads: int | None = Field(
-        None, ge=1, description="torch's threads while training; none: as many as torch takes"
+        None, ge=1, description="number of CPU threads PyTorch uses during training; null: PyTorch's default"
     )
-    log_every_n_steps: int = Field(50, ge=1, description="steps between two points of a curve")
+    log_every_n_steps: int = Field(50, ge=1, description="number of steps between two logged points of a curve")
     checkpoint_every_n_steps: int | None = Field(
-        None, ge=1, description="steps between two checkpoints, to go on from after a crash; none: not by steps"
+        None, ge=1, description="number of steps between two checkpoints to resume from; null: not by steps"
     )
     checkpoint_every_n_minutes: float | None = Field(
-        1.0, gt=0, description="minutes between two checkpoints, to go on from after a crash; none: not by time"
+        1.0, gt=0, description="minutes between two checkpoints to resume from; null: not by time"
     )
     log_predictions: bool = Field(
-        False, description="draw a curve out_<label> of the latest prediction for each label, as the tutorial does"
+        False, description="log a curve out_<label> with the latest prediction for each label, as the tutorial does"
     )
 
 
 class FineTuning(Config):
-    """Training that resumes from the checkpoint of the initial one: weights, optimizer, epoch and random state."""
+    """Fine-tuning from the checkpoint of the initial training: weights, optimizer, epoch count and random state."""
 
-    max_epochs: int = Field(ge=1, description="absolute: 5000 after 2000 means 3000 more")
+    max_epochs: int = Field(
+        ge=1, description="total number of epochs, including the initial training: 5000 after 2000 adds 3000"
+    )
 
 
 class Contender(Config):
@@ -61,11 +71,11 @@ class Contender(Config):
     training: Training
     fine_tuning: FineTuning
     replicas: int = Field(
-        1, ge=1, le=1000, description="copies that are trained together, seeded with the seed, the seed + 1, and so on"
+        1, ge=1, le=1000, description="number of replicas trained together; replica i, from 0, uses the seed plus i"
     )
 
     @model_validator(mode="after")
-    def _fine_tuning_goes_on(self) -> Self:
+    def _check_max_epochs(self) -> Self:
         if self.fine_tuning.max_epochs <= self.training.max_epochs:
             raise PydanticCustomError(
                 "epochs",

@@ -1,1 +1,1 @@
-"""The networks: the LSTM written from its equations, its variants, and what surrounds them."""
+"""Networks: the hand-built LSTM and its variants, the heads, replicas, export and introspection."""

@@ -1,4 +1,4 @@
-"""The form in which a network is registered, one program for any number of sequences of any length; and its weights."""
+"""Export of networks as one program for any number of sequences of any length, and reading of its weights."""
 
 import io
 import json
@@ -17,13 +17,13 @@ from lstm_models.utils.errors import UserError
 
 
 class ExportableNetwork(nn.Module):
-    """A network as torch.export can store it, its loop over time one operator whatever the number of steps.
+    """Network in a form that torch.export can store, with a loop over time of one operator for any number of steps.
 
-    What serves a model hands it one tensor. So the lengths of a padded batch travel in it: NaN in all features, from a
-    sequence's end to the end of the batch, is padding. A NaN anywhere else is a missing value, and its prediction NaN.
+    Model servers pass a single tensor, so the lengths of a padded batch are encoded in it: time steps at the end of a
+    sequence that are NaN in all features are padding. Any other NaN is a missing value, and makes the prediction NaN.
 
-    An nn.LSTM or nn.RNN is exported as the hand-built LSTM of the same weights: its own operator would store the number
-    of steps as a constant.
+    An nn.LSTM or nn.RNN is exported as the hand-built LSTM with the same weights, because the export of PyTorch's
+    operator fixes the number of steps.
     """
 
     def __init__(self, network: Network) -> None:
@@ -34,39 +34,40 @@ class ExportableNetwork(nn.Module):
         self.network = Network(recurrent, network.head, network.output, network.scaler)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Tell of each sequence, (B, T, D), as `Network` does, and of classes their probabilities, (B, C).
+        """Predict each sequence, (B, T, D), as `Network` does, with class probabilities, (B, C), for a classification.
 
-        NaN for a sequence that is nothing but padding.
+        The prediction for a sequence of nothing but padding is NaN.
         """
         step_T = torch.arange(1, x_BTD.size(1) + 1, device=x_BTD.device)
         lengths_B = (~x_BTD.isnan().all(-1) * step_T).amax(1)
-        told = self.network(x_BTD, lengths_B.clamp(min=1))
+        predictions = self.network(x_BTD, lengths_B.clamp(min=1))
         if self.network.output.kind == "classification":
-            told = told.softmax(-1)
-        return torch.where((lengths_B > 0).view(-1, *[1] * (told.dim() - 1)), told, torch.nan)
+            predictions = predictions.softmax(-1)
+        return torch.where((lengths_B > 0).view(-1, *[1] * (predictions.dim() - 1)), predictions, torch.nan)
 
 
-# What torch.export writes for a network: no custom object, no compiled library.
+# the records that torch.export writes for a network: no custom objects, no compiled libraries
 _RECORDS = re.compile(
     r"models/model\.json|data/sample_inputs/model\.pt|data/weights/(weight_\d+|model_weights_config\.json)|"
     r"data/constants/(tensor_\d+|model_constants_config\.json)|(archive_|\.data/)?version|archive_format|byteorder|"
     r"\.data/serialization_id"
 )
-_TYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64, 12: torch.bool}  # as torch.export numbers them
+_TYPES = {5: torch.int64, 7: torch.float32, 8: torch.float64, 12: torch.bool}  # torch.export's type numbers
 
 
 class ArchiveError(UserError):
-    """An archive can't be trusted, or is none; the message names the record."""
+    """An archive is damaged or untrusted; the message names the record."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a pt2 archive, which are raw numbers there: nothing else in it is used, and nothing runs.
+    """Read the weights from a pt2 archive without running any code from it.
 
-    torch.export.load is for archives that are trusted: it unpickles what says that it is a pickle, and evaluates as
-    Python what the program tells of guards, symbols and names.
+    The weights are stored as raw numbers; nothing else in the archive is used. torch.export.load is unsafe for
+    untrusted archives: it unpickles records that are marked as pickles, and evaluates guards, symbols and names of the
+    program as Python expressions.
 
     Raises:
-        ArchiveError: if it is no archive of a network, or a pickle in it is more than tensors.
+        ArchiveError: If the file is no archive of a network, or a pickle in it holds more than tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,7 +75,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             for info in archive.infolist():
                 name = info.filename.partition("/")[2]
                 if not _RECORDS.fullmatch(name) or name in content or info.compress_type != zipfile.ZIP_STORED:
-                    raise ArchiveError(f"{name[-60:]} in its archive is nothing that a network is stored with")
+                    raise ArchiveError(f"unexpected record {name[-60:]} in its archive")
                 content[name] = archive.read(info)
         _tensors(content, "constants")
         weights = _tensors(content, "weights")
@@ -86,7 +87,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         atomic_files.validate_tensor_file(io.BytesIO(content[sample]))
     except (LookupError, ValueError, zipfile.BadZipFile) as error:
-        raise ArchiveError(f"{sample} in its archive is more than tensors ({error})") from error
+        raise ArchiveError(f"record {sample} in its archive holds more than tensors ({error})") from error
     return weights
 
 
@@ -96,7 +97,7 @@ def _tensors(content: dict[str, bytes], kind: str) -> dict[str, Tensor]:
     for name, entry in json.loads(content[f"{folder}/model_{kind}_config.json"])["config"].items():
         record = f"{folder}/{entry['path_name']}"
         if entry["use_pickle"] is not False:
-            raise ArchiveError(f"{record[-60:]} in its archive is a pickle")
+            raise ArchiveError(f"record {record[-60:]} in its archive is a pickle")
         meta = entry["tensor_meta"]
         size, stride = ([number["as_int"] for number in meta[key]] for key in ("sizes", "strides"))
         flat = torch.frombuffer(bytearray(content[record]), dtype=_TYPES[meta["dtype"]])

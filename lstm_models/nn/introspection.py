@@ -1,4 +1,4 @@
-"""An LSTM opened: what its gates and states are at every time step."""
+"""Recording of an LSTM's gates and states at every time step, and of the gradients that reach them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
@@ -21,22 +21,23 @@ def record_gates(
     hx: tuple[Tensor, Tensor] | None = None,
     lengths: Tensor | None = None,
 ) -> Step:
-    """The gates i, f, g, o and the states c, h of each layer, direction and time step.
+    """Return the gates i, f, g, o and the states c, h of each layer, direction and time step.
 
-    What a layer computes is the same as in a call of the LSTM, dropout included if it is in training mode. Gradients go
-    through it, to the weights of a hand-built LSTM; of an nn.LSTM's weights it sees a copy.
+    The computation is that of a call of the LSTM, including dropout in training mode. It is differentiable with respect
+    to the input, the state and the weights of a hand-built LSTM; an nn.LSTM's weights are copied, so they get no
+    gradient.
 
     Args:
-        lstm: a hand-built LSTM with any cell, or an nn.LSTM, which is opened as the hand-built one of equal weights.
-        input: sequences, as `LSTM.forward` takes them.
-        hx: the state before the first step, likewise.
-        lengths: of a padded batch, likewise.
+        lstm: A hand-built LSTM with any cell, or an nn.LSTM, which is converted to a hand-built LSTM.
+        input: Sequences, as for `LSTM.forward`.
+        hx: The initial state, as for `LSTM.forward`.
+        lengths: Lengths of a padded batch, as for `LSTM.forward`.
 
     Returns:
-        Step(i, f, g, o, c, h), each (K, ..., H), h (K, ..., P) where there is a projection. K counts layers and, within
-        a layer, directions, as in a state; the dots stand for the input's shape without its features: T, B, or B, T
-        with batch_first, or T for one sequence, or those of the padded batch for a PackedSequence. A step lies where
-        the input that it read lies, in the backward direction too. NaN after a sequence's end.
+        Step(i, f, g, o, c, h), each (K, ..., H); h is (K, ..., P) with a projection. K counts layers and, within a
+        layer, directions, as in a state. The dots are the input's shape without features: (T, B), or (B, T) with
+        batch_first, or (T) for one sequence; for a PackedSequence the shape of the padded batch. Values are stored at
+        the index of the input step, in the backward direction too. They are NaN after the end of a sequence.
 
     Raises:
         As `LSTM.forward`.
@@ -52,43 +53,43 @@ def record_gates(
         return LSTMState(recorded[-1].h, recorded[-1].c)
 
     lstm._forward(input, hx, lengths, loop)
-    lengths_B = padding.lengths_of(input.batch_sizes) if isinstance(input, PackedSequence) else lengths
+    lengths_B = padding.packed_lengths(input.batch_sizes) if isinstance(input, PackedSequence) else lengths
     for k in range(1, len(recorded), 2) if lstm.bidirectional else ():
         recorded[k] = Step(*(padding.reverse(part, lengths_B) for part in recorded[k]))
-    opened = Step(*(torch.stack(parts) for parts in zip(*recorded, strict=True)))  # (K, T, B, ...)
+    gates = Step(*(torch.stack(parts) for parts in zip(*recorded, strict=True)))  # (K, T, B, ...)
     if lengths_B is not None:
-        padding_TB1 = ~padding.is_real(lengths_B, opened.c.size(1)).unsqueeze(-1)
-        opened = Step(*(part.masked_fill(padding_TB1, torch.nan) for part in opened))
+        padding_TB1 = ~padding.is_real(lengths_B, gates.c.size(1)).unsqueeze(-1)
+        gates = Step(*(part.masked_fill(padding_TB1, torch.nan) for part in gates))
     if isinstance(input, PackedSequence):
         if (order := input.unsorted_indices) is not None:
-            opened = Step(*(part.index_select(2, order) for part in opened))
+            gates = Step(*(part.index_select(2, order) for part in gates))
     elif input.dim() == 2:
-        return Step(*(part.squeeze(2) for part in opened))
-    return Step(*(part.transpose(1, 2) for part in opened)) if lstm.batch_first else opened
+        return Step(*(part.squeeze(2) for part in gates))
+    return Step(*(part.transpose(1, 2) for part in gates)) if lstm.batch_first else gates
 
 
 def has_gates(recurrent: nn.Module) -> TypeGuard[LSTM | nn.LSTM]:
-    """Whether there is something in it for `trace` to open."""
+    """Return whether a recurrent core is an LSTM, whose gates `record_gates` can record."""
     return isinstance(recurrent, LSTM | nn.LSTM)
 
 
 class StateGradients(NamedTuple):
-    """How much the loss depends on the states of each time step, (T): see `gradients_through_time`."""
+    """Gradient norms of the loss with respect to the states of each time step, (T); see `gradients_through_time`."""
 
     hidden_T: Tensor
     cell_T: Tensor | None
 
 
 def gradients_through_time(network: Network, batch: Batch) -> StateGradients:
-    """The norm of dLoss/dh_t, and of dLoss/dc_t where there is a cell state, at every time step t.
+    """Return the norms of dLoss/dh_t, and of dLoss/dc_t if there is a cell state, for every time step t.
 
-    The loss is that of one sequence; the norm is taken over all layers and units, and the mean over the sequences. A
-    gradient that dies on its way back through time can't teach what lies that far back: Hochreiter 1991; Bengio,
-    Simard and Frasconi 1994.
+    The loss is that of one sequence; its gradient norm over all layers and units is averaged over the sequences.
+    Where the gradient vanishes on its way back through time, the network can't learn from such early steps: Hochreiter
+    1991; Bengio, Simard and Frasconi 1994.
 
     Args:
-        network: with a core of one direction: an LSTM of either kind, or an nn.RNN.
-        batch: some sequences; each is held against what is to be told of it.
+        network: A network with a unidirectional core: an LSTM of either kind, or an nn.RNN.
+        batch: Sequences with their targets.
     """
     core = network.recurrent
     if isinstance(core, nn.LSTM | nn.RNN):
@@ -103,11 +104,11 @@ def gradients_through_time(network: Network, batch: Batch) -> StateGradients:
         )
 
     with torch.enable_grad():
-        seen_BTD, level_BK = network.preprocess(batch.x_BTD, batch.lengths_B)
-        _, (last_KBH, _) = core._forward(seen_BTD, None, batch.lengths_B, loop)
-        loss = network.losses(network.decode(last_KBH[-1], level_BK), batch.y).sum()
+        inputs_BTD, offset_BK = network.preprocess(batch.x_BTD, batch.lengths_B)
+        _, (last_KBH, _) = core._forward(inputs_BTD, None, batch.lengths_B, loop)
+        loss = network.losses(network.decode(last_KBH[-1], offset_BK), batch.y).sum()
         hidden_T, cell_T = (
-            _norms(_gradients(loss, states), seen_BTD.size(1))
+            _norms(_gradients(loss, states), inputs_BTD.size(1))
             for states in (
                 [step.h for layer in layers for step in layer],
                 [step.c for layer in layers for step in layer],
@@ -117,14 +118,16 @@ def gradients_through_time(network: Network, batch: Batch) -> StateGradients:
 
 
 def _gradients(loss: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
-    """Of the loss with respect to each state; 0 where it depends on no weight, as a c that a cell does not use."""
-    learnt = [state for state in states if state.requires_grad]
-    found = iter(torch.autograd.grad(loss, learnt, retain_graph=True, materialize_grads=True) if learnt else ())
-    return [next(found) if state.requires_grad else torch.zeros_like(state) for state in states]
+    """Return the loss gradient for each state, 0 for a state that needs none, such as a c that a cell does not use."""
+    differentiable = [state for state in states if state.requires_grad]
+    gradients = iter(
+        torch.autograd.grad(loss, differentiable, retain_graph=True, materialize_grads=True) if differentiable else ()
+    )
+    return [next(gradients) if state.requires_grad else torch.zeros_like(state) for state in states]
 
 
 def _norms(gradients: Sequence[Tensor], steps: int) -> Tensor:
-    """Of gradients (B, H), the steps of one layer after those of another: over layers and units, the mean over B."""
+    """Return the norms over layers and units, averaged over B, of gradients (B, H) ordered by layer, then by step."""
     return torch.stack(
         [torch.stack(list(gradients[t::steps])).square().sum(dim=(0, 2)).sqrt().mean() for t in range(steps)]
     )

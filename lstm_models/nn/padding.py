@@ -1,8 +1,7 @@
-"""Sequences of different lengths in one batch: padded at the end, (T, B, ...) with lengths (B), or packed.
+"""Batches of sequences of different lengths: padded at the end, (T, B, ...) with lengths (B), or packed.
 
-A padded batch goes through the loop over time as it is. Nothing that a sequence's padding computes can reach the
-sequence, for it comes later; so all that is needed is to read the states at the right step, and to turn each sequence
-round within its own length.
+The loop over time runs on a padded batch as it is: padding comes after the sequence, so it can't affect the sequence's
+results. It is sufficient to read each state at the last real step, and to reverse each sequence within its length.
 """
 
 import torch
@@ -10,30 +9,30 @@ from torch import Tensor
 
 
 def is_real(lengths_B: Tensor, steps: int) -> Tensor:
-    """Which steps belong to their sequence and are no padding, (T, B)."""
+    """Return a mask of the steps that are no padding, (T, B)."""
     return torch.arange(steps, device=lengths_B.device).unsqueeze(1) < lengths_B
 
 
 def last_step(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """A copy of what stands at each sequence's last step, (1, B, H): the rest need not be kept for it."""
+    """Return a copy of the values at each sequence's last step, (1, B, H), which shares no memory with the input."""
     if lengths_B is None:
         return x_TBH[-1:].clone(memory_format=torch.contiguous_format)
     step_1BH = (lengths_B.long() - 1).view(1, -1, 1).expand(1, *x_TBH.shape[1:])
     return x_TBH.gather(0, step_1BH)
 
 
-def lengths_of(batch_sizes: Tensor) -> Tensor:
-    """Of a packed batch's sequences, the longest first, (B)."""
+def packed_lengths(batch_sizes: Tensor) -> Tensor:
+    """Return the lengths of a packed batch's sequences, the longest first, (B)."""
     return _real(batch_sizes).sum(0)
 
 
 def _real(batch_sizes: Tensor) -> Tensor:
-    """Which steps of a packed batch's sequences are real once they are padded, (T, B)."""
+    """Return a mask of the real steps of a packed batch in padded form, (T, B)."""
     return torch.arange(int(batch_sizes[0])) < batch_sizes.unsqueeze(1)
 
 
 def reverse(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """Each sequence from its end to its beginning; the padding stays where it is."""
+    """Reverse each sequence within its length; the padding stays at the end."""
     if lengths_B is None:
         return x_TBH.flip(0)
     step_T1 = torch.arange(x_TBH.size(0), device=x_TBH.device).unsqueeze(1)
@@ -42,10 +41,10 @@ def reverse(x_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
 
 
 def pad(data: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A packed batch padded with zeros, its sequences in their packed order, the longest first.
+    """Pad a packed batch with zeros, its sequences in their packed order, the longest first.
 
     Returns:
-        (T, B, D), the lengths (B), and where the packed rows lie among the T * B padded ones.
+        The padded batch (T, B, D), the lengths (B), and the indices of the packed rows among the T * B padded rows.
     """
     real_TB = _real(batch_sizes)
     rows = real_TB.flatten().nonzero().squeeze(1).to(data.device)
@@ -54,5 +53,5 @@ def pad(data: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def pack(x_TBH: Tensor, rows: Tensor) -> Tensor:
-    """The real steps of a padded batch as the rows of a packed one, as `pad` found them."""
+    """Return the real steps of a padded batch as the rows of a packed batch, at the indices returned by `pad`."""
     return x_TBH.flatten(0, 1).index_select(0, rows)

@@ -1,4 +1,4 @@
-"""Many copies of a network, each with weights of its own, trained at once. R copies, B batch, T time, D input_size."""
+"""Replicas of a network with separate weights, trained together. R replicas, B batch, T time, D input_size."""
 
 import copy
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from lstm_models.nn.network import Network
 
 
 class Replicas(nn.Module):
-    """R networks of one make: (B, T, D) to (R, B).
+    """R networks of the same configuration: (B, T, D) to (R, B).
 
-    With a hand-built core they share their operations: each weight has a leading dimension of R, and the network is
-    vmapped over it, so that small networks cost together little more than one. PyTorch's own cores can't be vmapped;
-    they run one after another.
+    Networks with a hand-built core are vectorized: each weight has a leading dimension of R, and the network is vmapped
+    over it, so that many small networks take little longer than one. PyTorch's own cores do not support vmap; they run
+    one after another.
 
-    No number of one copy meets a number of another. With the losses summed, and an optimizer that works number by
-    number, as Adam does, each copy is trained as if it were alone.
+    The replicas are independent of each other. With the sum of their losses and an elementwise optimizer such as Adam,
+    each replica is trained as if it were alone.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -28,47 +28,48 @@ class Replicas(nn.Module):
         self.count = len(networks)
         self.networks = nn.ModuleList()
         self.weights = nn.ParameterDict()
-        self._shape: list[Network] = []  # what the weights are called with; in a list, so that it is no module's part
+        self._template: list[Network] = []  # the network that is vmapped; in a list, so that it is no submodule
         if isinstance(networks[0].recurrent, LSTM):
             stacked, _ = stack_module_state(list[nn.Module](networks))
-            self._shape.append(copy.deepcopy(networks[0]).to("meta"))
-            self.scaler = self._shape[0].scaler = networks[0].scaler  # which all have in common
+            self._template.append(copy.deepcopy(networks[0]).to("meta"))
+            self.scaler = self._template[0].scaler = networks[0].scaler  # shared by all replicas
             for name, value in stacked.items():
                 self.weights[_key(name)] = nn.Parameter(value.detach())
         else:
             self.networks.extend(networks)
 
     def train(self, mode: bool = True) -> Self:
-        for network in self._shape:
+        """Set the training mode of all replicas."""
+        for network in self._template:
             network.train(mode)
         return super().train(mode)
 
     def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """Predict one number for each copy and sequence: (B, T, D) to (R, B). Each copy has draws of its own."""
-        assert lengths_B is None, "copies are for sequences of one length"
-        if self._shape:
+        """Predict one number per replica and sequence: (B, T, D) to (R, B). Random draws differ between replicas."""
+        assert lengths_B is None, "replicas support sequences of equal length only"
+        if self._template:
             weights = {_name(key): value for key, value in self.weights.items()}
-            (shape,) = self._shape
-            run = vmap(lambda own: functional_call(shape, own, x_BTD), randomness="different")
+            (template,) = self._template
+            run = vmap(lambda replica: functional_call(template, replica, x_BTD), randomness="different")
             return cast(Tensor, run(weights))
         return torch.stack([network(x_BTD) for network in self.networks])
 
     def losses(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """How wrong each copy is about each example, (R, B); as `Network.losses`."""
-        return (self._shape or [cast(Network, self.networks[0])])[0].losses(predictions, targets)
+        """Return the loss of each replica and example, (R, B), as `Network.losses`."""
+        return (self._template or [cast(Network, self.networks[0])])[0].losses(predictions, targets)
 
     def member(self, index: int) -> Network:
-        """A copy by itself, its weights those at this moment."""
-        if not self._shape:
+        """Return a replica as a separate network with a copy of its current weights."""
+        if not self._template:
             return cast(Network, copy.deepcopy(self.networks[index]))
-        alone = copy.deepcopy(self._shape[0]).to_empty(device=next(iter(self.weights.values())).device)
+        network = copy.deepcopy(self._template[0]).to_empty(device=next(iter(self.weights.values())).device)
         scaler = {} if self.scaler is None else self.scaler.state_dict(prefix="scaler.")
-        alone.load_state_dict({**{_name(key): value[index] for key, value in self.weights.items()}, **scaler})
-        return alone
+        network.load_state_dict({**{_name(key): value[index] for key, value in self.weights.items()}, **scaler})
+        return network
 
     @torch.no_grad()
     def clip_gradients(self, max_norm: float) -> None:
-        """Scale each copy's gradient so that its norm is at most max_norm, as torch.nn.utils.clip_grad_norm_ does."""
+        """Scale each replica's gradient to a norm of at most max_norm, as torch.nn.utils.clip_grad_norm_ does."""
         for network in self.networks:
             nn.utils.clip_grad_norm_(network.parameters(), max_norm)
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
@@ -80,7 +81,7 @@ class Replicas(nn.Module):
 
 
 def _key(name: str) -> str:
-    """A parameter's name without the dots, which a ParameterDict does not take."""
+    """Return a parameter's name without dots, which a ParameterDict does not allow."""
     return name.replace(".", "/")
 
 

@@ -1,4 +1,4 @@
-"""What an LSTM can be given, and what is refused: the exception types are nn.LSTM's, the texts say what is expected."""
+"""Validation of an LSTM's settings and inputs. The exception types are those of nn.LSTM."""
 
 import numbers
 import warnings
@@ -8,16 +8,23 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from lstm_models.nn.cells import Cell
+
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Form = Literal["one sequence", "a batch", "a packed batch"]
 
 
 def check_settings(sizes: dict[str, int], switches: dict[str, bool], dropout: float) -> None:
-    """The settings of an LSTM: its sizes by name, the last of them proj_size; what must be a bool; and dropout.
+    """Check the sizes, switches and dropout of an LSTM.
+
+    Args:
+        sizes: Sizes by name, among them hidden_size, num_layers and proj_size.
+        switches: Settings that must be a bool, by name.
+        dropout: A probability.
 
     Raises:
-        TypeError: for a size that is no integer, or a switch that is no bool.
-        ValueError: for a size out of range, or a dropout that is no probability.
+        TypeError: If a size is no integer, a switch no bool, or dropout no number.
+        ValueError: If a size is out of range, or dropout is no probability.
     """
     for name, switch in switches.items():
         if not isinstance(switch, bool):
@@ -37,29 +44,42 @@ def check_settings(sizes: dict[str, int], switches: dict[str, bool], dropout: fl
         raise ValueError(f"dropout must be a probability from 0 to 1, got {dropout!r}")
     if dropout > 0 and sizes["num_layers"] == 1:
         warnings.warn(
-            f"dropout={dropout} has no effect with num_layers=1: it lies between the layers", UserWarning, stacklevel=3
+            f"dropout={dropout} has no effect with num_layers=1: it acts between layers", UserWarning, stacklevel=3
         )
 
 
-def check_input(input: Tensor | PackedSequence, input_size: int, batch_first: bool, dtype: torch.dtype) -> None:
-    """The sequences that an LSTM with weights of the type dtype is to read.
+def check_cell(cell: Cell, bias: bool) -> None:
+    """Check the cell of an LSTM.
 
     Raises:
-        AttributeError: if the input is no tensor.
-        ValueError: if it does not have 2 or 3 dimensions, or is not of the weights' type and no autocast makes it so.
-        RuntimeError: if it does not have input_size features, or no time step; and what is wrong with a packed one.
+        TypeError: If it is no Cell.
+        ValueError: If it has a forget_bias although the LSTM has no biases.
+    """
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell must be a Cell, such as Peephole(), got {cell!r}")
+    if cell.forget_bias is not None and not bias:
+        raise ValueError(f"forget_bias={cell.forget_bias} requires bias=True, got bias=False")
+
+
+def check_input(input: Tensor | PackedSequence, input_size: int, batch_first: bool, dtype: torch.dtype) -> None:
+    """Check the input of an LSTM whose weights have the type dtype.
+
+    Raises:
+        AttributeError: If the input is no tensor.
+        ValueError: If it does not have 2 or 3 dimensions, or has another type than the weights outside autocast.
+        RuntimeError: If it does not have input_size features, has no time step, or is an invalid PackedSequence.
     """
     packed = isinstance(input, PackedSequence)
     x = input.data if isinstance(input, PackedSequence) else input
     if not isinstance(x, Tensor):
         raise AttributeError(f"input must be a Tensor or a PackedSequence, got {type(x).__name__}")
     if packed and x.dim() != 2:
-        raise RuntimeError(f"a PackedSequence must hold 2 dimensions, (steps, D), got {x.dim()}")
+        raise RuntimeError(f"the data of a PackedSequence must have 2 dimensions, (steps, D), got {x.dim()}")
     if x.dim() not in (2, 3):
         raise ValueError(f"input must have 2 dimensions (one sequence) or 3 (a batch), got {x.dim()}")
     if x.dtype != dtype and not torch._C._is_any_autocast_enabled():
         error = RuntimeError if packed else ValueError
-        raise error(f"input must be {dtype} as the weights, got {x.dtype}; convert one of the two with .to()")
+        raise error(f"input must be {dtype} like the weights, got {x.dtype}; convert either with .to()")
     if x.size(-1) != input_size:
         raise RuntimeError(f"input must have input_size={input_size} features in its last dimension, got {x.size(-1)}")
     if not packed and x.size(1 if x.dim() == 3 and batch_first else 0) == 0:
@@ -67,31 +87,38 @@ def check_input(input: Tensor | PackedSequence, input_size: int, batch_first: bo
 
 
 def check_lengths(lengths: Tensor, input: Tensor, x_TBD: Tensor) -> None:
-    """The lengths of a padded batch.
+    """Check the lengths of a padded batch.
 
     Raises:
-        TypeError: if they are no tensor.
-        ValueError: if they are not B integers from 1 to T. What is being compiled or exported can't look at them.
+        TypeError: If they are no tensor.
+        ValueError: If they are not B integers from 1 to T. The range is not checked during compilation and export.
     """
     T, B, _ = x_TBD.shape
     if not isinstance(lengths, Tensor):
         raise TypeError(f"lengths must be a Tensor, got {type(lengths).__name__}")
     if input.dim() != 3:
-        raise ValueError("lengths are for a batch; got one sequence, (T, D)")
+        raise ValueError("lengths require a padded batch, got one sequence, (T, D); call without lengths")
     if lengths.shape != (B,) or lengths.dtype not in INTEGERS:
-        raise ValueError(f"lengths must be {B} integers, one a sequence, got {lengths.dtype} {tuple(lengths.shape)}")
+        raise ValueError(f"lengths must be {B} integers, one per sequence, got {lengths.dtype} {tuple(lengths.shape)}")
     if not torch.compiler.is_compiling() and B > 0 and not 1 <= int(lengths.min()) <= int(lengths.max()) <= T:
-        raise ValueError(f"lengths must be from 1 to {T}, the time steps, got {lengths.tolist()}")
+        raise ValueError(f"lengths must be from 1 to {T}, the number of time steps, got {lengths.tolist()}")
 
 
 def check_state(
     hx: tuple[Tensor, Tensor], x: Tensor, form: Form, shapes: tuple[tuple[int, int, int], tuple[int, int, int]]
 ) -> None:
-    """The state before the first step: it must have these shapes, (K, B, P) and (K, B, H); of one sequence without B.
+    """Check the initial state.
+
+    Args:
+        hx: The hidden and the cell state.
+        x: A tensor of the required type and device.
+        form: The form of the input.
+        shapes: The required shapes, (K, B, P) and (K, B, H); for one sequence the state has no B.
 
     Raises:
-        RuntimeError: if a part has another shape, type or device.
-        TypeError, IndexError: as nn.LSTM, if hx is no pair of tensors, or a packed batch's state has no dimension K.
+        RuntimeError: If h_0 or c_0 has another shape, type or device.
+        AttributeError, TypeError, IndexError: As nn.LSTM, if hx is no pair of tensors, or the state of a packed batch
+            has fewer than 3 dimensions.
     """
     if not isinstance(hx, tuple | list):
         raise TypeError(f"hx must be a pair of tensors (h_0, c_0), got {type(hx).__name__}")
@@ -108,5 +135,5 @@ def check_state(
             raise error(f"{name} must be {expected} for {form}, got {tuple(part.shape)}")
         if part.device != x.device or (part.dtype != x.dtype and not torch._C._is_any_autocast_enabled()):
             raise RuntimeError(
-                f"{name} must be {x.dtype} on {x.device} as the input, got {part.dtype} on {part.device}"
+                f"{name} must be {x.dtype} on {x.device} like the input, got {part.dtype} on {part.device}"
             )

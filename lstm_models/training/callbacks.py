@@ -1,4 +1,4 @@
-"""What is watched, and written, while a training runs."""
+"""Callbacks that write checkpoints during training, and stop it early."""
 
 import logging
 import math
@@ -11,21 +11,23 @@ from typing import Any, Protocol, runtime_checkable
 import lightning as L
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lstm_models.training.checkpoint import CheckpointError, continues_training, write_checkpoint
+from lstm_models.training.checkpoint import CheckpointError, write_checkpoint
 from lstm_models.training.module import SequenceModule
+from lstm_models.training.resume import continues_training
 
 logger = logging.getLogger("lstm_flows")
 
 
 class BestCheckpoint(L.Callback):
-    """Watches the validation loss: writes a checkpoint whenever it is lower than ever, and ends training by patience.
+    """Callback that writes a checkpoint at each new lowest validation loss, and stops training early by patience.
 
-    The same training, resumed, goes on with both; fine-tuning begins anew. See `checkpoint` for what tells them apart.
+    A resumed training restores the lowest loss and the patience, fine-tuning starts both again; see `resume` for the
+    difference.
 
     Args:
-        path: the checkpoint file to write; none: none is written.
-        patience: epochs without a lower loss after which the training ends; none: it goes on.
-        is_fine_tuning: whether a checkpoint to go on from is another training's, whatever its max_epochs.
+        path: the checkpoint file to write; None: none is written.
+        patience: number of epochs without a lower loss after which training stops; None: no early stopping.
+        is_fine_tuning: whether this is a new training, even if its max_epochs equals that of the loaded checkpoint.
     """
 
     def __init__(self, path: Path | None, patience: int | None, is_fine_tuning: bool = False) -> None:
@@ -34,86 +36,97 @@ class BestCheckpoint(L.Callback):
         self.is_fine_tuning = is_fine_tuning
         self.loss = math.inf
         self.epoch = 0
-        self.waited = 0  # epochs since
+        self.wait_count = 0  # epochs since then
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare the validation loss with the lowest one."""
         loss = float(trainer.callback_metrics["val_loss"])
         if loss < self.loss:
-            self.loss, self.epoch, self.waited = loss, trainer.current_epoch + 1, 0
+            self.loss, self.epoch, self.wait_count = loss, trainer.current_epoch + 1, 0
             if self.path:
                 write_checkpoint(trainer, self.path)
         else:
-            self.waited += 1
-            if self.patience and self.waited >= self.patience:
+            self.wait_count += 1
+            if self.patience and self.wait_count >= self.patience:
                 trainer.should_stop = True
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["best"] = {"loss": self.loss, "epoch": self.epoch, "waited": self.waited}
+        """Save the lowest loss, its epoch and the number of epochs since then."""
+        checkpoint["best"] = {"loss": self.loss, "epoch": self.epoch, "waited": self.wait_count}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Restore the state if the training is resumed.
+
+        Raises:
+            CheckpointError: if the best checkpoint of the resumed training is missing.
+        """
         if self.is_fine_tuning or not continues_training(checkpoint, trainer.max_epochs):
             return
-        if not (before := checkpoint.get("best")):
+        if not (best := checkpoint.get("best")):
             return
-        self.loss, self.epoch, self.waited = before["loss"], before["epoch"], before["waited"]
+        self.loss, self.epoch, self.wait_count = best["loss"], best["epoch"], best["waited"]
         if self.path and self.epoch and not self.path.exists():
             raise CheckpointError(
-                f"{self.path}: missing; the training to go on with has written epoch {self.epoch} there"
+                f"{self.path}: missing; the interrupted training wrote its best checkpoint, epoch {self.epoch}, there"
             )
 
 
 @runtime_checkable
 class BufferingLogger(Protocol):
-    """A logger that holds points back for a while."""
+    """Logger that buffers points before it writes them."""
 
-    def persist_buffer(self) -> None: ...
+    def persist_buffer(self) -> None:
+        """Write the buffered points."""
 
 
 class PeriodicCheckpoint(L.Callback):
-    """Writes a checkpoint every so many steps or minutes, from which the training goes on to the last bit.
+    """Callback that periodically writes a checkpoint, from which training resumes bit-identically.
 
-    One that is due with an epoch's last step is written when the epoch is complete, its validation included. None is
-    written once the loss has become NaN or infinite. One that can't be written, or not be sent, as on a full disk, is a
-    warning: the one before stays, and the training goes on.
+    A checkpoint that is due at an epoch's last step is written when the epoch is complete, including its validation.
+    No checkpoint is written once the loss has become NaN or infinite. If writing or uploading fails, as on a full disk,
+    a warning is logged: the previous checkpoint stays and training continues.
 
-    Where SIGTERM is waited for (takes_sigterm), the step is finished, one is written, and the training is left.
+    With handles_sigterm, SIGTERM stops training after the current step and a checkpoint.
 
     Args:
         path: the checkpoint file to write.
-        steps: how often, in steps; none: not by steps.
-        minutes: how often, in minutes; none: not by time.
-        written: what to do when one has been written.
+        steps: number of steps between two checkpoints; None: not by steps.
+        minutes: minutes between two checkpoints; None: not by time.
+        on_write: called after each checkpoint.
     """
 
     def __init__(
-        self, path: Path, steps: int | None, minutes: float | None, written: Callable[[], object] = lambda: None
+        self, path: Path, steps: int | None, minutes: float | None, on_write: Callable[[], object] = lambda: None
     ) -> None:
         self.path = path
         self.steps = steps
         self.seconds = math.inf if minutes is None else 60 * minutes
-        self.written = written
-        self.takes_sigterm = False
+        self.on_write = on_write
+        self.handles_sigterm = False
         self.terminated = False
         self._due = False
 
     def terminate(self, *_: object) -> None:
-        """What to do on SIGTERM."""
+        """Stop training after the current step; a signal handler."""
         self.terminated = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last = time.monotonic()  # no clock that can be set
-        if self.takes_sigterm:  # Lightning's own handler may end the training where there is no checkpoint
+        """Start the clock, and install the signal handler."""
+        self._last = time.monotonic()  # unlike time.time, it never jumps
+        if self.handles_sigterm:  # replaces Lightning's handler, which may stop training without a checkpoint
             signal.signal(signal.SIGTERM, self.terminate)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Write a checkpoint if one is due, except after an epoch's last step."""
         by_steps = self.steps is not None and trainer.global_step % self.steps == 0
         self._due = by_steps or self.terminated or time.monotonic() - self._last >= self.seconds
         if self._due and batch_idx + 1 < trainer.num_training_batches:
             self._write(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the checkpoint that was due at the end of the previous epoch."""
         if self._due or self.terminated:
             self._write(trainer, pl_module)
 
@@ -127,11 +140,11 @@ class PeriodicCheckpoint(L.Callback):
 
     def _try_to_write(self, trainer: L.Trainer) -> None:
         try:
-            for curves in trainer.loggers:
-                if isinstance(curves, BufferingLogger):  # or else points before the checkpoint could be lost in a crash
-                    curves.persist_buffer()
+            for curve_logger in trainer.loggers:
+                if isinstance(curve_logger, BufferingLogger):  # otherwise a crash could lose points of earlier steps
+                    curve_logger.persist_buffer()
             write_checkpoint(trainer, self.path)
-            self.written()
+            self.on_write()
         except OSError as error:
-            logger.warning("%s: no checkpoint could be kept: %s; the training goes on", self.path, error.strerror)
+            logger.warning("%s: the checkpoint was not written: %s; training continues", self.path, error.strerror)
         self._last = time.monotonic()

@@ -1,4 +1,4 @@
-"""One line that tells how far a training is."""
+"""The progress line of a training."""
 
 import math
 import time
@@ -11,9 +11,13 @@ from lstm_models.training.module import SequenceModule
 
 
 class ProgressLine(L.Callback):
-    """Shows name, epoch, loss and time left while a training runs, and leaves one line behind when it has ended.
+    """Callback that shows name, epoch, loss and remaining time, and prints a final line at the end of training.
 
-    On a terminal the line lives; elsewhere, or where NO_COLOR is set, only the last one is printed.
+    The line is updated in place on a terminal; elsewhere, or if NO_COLOR is set, only the final line is printed.
+
+    Args:
+        name: the name of the training.
+        console: the console to print to.
     """
 
     def __init__(self, name: str, console: Console) -> None:
@@ -31,6 +35,7 @@ class ProgressLine(L.Callback):
         self._shown = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the line."""
         assert trainer.max_epochs is not None
         self._began = time.monotonic()
         self._task = self._progress.add_task(
@@ -39,15 +44,17 @@ class ProgressLine(L.Callback):
         self._progress.start()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Update the line, at most ten times per second."""
         now = time.monotonic()
         if now - self._shown > 0.1:
             self._shown = now
             assert isinstance(pl_module, SequenceModule)
-            # of the epoch before: Lightning asks callbacks first, and after the first epoch there is none yet
+            # the previous epoch's loss, since Lightning calls callbacks before the module; NaN after the first epoch
             loss = "-" if math.isnan(pl_module.epoch_loss) else f"{pl_module.epoch_loss:.3g}"
             self._progress.update(self._task, completed=trainer.current_epoch + 1, loss=loss)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replace the line by the final one."""
         self._progress.stop()
         assert isinstance(pl_module, SequenceModule)
         seconds = time.monotonic() - self._began
@@ -57,4 +64,5 @@ class ProgressLine(L.Callback):
         )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Remove the line."""
         self._progress.stop()

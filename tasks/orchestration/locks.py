@@ -11,16 +11,19 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 @contextmanager
 def promotion_lock(name: str) -> Iterator[None]:
-    """Nobody else changes who is champion of this experiment as long as the block lasts.
+    """Hold the lock on an experiment's champion while the block runs, so that nothing else changes the champion.
 
-    Prefect's server keeps the lock, and takes it back a minute after its holder has died.
+    The lock is a concurrency limit of the Prefect server, which releases it a minute after its holder has died.
+
+    Args:
+        name: The experiment.
     """
     limit = GlobalConcurrencyLimitCreate(name=f"lstm-flows champion of {name}", limit=1)
     with get_client(sync_client=True) as api:
         try:
             api.read_global_concurrency_limit_by_name(limit.name)
         except ObjectNotFound:
-            with suppress(ObjectAlreadyExists):  # since
+            with suppress(ObjectAlreadyExists):  # another process created it in the meantime
                 api.create_global_concurrency_limit(limit)
     with concurrency(limit.name, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False):
         yield

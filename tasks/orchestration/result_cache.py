@@ -1,4 +1,4 @@
-"""Nothing is done twice: what a task has answered lies in its run, and an interrupted flow run finds it there."""
+"""Cache task results as artifacts of the MLflow run, so that a resumed flow run reuses them."""
 
 import functools
 import hashlib
@@ -20,28 +20,35 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def cached_in_run(work: Callable[P, T]) -> Callable[P, T]:
-    """Let a task's work be done once for the same arguments in the same run: that of its parent or its checkpoint.
+def cached_in_run(function: Callable[P, T]) -> Callable[P, T]:
+    """Cache the function's result, for each set of arguments, as a JSON artifact of the run that it works on.
 
-    The answer is written when all is done, as JSON; one that is not whole, or of an older program, counts as none.
+    The run is that of the argument `parent`, or else of the argument `checkpoint`. The result is stored after the
+    function has returned. A stored result that is incomplete, or that another version of the program wrote, is ignored.
+
+    Args:
+        function: A function with a return annotation that pydantic can validate.
+
+    Returns:
+        The decorated function. It raises the connection error if MLflow cannot be reached.
     """
-    signature = inspect.signature(work)
+    signature = inspect.signature(function)
 
-    @functools.wraps(work)
-    def answered(*args: P.args, **kwargs: P.kwargs) -> T:
-        given = signature.bind(*args, **kwargs).arguments
-        run_id: str = (given.get("parent") or given["checkpoint"]).run_id
-        kind: TypeAdapter[T] = TypeAdapter(get_type_hints(work)["return"])
-        digest = hashlib.sha256(to_json(given, inf_nan_mode="constants")).hexdigest()[:16]
-        file = f"{CACHE_DIR}/{work.__name__}-{digest}.json"
+    @functools.wraps(function)
+    def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+        arguments = signature.bind(*args, **kwargs).arguments
+        run_id: str = (arguments.get("parent") or arguments["checkpoint"]).run_id
+        adapter: TypeAdapter[T] = TypeAdapter(get_type_hints(function)["return"])
+        digest = hashlib.sha256(to_json(arguments, inf_nan_mode="constants")).hexdigest()[:16]
+        file = f"{CACHE_DIR}/{function.__name__}-{digest}.json"
         try:
-            return kind.validate_json(tracking.download(f"runs:/{run_id}/{file}").read_bytes())
+            return adapter.validate_json(tracking.download(f"runs:/{run_id}/{file}").read_bytes())
         except (MlflowException, OSError, ValueError) as error:
             if is_transient(error):
                 raise
-        answer = work(*args, **kwargs)
-        # pydantic's own JSON has null for NaN
-        tracking.mlflow_client().log_text(run_id, json.dumps(kind.dump_python(answer, mode="json")), file)
-        return answer
+        result = function(*args, **kwargs)
+        # json, because pydantic's own serializer writes NaN as null
+        tracking.mlflow_client().log_text(run_id, json.dumps(adapter.dump_python(result, mode="json")), file)
+        return result
 
-    return answered
+    return cached

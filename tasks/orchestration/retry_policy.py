@@ -1,4 +1,4 @@
-"""What a task does where something it needs is out of reach: wait, and try again."""
+"""Retries of tasks when a server or a database cannot be reached."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from tasks.tracking.transient import is_transient
 
 
 def should_retry(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a task that failed is worth another try: a server or a database was not reached.
+    """Return whether to retry a failed task: its error is transient, and the flow run belongs to a deployment.
 
-    Only in a deployment's runs: who sits at the terminal is told at once.
+    Runs at a terminal report the error at once instead.
     """
     if prefect.runtime.deployment.id is None:
         return False
     return is_transient(state.result(raise_on_failure=False))
 
 
-# how every task is set: three more tries, after about 10, 20 and 40 seconds; no task's result stands for another's
+# options of every task: three retries, after about 10, 20 and 40 seconds; Prefect's own result cache is off
 RETRY_OPTIONS: Any = {
     "retries": 3,
     "retry_delay_seconds": exponential_backoff(10),

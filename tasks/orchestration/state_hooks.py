@@ -1,6 +1,6 @@
-"""What happens when a flow run does not end well: its MLflow runs are marked, and the webhook is told.
+"""Prefect state hooks for flow runs that fail, crash or are cancelled.
 
-Prefect calls this in the flow's process on a failure, and in one of the worker's where that process is gone.
+Prefect calls them in the flow's process on a failure, and in the worker's process if the flow's process is gone.
 """
 
 from typing import Any
@@ -14,12 +14,15 @@ from tasks.tracking.runs import terminate_runs
 
 
 def terminate_tracked_runs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Mark what a flow run left RUNNING in MLflow: FAILED, or KILLED if it was cancelled, or crashed."""
+    """Send a failure notification, and terminate the MLflow runs that the flow run left RUNNING.
+
+    Their status becomes FAILED if the flow run failed, and KILLED if it was cancelled or crashed.
+    """
     notifications.send(
         "failure", f"{flow.name} ({flow_run.name}): {state.name}: {state.message}", flow_run=str(flow_run.id)
     )
     database = tracking.local_database()
-    if database and not database.exists():  # it failed before anything was tracked
+    if database and not database.exists():  # the flow run failed before it tracked anything
         return
     client = tracking.mlflow_client()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

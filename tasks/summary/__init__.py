@@ -1,1 +1,1 @@
-"""Reports as text: tables and findings."""
+"""Reports as text: tables and summaries."""

@@ -1,4 +1,4 @@
-"""Format comparisons, differences and drift as tables of text."""
+"""Format comparisons, paired differences and drift as tables of strings."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from tasks.schemas import (
     ScoreDifference,
 )
 
-# what a table shows of the metrics, by the one that models are compared by, and how each is called
+# the metrics that a table shows, with their column headings, by the metric that models are compared by
 SHOWN_METRICS = {
     "mse": {"mse": "mse", "mae": "mae", "r2": "R2"},
     "scaled_mse": {"scaled_mse": "mse", "scaled_mae": "mae", "mase": "MASE"},
@@ -21,8 +21,8 @@ SHOWN_METRICS = {
 
 
 def comparison_table(comparison: ComparisonReport) -> pd.DataFrame:
-    """The comparison for the eye: one row a contender and phase, numbers rounded to what is of interest."""
-    with_copies = any(result.replicas for result in comparison.results)
+    """Return a row per contender and phase, and per baseline, with rounded numbers."""
+    with_replicas = any(result.replicas for result in comparison.results)
     rows = []
     for result in comparison.results:
         epochs = f"{result.best_epoch}/{result.epochs}" if result.best_epoch else str(result.epochs)
@@ -34,33 +34,33 @@ def comparison_table(comparison: ComparisonReport) -> pd.DataFrame:
                 **_predictions(result, comparison.dataset.names or []),
                 **_metrics(result, comparison),
                 "seconds": f"{result.seconds:.1f}" if result.epochs else "-",
-                "weights": f"{result.parameters:,}",
-                **({"converged": _converged(result.replicas)} if with_copies else {}),
+                "params": f"{result.parameters:,}",
+                **({"converged": _converged(result.replicas)} if with_replicas else {}),
             }
         )
-    none = dict.fromkeys(("epochs", "seconds", "weights"), "-")
+    none = dict.fromkeys(("epochs", "seconds", "params"), "-")
     rows += [
-        {"contender": one.name, "phase": "baseline", **none, **_metrics(one, comparison)}
-        for one in comparison.baselines
+        {"contender": baseline.name, "phase": "baseline", **none, **_metrics(baseline, comparison)}
+        for baseline in comparison.baselines
     ]
     return pd.DataFrame(rows)
 
 
 def _predictions(result: PhaseResult, names: list[str]) -> dict[str, str]:
-    told = zip(names, result.targets or [], result.predictions or [], strict=bool(names))
-    return {f"{name} (is {target:g})": f"{prediction:.5f}" for name, target, prediction in told}
+    rows = zip(names, result.targets or [], result.predictions or [], strict=bool(names))
+    return {f"{name} (is {target:g})": f"{prediction:.5f}" for name, target, prediction in rows}
 
 
-def _metrics(judged: PhaseResult | BaselineResult, comparison: ComparisonReport) -> dict[str, str]:
+def _metrics(result: PhaseResult | BaselineResult, comparison: ComparisonReport) -> dict[str, str]:
     if comparison.dataset.in_sample:
-        return {"mse": f"{judged.metrics['mse']:.2e}"}
-    shown: dict[str, str] = {}
-    for key, called in SHOWN_METRICS[comparison.metric].items():
-        value = judged.metrics.get(key)
-        shown[called] = "-" if value is None else _number(value, 3)
+        return {"mse": f"{result.metrics['mse']:.2e}"}
+    columns: dict[str, str] = {}
+    for key, heading in SHOWN_METRICS[comparison.metric].items():
+        value = result.metrics.get(key)
+        columns[heading] = "-" if value is None else _number(value, 3)
         if key == comparison.metric:
-            shown["interval"] = _interval(judged.low, judged.high)
-    return shown
+            columns["interval"] = _interval(result.low, result.high)
+    return columns
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -68,39 +68,44 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    """Rounded to so many digits that count; with an exponent only where it would be long without."""
+    """Round to this many significant digits; scientific notation only for very small or large values."""
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
     return np.format_float_positional(value, digits, unique=False, fractional=False, trim="-")
 
 
-def _converged(copies: ReplicaStats | None) -> str:
-    """How many, and the 95 % interval of their share."""
-    return f"{copies.converged}/{copies.count} ({copies.low:.2f}-{copies.high:.2f})" if copies else "-"
+def _converged(replicas: ReplicaStats | None) -> str:
+    """Format how many replicas have converged, and the 95 % interval of their share."""
+    if replicas is None:
+        return "-"
+    return f"{replicas.converged}/{replicas.count} ({replicas.low:.2f}-{replicas.high:.2f})"
 
 
 def differences_table(comparison: ComparisonReport) -> pd.DataFrame:
-    """Who is better than whom, as far as that can be told: one row a pair, none in sample."""
+    """Return a row per pair of models with its verdict; no rows in sample."""
     return pd.DataFrame(
         [
             {
-                "model": one.model,
-                "verdict": one.verdict,
-                "reference": one.reference,
-                "difference": f"{one.mean:+.3g}",
-                "95 % interval": _difference_interval(one),
+                "model": difference.model,
+                "verdict": difference.verdict,
+                "reference": difference.reference,
+                "difference": f"{difference.mean:+.3g}",
+                "95 % interval": format_interval(difference),
             }
-            for one in comparison.differences
+            for difference in comparison.differences
         ]
     )
 
 
-def _difference_interval(difference: ScoreDifference) -> str:
+def format_interval(difference: ScoreDifference) -> str:
+    """Format the 95 % interval of a difference."""
     if difference.low is None or difference.high is None:
-        return "too few to tell"
+        return "too few examples"
     return f"{difference.low:+.3g} to {difference.high:+.3g}"
 
 
-def drift_table(found: list[FeatureDrift]) -> pd.DataFrame:
-    """Each feature's drift: one row each."""
-    return pd.DataFrame([{"feature": one.feature, "PSI": f"{one.psi:.3f}", "KS": f"{one.ks:.3f}"} for one in found])
+def drift_table(drift: list[FeatureDrift]) -> pd.DataFrame:
+    """Return a row per feature with its drift."""
+    return pd.DataFrame(
+        [{"feature": feature.feature, "PSI": f"{feature.psi:.3f}", "KS": f"{feature.ks:.3f}"} for feature in drift]
+    )

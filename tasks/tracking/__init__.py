@@ -1,4 +1,4 @@
-"""MLflow as plain functions, with run ids instead of an active run."""
+"""Functions for MLflow that take run ids instead of an active run."""
 
 from tasks.tracking.client import (
     MAX_BATCH,

@@ -1,4 +1,4 @@
-"""What a training that has not finished leaves: checkpoints, in the working directory and with its run in MLflow."""
+"""Checkpoints of running trainings, in the working directory and among the artifacts of the MLflow run."""
 
 import logging
 import shutil
@@ -18,88 +18,95 @@ from tasks.tracking.mlflow_logger import FILES, LAST, SLOTS, SNAPSHOTS
 from tasks.tracking.transient import is_transient
 
 CHECKPOINT_ROOT = Path(".lstm_flows/checkpoints")
-CHECKPOINT_PATH = "checkpoint"  # the folder of a run's artifacts that has what a training leaves
+CHECKPOINT_PATH = "checkpoint"  # the artifact folder with the files of a finished training
 
 logger = logging.getLogger("lstm_flows")
 
 
 def find_child_run(parent: ParentRun, name: str) -> str | None:
-    """The child of a parent that was to train this, when the flow run was interrupted; or None."""
+    """Return the id of the parent's child run with this name, or None."""
     query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.run_name = '{name}'"
-    found = tracking.mlflow_client().search_runs([parent.experiment_id], query)
-    return str(found[0].info.run_id) if found else None
+    runs = tracking.mlflow_client().search_runs([parent.experiment_id], query)
+    return str(runs[0].info.run_id) if runs else None
 
 
 @contextmanager
 def checkpoint_dir(run_id: str) -> Iterator[Path]:
-    """Where a run's training writes its checkpoints; it goes when the block ends well, and else stays."""
-    place = CHECKPOINT_ROOT / run_id
-    place.mkdir(parents=True, exist_ok=True)
-    yield place
-    for path in (
-        atomic_files.previous_path(place / LAST),
-        place / LAST,
-    ):  # first: what is half gone is nothing to go on from
+    """Provide the directory for the checkpoints of a run's training; delete it unless the block raises."""
+    directory = CHECKPOINT_ROOT / run_id
+    directory.mkdir(parents=True, exist_ok=True)
+    yield directory
+    # the last checkpoints first: a half-deleted directory must not look like one to resume from
+    for path in (atomic_files.previous_path(directory / LAST), directory / LAST):
         path.unlink(missing_ok=True)
-    shutil.rmtree(place)
-    with suppress(OSError):  # another training's folder lies there
+    shutil.rmtree(directory)
+    with suppress(OSError):  # not empty: another training is running
         CHECKPOINT_ROOT.rmdir()
 
 
 def restore_checkpoint(run_id: str, folder: Path) -> int | None:
-    """Put what an interrupted training has left into its folder, as last.ckpt and what belongs to it.
+    """Restore the latest files of an interrupted training into its directory, with the checkpoint as last.ckpt.
 
-    What lies there is the newest, as far as it can be read; after that, on another machine, what lies with the run.
+    A readable checkpoint in the directory is the latest. Otherwise, as on another machine, the latest snapshot among
+    the run's artifacts is copied into it.
+
+    Args:
+        run_id: The run of the training.
+        folder: Its checkpoint directory.
 
     Returns:
-        The first step whose points the training logs (again) when it goes on; None: it has left nothing.
+        The first step whose metrics the resumed training logs (again); None if there is no checkpoint.
     """
-    if found := _latest_checkpoint(folder):
-        return _next_point(found)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # there a warning names the run, and the slot
-        left: list[tuple[Path, dict[str, Any]]] = []
-        for slot in (*SLOTS, CHECKPOINT_PATH):  # in the last, where it has ended, but has not been answered
+    if checkpoint := _latest_checkpoint(folder):
+        return _next_logged_step(checkpoint)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # below folder, so that warnings name the run and the slot
+        snapshots: list[tuple[Path, dict[str, Any]]] = []
+        # CHECKPOINT_PATH too: the training may have finished without its result having been stored
+        for slot in (*SLOTS, CHECKPOINT_PATH):
             try:
-                # where it comes to lie differs: a server's artifacts keep their folders, those on this disk do not
-                place = Path(tracking.mlflow_client().download_artifacts(run_id, slot, scratch))
+                # a server's artifacts keep their folders below scratch; those on the local disk are not copied
+                snapshot = Path(tracking.mlflow_client().download_artifacts(run_id, slot, scratch))
             except (MlflowException, OSError) as error:
                 if is_transient(error):
                     raise
                 continue
-            if found := _latest_checkpoint(place):
-                left.append((place, found))
-        if not left:
+            if checkpoint := _latest_checkpoint(snapshot):
+                snapshots.append((snapshot, checkpoint))
+        if not snapshots:
             return None
-        place, found = max(left, key=lambda one: int(one[1]["global_step"]))
+        snapshot, checkpoint = max(snapshots, key=lambda pair: int(pair[1]["global_step"]))
         for name in FILES:
-            if (place / name).exists():
-                shutil.copy(place / name, folder)
-        return _next_point(found)
+            if (snapshot / name).exists():
+                shutil.copy(snapshot / name, folder)
+        return _next_logged_step(checkpoint)
 
 
 def _latest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The checkpoint that a training wrote last to a folder; a damaged one is named in a warning.
+    """Return the latest readable checkpoint of a directory, or None; log a warning for a damaged one.
 
-    Where it is the one before that can be read, it takes the last one's place.
+    If only the previous checkpoint is readable, it replaces the last one.
     """
     path = folder / LAST
     if not (path.exists() or atomic_files.previous_path(path).exists()):
         return None
     try:
-        if (found := latest_valid_checkpoint(path)) != path:
-            found.replace(path)
+        if (latest := latest_valid_checkpoint(path)) != path:
+            latest.replace(path)
         return read_checkpoint(path)
     except CheckpointError as error:
-        logger.warning("%s; it is passed over", error)
+        logger.warning("%s; it is ignored", error)
         return None
 
 
-def _next_point(checkpoint: dict[str, Any]) -> int:
-    """Amid an epoch the last step's point comes again: it may not have been logged when the checkpoint was written."""
+def _next_logged_step(checkpoint: dict[str, Any]) -> int:
+    """Return the first step whose metrics are logged after the checkpoint.
+
+    Within an epoch this is the checkpoint's own step, whose metrics may not have been logged when it was written.
+    """
     return int(checkpoint["global_step"]) - bool(checkpoint.get("epoch_state", {}).get("point"))
 
 
 def delete_checkpoints(run_id: str) -> None:
-    """Remove the checkpoints on the way from a run whose training has finished."""
+    """Delete the snapshots of a finished training from the run's artifacts."""
     if tracking.mlflow_client().list_artifacts(run_id, SNAPSHOTS):
         tracking.artifact_repository(run_id).delete_artifacts(SNAPSHOTS)

@@ -1,4 +1,4 @@
-"""MLflow as plain functions: experiments, runs, curves, artifacts. No active run anywhere: run ids are passed."""
+"""Functions for MLflow experiments, runs, metrics and artifacts. They take run ids; there is no active run."""
 
 import getpass
 import logging
@@ -23,10 +23,9 @@ from lstm_models.utils.errors import UserError
 from tasks.tracking import fingerprint
 from tasks.tracking.transient import is_transient
 
-MAX_BATCH = 1000  # points that MLflow takes at once
-LOCK_TIMEOUT_SECONDS = (
-    20.0  # seconds that another process may hold the database; MLflow itself waits so long once it is connected
-)
+MAX_BATCH = 1000  # MLflow's limit of metric values per request
+# how long to wait for a database that another process has locked; MLflow waits as long once it is connected
+LOCK_TIMEOUT_SECONDS = 20.0
 TAG = "lstm_flows."
 
 T = TypeVar("T")
@@ -35,7 +34,7 @@ logger = logging.getLogger("lstm_flows")
 
 
 def local_database() -> Path | None:
-    """The SQLite file that holds everything, or None where MLflow is elsewhere."""
+    """Return the path of the SQLite database, or None if the tracking URI is not SQLite."""
     return (
         Path(tracking_uri().removeprefix("sqlite:///").split("?")[0])
         if tracking_uri().startswith("sqlite:///")
@@ -44,22 +43,25 @@ def local_database() -> Path | None:
 
 
 class NotFoundError(UserError):
-    """What was asked for is not there; the message says what, and where it was looked for."""
+    """Something does not exist in MLflow. The message says what, and where it was searched."""
 
 
 def require_database(what: str) -> None:
-    """See to it that asking about something creates no database.
+    """Raise an error if the local database does not exist, instead of creating an empty one.
+
+    Args:
+        what: What is searched in the database, for the message.
 
     Raises:
-        NothingTracked: if there is no local database.
+        NotFoundError: If the tracking URI is a SQLite database that does not exist.
     """
     database = local_database()
     if database and not database.exists():
-        raise NotFoundError(f"{what}: no models here, since there is no {database.name} in {database.parent}")
+        raise NotFoundError(f"{what}: not found, because there is no {database.name} in {database.parent}")
 
 
 def mlflow_client() -> MlflowClient:
-    """A client of the tracking server or database that MLFLOW_TRACKING_URI names; ./mlflow.db where it names none."""
+    """Return a client of MLFLOW_TRACKING_URI, or of ./mlflow.db if the variable is not set."""
     if database := local_database():
         _create_database(database)
     return MlflowClient()
@@ -67,9 +69,10 @@ def mlflow_client() -> MlflowClient:
 
 @cache
 def _create_database(database: Path) -> None:
-    """Create the SQLite database where it is not there: under a file lock, since two processes at once would break it.
+    """Create the SQLite database if it does not exist.
 
-    Once a process: clients are made at every turn.
+    A file lock prevents two processes from creating it at the same time, which would corrupt it. The result is cached,
+    because every call of `mlflow_client` comes here.
     """
     began = time.monotonic()
     with FileLock(f"{database}.lock"):
@@ -83,30 +86,42 @@ def _create_database(database: Path) -> None:
 
 
 def get_or_create_experiment(name: str) -> str:
-    """The id of the experiment with this name, which is created if there is none.
+    """Return the id of the experiment with this name; create the experiment if it does not exist.
 
     Raises:
-        MlflowException: if it was deleted in the UI and not restored.
+        MlflowException: If the experiment was deleted and not restored.
     """
-    found = mlflow_client().get_experiment_by_name(name)
-    if found is None:
+    experiment = mlflow_client().get_experiment_by_name(name)
+    if experiment is None:
         try:
-            # the kind opens MLflow's pages for training runs, rather than those for language models
+            # this kind makes the UI show the pages for model training, not those for language models
             return str(
                 mlflow_client().create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"})
             )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = mlflow_client().get_experiment_by_name(name)  # created by another process since
-            assert found is not None
-    if found.lifecycle_stage != "active":
+            # another process created it in the meantime
+            experiment = mlflow_client().get_experiment_by_name(name)
+            assert experiment is not None
+    if experiment.lifecycle_stage != "active":
         raise MlflowException(f"experiment {name} was deleted; restore it in the MLflow UI, or choose another name")
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Mapping[str, str], note: str) -> str:
-    """Create a run, RUNNING, and return its id. `experiment` is an id, `note` a sentence on what the run is."""
+    """Create a run with status RUNNING.
+
+    Args:
+        experiment: The experiment's id.
+        name: The run's name.
+        parent: The parent run's id, if any.
+        tags: More tags, without the prefix `lstm_flows.`.
+        note: The run's description, a sentence.
+
+    Returns:
+        The run's id.
+    """
     commit = fingerprint.git_commit()
     run = mlflow_client().create_run(
         experiment,
@@ -126,13 +141,15 @@ def start_run(experiment: str, name: str, *, parent: str | None = None, tags: Ma
 
 
 def process_tags() -> dict[str, str]:
-    """What a run tells of the process that works on it, so that a later one can see whether that is gone; and which
-    code runs the LSTM there."""
+    """Return tags that identify this process and the backend that runs the LSTM.
+
+    They let a later process find out whether this one has exited.
+    """
     return {TAG + key: value for key, value in {**fingerprint.process_identity(), "backend": backend()}.items()}
 
 
 def reopen_run(run_id: str) -> None:
-    """Let a run that has ended be RUNNING again, in this process and this flow run."""
+    """Set a terminated run to RUNNING again, in this process and this flow run."""
     mlflow_client().update_run(run_id, "RUNNING")
     tags = {**process_tags(), f"{TAG}prefect_flow_run_id": prefect.runtime.flow_run.id or "none"}
     for key, value in tags.items():
@@ -141,7 +158,7 @@ def reopen_run(run_id: str) -> None:
 
 @contextmanager
 def terminate_on_error(run_id: str) -> Iterator[None]:
-    """See to it that a run does not stay RUNNING if the block breaks: FAILED on an error, or else KILLED."""
+    """Terminate a run if the block raises: FAILED on an error, KILLED on Ctrl-C or a signal."""
     try:
         yield
     except BaseException as error:
@@ -152,36 +169,41 @@ def terminate_on_error(run_id: str) -> Iterator[None]:
 
 @contextmanager
 def best_effort() -> Iterator[None]:
-    """Say how something has ended, where MLflow can be reached; else the next start will: that error hides none."""
+    """Suppress connection errors of the block, which must not mask the exception that is being handled.
+
+    A run whose status could not be set stays RUNNING until the next start of the program terminates it.
+    """
     try:
         yield
     except Exception as error:
         if not is_transient(error):
             raise
-        logger.warning("MLflow is out of reach: a run stays RUNNING there until the next start finds it")
+        logger.warning(
+            "MLflow cannot be reached: a run stays RUNNING until the next start of the program terminates it"
+        )
 
 
 def status_after(error: BaseException) -> str:
-    """The status of a run that an error, Ctrl-C or a signal has ended."""
+    """Return the status of a run that this exception has terminated: FAILED, or KILLED on Ctrl-C or a signal."""
     return "FAILED" if isinstance(error, Exception) else "KILLED"
 
 
 def join_path(directory: str, name: str) -> str:
-    """The name that an artifact or a metric has in a folder of a run; of no folder ("") its own."""
+    """Return DIRECTORY/NAME, the path of an artifact or the name of a metric; NAME alone if the directory is ""."""
     return f"{directory}/{name}" if directory else name
 
 
 def find_run(experiment: str, query: str) -> Run | None:
-    """The newest run of an experiment, by its name, that a query finds, or None."""
-    found = mlflow_client().get_experiment_by_name(experiment)
-    runs = mlflow_client().search_runs([found.experiment_id], query, max_results=1) if found else []
+    """Return the newest run that matches the query in the experiment with this name, or None."""
+    entity = mlflow_client().get_experiment_by_name(experiment)
+    runs = mlflow_client().search_runs([entity.experiment_id], query, max_results=1) if entity else []
     return runs[0] if runs else None
 
 
-def get_or_none(ask: Callable[[], T]) -> T | None:
-    """What MLflow answers, or None where it says that there is no such thing."""
+def get_or_none(request: Callable[[], T]) -> T | None:
+    """Return the result of a request to MLflow, or None if MLflow reports RESOURCE_DOES_NOT_EXIST."""
     try:
-        return ask()
+        return request()
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -189,72 +211,74 @@ def get_or_none(ask: Callable[[], T]) -> T | None:
 
 
 def metric_name(name: str) -> str:
-    """A name with what MLflow allows in a metric's."""
+    """Return a valid metric name: characters that MLflow does not allow are replaced by underscores."""
     return re.sub(r"[^\w. :-]", "_", name)[:200]
 
 
 def log_params(run_id: str, params: Mapping[str, object]) -> None:
+    """Log parameters of a run."""
     mlflow_client().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, dataset_name: str, dataset_digest: str) -> None:
-    """Log single figures, of the whole run, measured on a dataset.
+    """Log metrics of the whole run, measured on a dataset.
 
-    The time stamp is the run's start, so that the same figure logged again is no second point.
+    Their timestamp is the run's start time, so that logging the same metric again adds no second value.
     """
-    moment = mlflow_client().get_run(run_id).info.start_time
+    start = mlflow_client().get_run(run_id).info.start_time
     data = {"dataset_name": dataset_name, "dataset_digest": dataset_digest}
-    mlflow_client().log_batch(run_id, metrics=[Metric(key, value, moment, 0, **data) for key, value in metrics.items()])
+    mlflow_client().log_batch(run_id, metrics=[Metric(key, value, start, 0, **data) for key, value in metrics.items()])
 
 
 def log_curve(run_id: str, name: str, points: Mapping[int, float]) -> None:
-    """Log a figure at several steps; logged again, it is no second point."""
+    """Log a metric at several steps; logging the same values again adds no second ones."""
     start = mlflow_client().get_run(run_id).info.start_time
-    found = [Metric(name, value, start + step, step) for step, value in points.items()]
-    for first in range(0, len(found), MAX_BATCH):
-        mlflow_client().log_batch(run_id, metrics=found[first : first + MAX_BATCH])
+    metrics = [Metric(name, value, start + step, step) for step, value in points.items()]
+    for first in range(0, len(metrics), MAX_BATCH):
+        mlflow_client().log_batch(run_id, metrics=metrics[first : first + MAX_BATCH])
 
 
 def read_curve(run_id: str, name: str) -> dict[int, float]:
-    """A metric's values by their step, in the order of the steps."""
+    """Return a metric's values by step, in ascending order of the steps."""
     history = mlflow_client().get_metric_history(run_id, name)
     return dict(sorted((point.step, point.value) for point in history))
 
 
 def log_dataset(run_id: str, dataset: Dataset, context: str) -> None:
-    """Note a dataset as the run's input; `context` says what for, such as "training"."""
+    """Log a dataset as an input of the run; `context` says what it is used for, such as "training"."""
     tag = InputTag("mlflow.data.context", context)
     mlflow_client().log_inputs(run_id, [DatasetInput(dataset, tags=[tag])])
 
 
 def download(artifact: str) -> Path:
-    """The local path of an artifact, fetched if it lies elsewhere."""
+    """Return the local path of the artifact at a URI; download the artifact if it is not local."""
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=artifact))
 
 
 def tracking_uri() -> str:
-    """The tracking URI: MLFLOW_TRACKING_URI, or the SQLite database in the working directory."""
+    """Return MLFLOW_TRACKING_URI, or the URI of the SQLite database in the working directory if it is not set."""
     if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
-        # MLflow's default is the same, but it percent-encodes a space in the path, which names another directory
+        # MLflow's own default percent-encodes a space in the path, which names another directory
         mlflow.set_tracking_uri(f"sqlite:///{Path.cwd()}/mlflow.db")
     return str(mlflow.get_tracking_uri())
 
 
 def artifact_repository(run_id: str) -> Any:
-    """Where a run's artifacts lie: MLflow's client has no way to remove one, but what it stores them with has."""
+    """Return the artifact repository of a run, which can delete artifacts; MLflow's client can't."""
     return artifacts_at(mlflow_client().get_run(run_id).info.artifact_uri)
 
 
 def artifacts_at(uri: str) -> Any:
+    """Return the artifact repository at a URI."""
     return get_artifact_repository(uri)
 
 
 def redacted_uri() -> str:
-    """Where the tracked things lie, without a password."""
+    """Return the tracking URI without user name and password."""
     return re.sub(r"//[^/@]*@", "//", tracking_uri())
 
 
 def run_url(run_id: str) -> str:
-    """A run's page in the MLflow UI: the server's, or the one that `lstm-flows ui` opens on a local database."""
+    """Return the URL of a run in the MLflow UI: the server's, or that of `lstm-flows ui` for a local database."""
     base = tracking_uri().rstrip("/") if tracking_uri().startswith("http") else "http://127.0.0.1:5000"
     return f"{base}/#/experiments/{mlflow_client().get_run(run_id).info.experiment_id}/runs/{run_id}"

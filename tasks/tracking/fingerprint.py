@@ -1,4 +1,4 @@
-"""Where a result comes from: the code, the packages, the commit, the process."""
+"""Identify what produced a result: the code, the packages, the commit and the process."""
 
 import hashlib
 import importlib.metadata
@@ -25,13 +25,12 @@ NUMERIC_PACKAGES = ("torch", "lightning", "numpy")
 
 
 def package_versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """The installed version of each package."""
+    """Return the installed version of each package."""
     return {package: importlib.metadata.version(package) for package in packages}
 
 
 def code_digest() -> str:
-    """A name for the program's code as it is now: this package's source files, the packages that do arithmetic, and
-    which code runs the LSTM here."""
+    """Return a digest of the program's source files, the versions of the numeric packages, and the LSTM's backend."""
     content = hashlib.sha256(repr((package_versions(NUMERIC_PACKAGES), backend())).encode())
     for package in OWN_PACKAGES:
         for path in sorted([*(ROOT / package).rglob("*.py"), *(ROOT / package).rglob("*.cpp")]):
@@ -40,10 +39,13 @@ def code_digest() -> str:
 
 
 def cell_digest(model: AnyModel) -> str | None:
-    """A name for the file of a user's own cell, as it was when the cell was first imported; None for one of ours.
+    """Return a digest of the file of a user-defined cell, as it was when the cell was first imported.
+
+    Returns:
+        The digest; None for a cell of this program.
 
     Raises:
-        ConfigError: if the cell can't be had.
+        ConfigError: If the cell can't be imported.
     """
     if not isinstance(model, HandBuilt) or model.cell in CELLS:
         return None
@@ -52,10 +54,10 @@ def cell_digest(model: AnyModel) -> str | None:
 
 
 def validate_cells(config: CompareConfig) -> None:
-    """See to it that every contender's cell can be had, with its options.
+    """Validate that every contender's cell can be imported and built with its options.
 
     Raises:
-        ConfigError: if one can't.
+        ConfigError: If one can't.
     """
     for contender in config.contenders.values():
         if isinstance(contender.model, HandBuilt):
@@ -63,43 +65,50 @@ def validate_cells(config: CompareConfig) -> None:
 
 
 def run_fingerprint(config: CompareConfig, dataset_digest: str, request: FineTuneConfig | None = None) -> str:
-    """The same for the same configuration, data and code, that of the user's own cells included, and what was asked for
-    beside the configuration.
+    """Return a digest of everything that determines a run's result.
+
+    Args:
+        config: The configuration.
+        dataset_digest: The dataset's digest.
+        request: The fine-tuning settings, if any.
+
+    Returns:
+        A digest of the arguments and the code, including that of user-defined cells.
 
     Raises:
-        ConfigError: if a cell can't be had.
+        ConfigError: If a cell can't be imported.
     """
     cells = [cell_digest(contender.model) for contender in config.contenders.values()]
-    # how many versions are kept afterwards makes no other challenger
+    # keep_versions does not influence the challenger
     settings = request.model_dump_json(exclude={"keep_versions"}) if request else ""
     parts = [config.model_dump_json(), dataset_digest, settings, code_digest(), *cells]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @cache
-def _file_digest(path: str, imported: Hashable) -> str:
-    """Once for each class: a file that changes later is not the one that this process has imported."""
+def _file_digest(path: str, imported_class: Hashable) -> str:
+    """Return a file's digest, cached per class: after a later change the file is not what this process has imported."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def git_commit() -> str | None:
-    """The commit of the code, or None where it lies in no git repository, or git is not there."""
+    """Return the git commit of the code; None outside a repository or without git."""
     try:
         command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
     except OSError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None
 
 
 def process_identity() -> dict[str, str]:
-    """What tells this process from any other, also from a later one with the same number."""
+    """Return host, process id and start time, which distinguish this process from a later one with the same id."""
     process = psutil.Process()
     return {"host": platform.node(), "pid": str(os.getpid()), "started": f"{process.create_time():.2f}"}
 
 
 def has_exited(process: dict[str, str]) -> bool:
-    """Whether a process of this host has ended; False where that can't be known."""
+    """Return whether a process of this host has exited; False for another host's process, or an unknown one."""
     if process.get("host") != platform.node() or "pid" not in process:
         return False
     try:

@@ -1,4 +1,4 @@
-"""An experiment's versions: what continues what, on which rows, how it did, and who was champion when."""
+"""History of an experiment's model versions: their training data, scores and times as champion."""
 
 import datetime
 import json
@@ -11,11 +11,11 @@ from mlflow.entities.model_registry import ModelVersion
 from tasks import tracking
 from tasks.schemas import Score
 
-CHAMPION_TAG = f"{tracking.TAG}champion."  # and when: a version's tag, each time that it becomes champion
+CHAMPION_TAG = f"{tracking.TAG}champion."  # followed by a time: a version gets such a tag at each promotion
 
 
 class ChampionTenure(NamedTuple):
-    """A time as champion: since when, in UTC; why; the flow run that decided."""
+    """Period of a version as champion: its start, in UTC, the reason for the promotion, and the flow run."""
 
     since: datetime.datetime
     version: int
@@ -24,14 +24,14 @@ class ChampionTenure(NamedTuple):
 
 
 def version_history(experiment: str) -> list[dict[str, Any]]:
-    """A mapping for each version, the oldest first, of primitives.
+    """Return a dictionary of JSON-serializable values for each version, the oldest first.
 
     Raises:
-        NothingTracked: if there is no such registered model.
+        NotFoundError: If there is no such registered model.
     """
     aliases = tracking.aliases(experiment)
     versions = tracking.versions(experiment)
-    found = promotion_history(versions)
+    tenures = promotion_history(versions)
     return [
         {
             "version": tracking.version_number(version),
@@ -41,7 +41,7 @@ def version_history(experiment: str) -> list[dict[str, Any]]:
             "rows": version.tags.get("rows"),
             "loss": loss if math.isfinite(loss := stored_score(version).loss) else None,
             "dataset": stored_score(version).dataset,
-            "champion": _tenures(found, tracking.version_number(version)),
+            "champion": _version_tenures(tenures, tracking.version_number(version)),
             "aliases": sorted(alias for alias, number in aliases.items() if number == tracking.version_number(version)),
             "created": _isoformat(datetime.datetime.fromtimestamp(version.creation_timestamp / 1000, datetime.UTC)),
             "flow_run": version.tags.get("prefect_flow_run_id"),
@@ -51,18 +51,18 @@ def version_history(experiment: str) -> list[dict[str, Any]]:
     ]
 
 
-def _tenures(found: list[ChampionTenure], number: int) -> list[dict[str, str | None]]:
-    """When a version was champion, and why."""
-    ends: list[datetime.datetime | None] = [*(reign.since for reign in found), None]
+def _version_tenures(tenures: list[ChampionTenure], number: int) -> list[dict[str, str | None]]:
+    """Return the periods in which a version was champion, with their reasons."""
+    ends: list[datetime.datetime | None] = [*(tenure.since for tenure in tenures), None]
     return [
         {
-            "since": _isoformat(reign.since),
+            "since": _isoformat(tenure.since),
             "until": None if end is None else _isoformat(end),
-            "reason": reign.reason,
-            "flow_run": reign.flow_run,
+            "reason": tenure.reason,
+            "flow_run": tenure.flow_run,
         }
-        for reign, end in zip(found, ends[1:], strict=True)
-        if reign.version == number
+        for tenure, end in zip(tenures, ends[1:], strict=True)
+        if tenure.version == number
     ]
 
 
@@ -71,7 +71,7 @@ def _isoformat(time: datetime.datetime) -> str:
 
 
 def history_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The same for the eye; times in UTC."""
+    """Return the rows of `version_history` as a table to display; times are in UTC."""
     return pd.DataFrame(
         [
             {
@@ -90,31 +90,37 @@ def history_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _short_time(moment: str | None) -> str:
-    return "now" if moment is None else moment[5:16].replace("T", " ")
+def _short_time(time: str | None) -> str:
+    """Return MM-DD HH:MM of an ISO time; "now" for None."""
+    return "now" if time is None else time[5:16].replace("T", " ")
 
 
 def stored_score(version: ModelVersion) -> Score:
-    """How it was judged; one of an older program does not tell, and counts as judged on other data."""
-    told = version.tags.get("score")
-    return Score.model_validate_json(told) if told else Score(loss=math.inf, parameters=0, dataset="")
+    """Return a version's score; a version without one, from an older program, has an infinite loss on no dataset."""
+    score = version.tags.get("score")
+    return Score.model_validate_json(score) if score else Score(loss=math.inf, parameters=0, dataset="")
 
 
 def promotion_history(versions: list[ModelVersion]) -> list[ChampionTenure]:
-    """Who became champion when, the earliest first.
+    """Return the promotions of all versions, the earliest first.
 
-    A version that follows itself became champion once: the first time, something broke off before the alias was set.
+    Of consecutive promotions of the same version only the last one counts: the others were interrupted before the
+    alias was set.
     """
-    found = []
+    tenures = []
     for version in versions:
-        for key, told in version.tags.items():
+        for key, record in version.tags.items():
             if key.startswith(CHAMPION_TAG):
                 since = datetime.datetime.fromisoformat(key.removeprefix(CHAMPION_TAG))
-                found.append(ChampionTenure(since, tracking.version_number(version), **json.loads(told)))
-    found.sort()
-    return [one for one, then in zip(found, [*found[1:], None], strict=True) if not then or then.version != one.version]
+                tenures.append(ChampionTenure(since, tracking.version_number(version), **json.loads(record)))
+    tenures.sort()
+    return [
+        tenure
+        for tenure, successor in zip(tenures, [*tenures[1:], None], strict=True)
+        if not successor or successor.version != tenure.version
+    ]
 
 
 def was_champion(version: ModelVersion) -> bool:
-    """Whether a version has been champion, or is."""
+    """Return whether a version is or has been champion."""
     return any(key.startswith(CHAMPION_TAG) for key in version.tags)

@@ -1,4 +1,4 @@
-"""What a training sends to its MLflow run on its way, from a thread of its own: the training waits for no server."""
+"""Lightning logger that sends metrics and snapshots to MLflow from a thread, so that training never waits for it."""
 
 import json
 import logging
@@ -19,29 +19,29 @@ from lstm_models.utils import atomic_files
 from tasks import tracking
 from tasks.tracking.transient import is_transient, summarize_error
 
-FLUSH_SECONDS = 5.0  # how far the curves in the UI are behind; and between two tries where MLflow is out of reach
+FLUSH_SECONDS = 5.0  # interval between uploads, and between retries when MLflow cannot be reached
 BEST, PROGRESS, LAST = "best.ckpt", "progress.json", "last.ckpt"
-FILES = (BEST, PROGRESS, LAST)  # of a training on its way; where the last one is, all are
-SNAPSHOTS = "snapshots"  # the folder of the run's artifacts
-SLOTS = (f"{SNAPSHOTS}/0", f"{SNAPSHOTS}/1")  # written by turns: one of them is whole
+FILES = (BEST, PROGRESS, LAST)  # files of a running training; the last one is uploaded last, and completes a snapshot
+SNAPSHOTS = "snapshots"  # an artifact folder of the run
+SLOTS = (f"{SNAPSHOTS}/0", f"{SNAPSHOTS}/1")  # written alternately, so that one of them is always complete
 
 logger = logging.getLogger("lstm_flows")
 
 
 class BufferedMLflowLogger(Logger):
-    """A Lightning logger that sends points, and snapshots of what a training has written, to one MLflow run.
+    """Lightning logger that sends metrics, and snapshots of a training's files, to one MLflow run.
 
-    While MLflow is out of reach, points are held, and the newest snapshot; they are sent when it is back. `flush` puts
-    what has not arrived into progress.json, beside the checkpoint that is written next: so a crash loses none. A
-    point's time stamp derives from the run's start and the step: one that is sent twice is stored once. The run's
-    status is left alone.
+    While MLflow cannot be reached, metrics and the newest snapshot are buffered, and sent later. `persist_buffer`
+    writes the metrics that have not been sent to progress.json, beside the next checkpoint, so that a crash loses none.
+    A value's timestamp is computed from the run's start time and the step, so that MLflow stores a value that is sent
+    twice only once. The logger does not change the run's status.
 
     Args:
-        run_id: the MLflow run.
-        folder: where the training writes last.ckpt and best.ckpt; what progress.json there holds is sent first.
+        run_id: The MLflow run.
+        folder: The directory of last.ckpt and best.ckpt. Metrics in its progress.json are sent first.
 
     Raises:
-        Exception: from `log_metrics`, what MLflow refuses; at the block's end also that it is out of reach.
+        Exception: An error of MLflow, from `log_metrics`; a connection error only at the end of the `with` block.
     """
 
     def __init__(self, run_id: str, folder: Path) -> None:
@@ -50,51 +50,54 @@ class BufferedMLflowLogger(Logger):
         self.folder = folder
         self._client = tracking.mlflow_client()
         self._start = int(self._client.get_run(run_id).info.start_time)
-        held = read_progress(folder)
-        self._began = time.monotonic() - held.seconds
-        self._points = [Metric(key, value, self._start + step, step) for key, value, step in held.points]
+        progress = read_progress(folder)
+        self._began = time.monotonic() - progress.seconds
+        self._points = [Metric(key, value, self._start + step, step) for key, value, step in progress.points]
         self._snapshot: Path | None = None
         self._slot = 0
         self._closing = False
         self._error: Exception | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run_worker, name=f"sender of {run_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run_worker, name=f"MLflow logger of {run_id}", daemon=True)
         self._thread.start()
 
     @property
     def name(self) -> str:
+        """Name of the logger."""
         return "mlflow"
 
     @property
     def version(self) -> str:
+        """The MLflow run id."""
         return self.run_id
 
     @property
     def _buffered(self) -> str:
-        """What is held."""
-        return f"{len(self._points):,} points of run {self.run_id}" + (", a checkpoint" if self._snapshot else "")
+        """Description of the buffer, for log messages."""
+        return f"{len(self._points):,} points of run {self.run_id}" + (" and a checkpoint" if self._snapshot else "")
 
     @property
     def seconds(self) -> float:
-        """Spent in this training, before it was interrupted too."""
+        """Duration of the training, including the time before an interruption."""
         return time.monotonic() - self._began
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the task that starts the run logs its parameters."""
+        """Do nothing: the task that starts the run logs its parameters."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Buffer metrics of a step, to be sent by the thread; raise the thread's error if it has failed."""
         step = step or 0
         if self._error:
             raise self._error
         with self._changed:
             for key, value in metrics.items():
-                if key != "epoch":  # which Lightning adds to every point
+                if key != "epoch":  # Lightning adds it to all metrics
                     self._points.append(Metric(key, float(value), self._start + step, step))
             if len(self._points) == tracking.MAX_BATCH:
                 self._changed.notify()
 
     def persist_buffer(self) -> None:
-        """Put what has not arrived into progress.json."""
+        """Write the metrics that have not been sent to progress.json."""
         with self._changed:
             points = [(point.key, point.value, point.step) for point in self._points]
         partial = self.folder / "progress.partial"
@@ -102,7 +105,7 @@ class BufferedMLflowLogger(Logger):
         atomic_files.atomic_replace(partial, self.folder / PROGRESS)
 
     def send_snapshot(self) -> None:
-        """Send what the training has written, as it is now, when MLflow can be reached."""
+        """Copy the training's files, and send them when MLflow can be reached; an unsent older copy is discarded."""
         snapshot = Path(tempfile.mkdtemp(dir=self.folder))
         try:
             for name in FILES:
@@ -118,40 +121,41 @@ class BufferedMLflowLogger(Logger):
             shutil.rmtree(older)
 
     def finalize(self, status: str) -> None:
+        """Write the buffer to progress.json."""
         self.persist_buffer()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait until all has arrived, or MLflow's client gives up: an error, if the training itself went well."""
+        """Wait until everything is sent, or MLflow's client gives up; that error is raised unless the block raised."""
         with self._changed:
             self._closing = True
             if kind is None:
-                self._snapshot = None  # who has ended needs none
+                self._snapshot = None  # a finished training needs none
             self._changed.notify()
         self._thread.join()
         if self._error and kind is None:
             raise self._error
 
     def _run_worker(self) -> None:
-        """What the thread does: send what there is, until the training has ended."""
-        is_told = closing = False
+        """Send the buffer at intervals until the block ends; this is the thread's target."""
+        has_warned = closing = False
         while not closing:
             with self._changed:
                 self._changed.wait_for(self._is_due, FLUSH_SECONDS)
                 closing = self._closing
             try:
                 self._send()
-                is_told = False
-            except Exception as error:  # noqa: BLE001  # raised where it is seen
+                has_warned = False
+            except Exception as error:  # noqa: BLE001  # log_metrics or __exit__ raises it
                 if closing or not is_transient(error):
                     self._error = error
                     logger.warning("%s can't be sent to MLflow: %s", self._buffered, summarize_error(error))
                     return
-                if not is_told:
-                    logger.warning("MLflow is out of reach (%s): %s is held back", type(error).__name__, self._buffered)
-                    is_told = True
+                if not has_warned:
+                    logger.warning("MLflow cannot be reached (%s): buffering %s", type(error).__name__, self._buffered)
+                    has_warned = True
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, FLUSH_SECONDS)
 
@@ -159,7 +163,7 @@ class BufferedMLflowLogger(Logger):
         return self._closing or self._snapshot is not None or len(self._points) >= tracking.MAX_BATCH
 
     def _send(self) -> None:
-        """All points, then the newest snapshot."""
+        """Send all metrics, then the newest snapshot."""
         while points := self._points[: tracking.MAX_BATCH]:
             self._client.log_batch(self.run_id, metrics=points)
             with self._changed:
@@ -173,7 +177,7 @@ class BufferedMLflowLogger(Logger):
                         self._client.log_artifact(self.run_id, str(snapshot / name), SLOTS[self._slot])
             except Exception:
                 with self._changed:
-                    if self._snapshot is None:  # no newer one is there
+                    if self._snapshot is None:  # there is no newer one: keep this one for the next attempt
                         snapshot, self._snapshot = None, snapshot
                 raise
             finally:
@@ -183,18 +187,18 @@ class BufferedMLflowLogger(Logger):
 
 
 class BufferedProgress(BaseModel):
-    """progress.json: how long the training has taken; and points that may not have arrived: name, value, step."""
+    """Content of progress.json: the training's duration, and metrics that may not have been sent: name, value, step."""
 
     seconds: float = 0.0
     points: list[tuple[str, float, int]] = []
 
 
 def read_progress(folder: Path) -> BufferedProgress:
-    """What an interrupted training has left."""
+    """Return the content of progress.json; an empty one if the file is missing or damaged."""
     try:
         return BufferedProgress.model_validate_json((folder / PROGRESS).read_bytes())
     except FileNotFoundError:
         return BufferedProgress()
     except ValueError:
-        logger.warning("%s: damaged; points that MLflow was not told of may be missing", folder / PROGRESS)
+        logger.warning("%s: damaged; points that had not been sent to MLflow may be missing", folder / PROGRESS)
         return BufferedProgress()

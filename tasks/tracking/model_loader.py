@@ -1,4 +1,4 @@
-"""Load registered models without running anything that is stored in them."""
+"""Load registered models without running any code that is stored in them."""
 
 import re
 from pathlib import Path
@@ -20,17 +20,24 @@ from tasks import tracking
 from tasks.tracking import fingerprint
 from tasks.tracking.transient import is_transient
 
-# a name that an experiment can have, and what MLflow gives its versions and aliases
+# an experiment name, with a version number or an alias as MLflow allows them
 MODEL_URI = r"models:/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(@[A-Za-z0-9_.-]{1,100}|/([0-9]{1,9}|latest))"
 
 
 class ModelError(UserError):
-    """A model can't be used; the message names it and the cause."""
+    """A model can't be loaded. The message names the model and the reason."""
 
 
 class RegisteredModel(NamedTuple):
-    """A registered model: its network, from its configuration, with the weights in its archive; what it was trained on
-    and which columns it reads; what it tells."""
+    """Registered model.
+
+    Attributes:
+        network: The network, built from `config`, with the weights of the model's archive.
+        config: The model's configuration.
+        data: The configuration of the data that it was trained on.
+        columns: The columns that it reads.
+        output: What it predicts.
+    """
 
     network: Network
     config: AnyModel
@@ -40,22 +47,25 @@ class RegisteredModel(NamedTuple):
 
     @property
     def program(self) -> nn.Module:
-        """What was exported, and what a bare MLflow serves: of (B, T, D), NaN after the end of a shorter sequence."""
+        """The exported module, which MLflow serves too: inputs are (B, T, D), padded with NaN at the end."""
         return ExportableNetwork(self.network).eval()
 
     def read(self, path: Path) -> NewSequences:
-        """New rows for it; errors as of `prediction.read_new`."""
+        """Read new rows as inputs of the model; see `lstm_models.evaluation.predict.read_new_rows` for errors."""
         return read_new_rows(path, self.data, self.columns, self.output)
 
 
 def load_model(uri: str) -> RegisteredModel:
-    """Load a registered model: its description, and of its archive the weights alone, so that nothing in it runs.
+    """Load a registered model: its metadata, and only the weights of its archive, so that no stored code runs.
+
+    Args:
+        uri: models:/NAME@ALIAS or models:/NAME/VERSION.
 
     Raises:
-        NothingTracked: if there is no local database.
-        ModelError: if there is no such model, or it is not one of this program's, or it can't be trusted; or the file
-            of the user's own cell is another.
-        ConfigError: if the user's own cell can't be had.
+        NotFoundError: If there is no local database.
+        ModelError: If there is no such model, or another program registered it, or its archive is unsafe, or the file
+            of its user-defined cell has changed.
+        ConfigError: If its user-defined cell can't be imported.
     """
     if not re.fullmatch(MODEL_URI, uri):
         raise ModelError(f"{uri}: not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION")
@@ -76,20 +86,22 @@ def load_model(uri: str) -> RegisteredModel:
         raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
     if cell != fingerprint.cell_digest(config):
         raise ModelError(
-            f"{uri}: the file of cell {getattr(config, 'cell', None)} has changed since it was registered; as it was "
-            "then a bare MLflow runs it"
+            f"{uri}: the file of cell {getattr(config, 'cell', None)} has changed since the model was registered; "
+            "restore the file, or serve the model with MLflow, which runs the registered code"
         )
 
     def build() -> Network:
-        scaling = Scaler(torch.zeros(size), torch.ones(size)) if scaled else None
-        return build_network(config, size, output, scaling)
+        scaler = Scaler(torch.zeros(size), torch.ones(size)) if scaled else None
+        return build_network(config, size, output, scaler)
 
     archive = directory / "data" / "model.pt2"
     try:
         weights = {key.removeprefix("network."): value for key, value in read_weights(archive).items()}
         network = build_from_state_dict(build, weights, config.num_layers, archive.stat().st_size)
     except ArchiveError as error:
-        raise ModelError(f"{uri}: {error}; it may be another's: train anew, or ask who registered it") from error
+        raise ModelError(
+            f"{uri}: {error}; it may come from someone else: train a new model, or ask who registered it"
+        ) from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{uri}: not a model that lstm-flows registered ({type(error).__name__}: {error})") from error
     return RegisteredModel(network, config, data, columns, output)

@@ -7,7 +7,7 @@ from tasks.tracking.client import NotFoundError, artifacts_at, get_or_none, mlfl
 
 
 def find_alias(name: str, alias: str) -> ModelVersion | None:
-    """The version of a registered model that an alias points at, or None."""
+    """Return the version of a registered model that an alias points to, or None."""
     try:
         return mlflow_client().get_model_version_by_alias(name, alias)
     except MlflowException as error:
@@ -17,37 +17,42 @@ def find_alias(name: str, alias: str) -> ModelVersion | None:
 
 
 def versions(name: str, run_id: str | None = None) -> list[ModelVersion]:
-    """The versions of a registered model, those of one run or all, with their tags and aliases; the oldest first."""
+    """Return the versions of a registered model with their tags and aliases, the oldest first.
+
+    Args:
+        name: The registered model.
+        run_id: Only the versions of this run; None: all.
+    """
     query = f"name='{name}'" + (f" and run_id='{run_id}'" if run_id else "")
-    found: list[ModelVersion] = []
+    model_versions: list[ModelVersion] = []
     token = None
     while True:
         page = mlflow_client().search_model_versions(query, max_results=1000, page_token=token)
-        found += page
+        model_versions += page
         token = page.token
         if not token:
-            return sorted(found, key=version_number)
+            return sorted(model_versions, key=version_number)
 
 
 def version_number(version: ModelVersion) -> int:
-    """A version's number: MLflow has it as text or as an int, as it comes."""
+    """Return a version's number as an int; MLflow stores it as a string or as an int."""
     return int(version.version)
 
 
 def aliases(name: str) -> dict[str, int]:
-    """The aliases of a registered model, and the version that each points at.
+    """Return the aliases of a registered model, and the version that each points to.
 
     Raises:
-        NothingTracked: if there is no such model.
+        NotFoundError: If there is no such model.
     """
-    found = get_or_none(lambda: mlflow_client().get_registered_model(name))
-    if found is None:
+    model = get_or_none(lambda: mlflow_client().get_registered_model(name))
+    if model is None:
         raise NotFoundError(f"experiment {name}: no registered model of this name")
-    return {alias: int(version) for alias, version in found.aliases.items()}
+    return {alias: int(version) for alias, version in model.aliases.items()}
 
 
 def remove_model(model_id: str) -> None:
-    """Remove a model that is no version; it may be gone already."""
+    """Delete a logged model that is not registered, with its artifacts; do nothing if it does not exist."""
     model = get_or_none(lambda: mlflow_client().get_logged_model(model_id))
     if model is not None:
         artifacts_at(model.artifact_location).delete_artifacts()

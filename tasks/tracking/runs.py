@@ -1,4 +1,4 @@
-"""The runs of one flow run: parent and children, how they begin, are taken up, and end."""
+"""Life cycle of the MLflow runs of one flow run: start, resume and terminate the parent run and its children."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,18 +16,22 @@ from tasks.tracking import fingerprint
 
 CONFIG_FILE = "config.yaml"
 RESULT_FILE = "comparison.json"
-ERROR_TAG = f"{tracking.TAG}error"  # the tag that says what broke
-CAN_RESUME = "the flow run can be taken up"  # a note that an error carries
-CHAMPION_PARAM = "champion"  # the parameter that names the version which was champion when a run began
+ERROR_TAG = f"{tracking.TAG}error"  # the tag with the exception that terminated the run
+CAN_RESUME = "the flow run can be resumed"  # a note on the exception that terminated the run
+CHAMPION_PARAM = "champion"  # the parameter with the version that was champion when the run started
 TENSORBOARD_DIR = "tensorboard"
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a flow run does, as its MLflow run tells it.
+    """Description of a flow run, recorded in its MLflow run.
 
-    flow: the flow's name. config: what is trained, and how. note: a sentence on it. asked: what was asked for beside
-    the configuration. params: what tells such runs apart in a list.
+    Attributes:
+        flow: The flow's name.
+        config: The configuration of the models and their training.
+        note: The run's description, a sentence.
+        request: The fine-tuning settings, if any.
+        params: Parameters that distinguish such runs in MLflow's list of runs.
     """
 
     flow: str
@@ -38,24 +42,24 @@ class RunSpec:
 
 
 def comparison_spec(config: CompareConfig) -> RunSpec:
-    """All contenders, from their seeds."""
+    """Return the specification of a comparison of all contenders."""
     return RunSpec(
         "compare",
         config,
         f"Comparison of {', '.join(config.contenders)} on the data {config.data.kind}, seed {config.seed}. "
-        "Each contender's trained phases are child runs; what the untrained ones predict stands here.",
+        "The trained phases of each contender are child runs; predictions of the untrained phase are in this run.",
     )
 
 
 def fine_tuning_spec(
     config: CompareConfig, request: FineTuneConfig, version: TrainedVersion, champion: TrainedVersion | None = None
 ) -> RunSpec:
-    """One version, which goes on, to be held against the champion."""
+    """Return the specification of a run that fine-tunes a version and compares the result with the champion."""
     return RunSpec(
         "fine_tune",
         config,
-        f"Version {version.number}, {version.contender}, goes on with the table as it is now ({request.mode}). The "
-        "challenger is a child run; how the champion does on the same rows stands here, under champion.",
+        f"Fine-tuning of version {version.number}, {version.contender}, on the current table ({request.mode}). The "
+        "challenger is a child run; the champion's evaluation on the same rows is in this run, under champion.",
         request.model_copy(update={"version": version.number}),
         {
             "mode": request.mode,
@@ -66,58 +70,69 @@ def fine_tuning_spec(
     )
 
 
-def start_parent_run(work: RunSpec) -> ParentRun:
-    """Start the MLflow run of this flow run: what was asked for, and where it comes from.
+def start_parent_run(spec: RunSpec) -> ParentRun:
+    """Start the MLflow run of this flow run, tagged with the versions of the code and the packages.
 
     Raises:
-        ConfigError: if a cell can't be had; then nothing is left behind.
+        ConfigError: If a user-defined cell can't be imported; no run is created.
     """
-    config = work.config
+    config = spec.config
     fingerprint.validate_cells(config)
     experiment = tracking.get_or_create_experiment(config.experiment)
     close_abandoned_runs(experiment)
     run_id = tracking.start_run(
         experiment,
-        f"{work.flow} {config.experiment}",
+        f"{spec.flow} {config.experiment}",
         tags={
-            "flow": work.flow,
+            "flow": spec.flow,
             "code": fingerprint.code_digest(),
             "prefect_flow_run_id": prefect.runtime.flow_run.id or "none",
             **{f"version.{package}": version for package, version in fingerprint.package_versions().items()},
         },
-        note=work.note,
+        note=spec.note,
     )
-    return parent_run(run_id, experiment, config.experiment, work.request)
+    return parent_run(run_id, experiment, config.experiment, spec.request)
 
 
 def parent_run(run_id: str, experiment_id: str, experiment: str, request: FineTuneConfig | None) -> ParentRun:
-    """What tasks are told of a flow run's MLflow run; the same again when it is taken up after a crash."""
-    boards = f"{TENSORBOARD_DIR}/{experiment}/{run_id[:8]}"
+    """Return a reference to a parent run for tasks; it is the same when the run is resumed."""
+    tensorboard_dir = f"{TENSORBOARD_DIR}/{experiment}/{run_id[:8]}"
     return ParentRun(
-        run_id=run_id, experiment_id=experiment_id, experiment=experiment, tensorboard_dir=boards, request=request
+        run_id=run_id,
+        experiment_id=experiment_id,
+        experiment=experiment,
+        tensorboard_dir=tensorboard_dir,
+        request=request,
     )
 
 
 @contextmanager
-def tracked_flow_run(work: RunSpec, interrupted: InterruptedRun | None = None) -> Iterator[ParentRun]:
-    """Hold a parent run open, and see to it that neither it nor a child of it ends with a status that is not true.
+def tracked_flow_run(spec: RunSpec, interrupted: InterruptedRun | None = None) -> Iterator[ParentRun]:
+    """Track the block as a parent run, and terminate that run and its children with the right status.
 
-    FINISHED if the block ends, FAILED on an error, KILLED on Ctrl-C or a signal; a child that the block did not finish
-    gets the same. An interrupted one is taken up, with the children that were not finished.
+    The status is FINISHED if the block ends, FAILED on an error, and KILLED on Ctrl-C or a signal. Children that are
+    still RUNNING get the same status.
+
+    Args:
+        spec: The run to start.
+        interrupted: The run to resume, with its unfinished children, instead of starting one.
+
+    Raises:
+        BaseException: What the block raises, with the note `CAN_RESUME` if the run can be resumed.
     """
-    parent = interrupted.parent if interrupted else start_parent_run(work)
-    begun = interrupted is not None
+    parent = interrupted.parent if interrupted else start_parent_run(spec)
+    can_resume = interrupted is not None
     try:
         if interrupted:
             for run_id in [parent.run_id, *_children(parent.experiment_id, parent.run_id, "!= 'FINISHED'")]:
                 tracking.reopen_run(run_id)
             tracking.get_or_none(lambda: tracking.mlflow_client().delete_tag(parent.run_id, ERROR_TAG))
         else:
-            _record_spec(work, parent)
-            begun = True
+            _record_spec(spec, parent)
+            can_resume = True
         yield parent
     except BaseException as error:
-        if begun:
+        if can_resume:
             error.add_note(CAN_RESUME)
         with tracking.best_effort():
             tracking.mlflow_client().set_tag(parent.run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:5000])
@@ -126,17 +141,18 @@ def tracked_flow_run(work: RunSpec, interrupted: InterruptedRun | None = None) -
     terminate_runs(parent.experiment_id, parent.run_id, "FINISHED")
 
 
-def _record_spec(work: RunSpec, parent: ParentRun) -> None:
-    """Leave with a run what it is about. The configuration comes last: where it lies, the run can be taken up."""
-    config, client = work.config, tracking.mlflow_client()
-    what = {"seed": config.seed, "data": config.data.kind, "contenders": ", ".join(config.contenders)}
-    tracking.log_params(parent.run_id, {**what, **work.params})
-    if work.request:
-        client.log_text(parent.run_id, work.request.to_yaml(), f"{work.flow}.yaml")
+def _record_spec(spec: RunSpec, parent: ParentRun) -> None:
+    """Log a run's parameters and settings. The configuration is last: a run that has it can be resumed."""
+    config, client = spec.config, tracking.mlflow_client()
+    params = {"seed": config.seed, "data": config.data.kind, "contenders": ", ".join(config.contenders)}
+    tracking.log_params(parent.run_id, {**params, **spec.params})
+    if spec.request:
+        client.log_text(parent.run_id, spec.request.to_yaml(), f"{spec.flow}.yaml")
     client.log_text(parent.run_id, config.to_yaml(), CONFIG_FILE)
 
 
 def terminate_runs(experiment: str, parent: str, status: str) -> None:
+    """Set the status of a parent run, and of its children that are RUNNING."""
     for run_id in [*_children(experiment, parent, "= 'RUNNING'"), parent]:
         tracking.mlflow_client().set_terminated(run_id, status)
 
@@ -147,7 +163,11 @@ def _children(experiment: str, parent: str, status: str) -> list[str]:
 
 
 def close_abandoned_runs(experiment: str) -> None:
-    """Mark as KILLED what is RUNNING although its process, on this host, is gone, or its flow run has ended."""
+    """Set runs to KILLED that are RUNNING although their process has exited, on this host, or their flow run is final.
+
+    Args:
+        experiment: The experiment's id.
+    """
     for run in tracking.mlflow_client().search_runs([experiment], "attributes.status = 'RUNNING'"):
         process = {
             key.removeprefix(tracking.TAG): value
@@ -159,12 +179,12 @@ def close_abandoned_runs(experiment: str) -> None:
 
 
 def _flow_run_has_ended(flow_run: str) -> bool:
-    """Whether Prefect's server knows of a flow run that it is over, as when it crashed on another host."""
+    """Return whether a flow run is in a final state on the Prefect server, as after a crash on another host."""
     if flow_run in ("none", prefect.runtime.flow_run.id):
         return False
     with get_client(sync_client=True) as api:
         try:
             state = api.read_flow_run(UUID(flow_run)).state
-        except (ObjectNotFound, ValueError):  # another server's
+        except (ObjectNotFound, ValueError):  # of another server
             return False
     return state is not None and state.is_final()

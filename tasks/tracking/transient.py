@@ -1,4 +1,4 @@
-"""Classify errors: which ones mean that a server or a database was not reached."""
+"""Classify errors as transient, and summarize them."""
 
 from collections.abc import Iterator
 
@@ -10,35 +10,36 @@ from mlflow.exceptions import MlflowException
 from lstm_models.utils.errors import UnreachableError
 
 TRANSIENT_ERRORS = (
-    UnreachableError,  # the table's database or storage
-    requests.ConnectionError,  # MLflow's server
+    UnreachableError,  # a table's database or storage
+    requests.ConnectionError,  # the MLflow server
     requests.Timeout,
-    requests.exceptions.RetryError,  # which was busy, time after time
-    httpx.TransportError,  # Prefect's
+    requests.exceptions.RetryError,  # the MLflow server was busy at each retry
+    httpx.TransportError,  # the Prefect server
     sa.exc.OperationalError,  # MLflow's database
     sa.exc.InterfaceError,
 )
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is that something was not reached."""
+    """Return whether an error, or one of its causes, is that a server or a database could not be reached."""
     return any(
-        isinstance(one, TRANSIENT_ERRORS)
+        isinstance(cause, TRANSIENT_ERRORS)
         or (
-            isinstance(one, MlflowException) and one.error_code in ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+            isinstance(cause, MlflowException)
+            and cause.error_code in ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
         )
-        for one in error_chain(error)
+        for cause in error_chain(error)
     )
 
 
 def summarize_error(error: BaseException) -> str:
-    """What an error is and says, without the statements of a database's."""
-    said = f"{type(error).__name__}: {error}".partition("[SQL:")[0]
-    return said.partition("(Background on this error at:")[0].strip()
+    """Return the class and message of an error, without SQLAlchemy's SQL statement and link."""
+    summary = f"{type(error).__name__}: {error}".partition("[SQL:")[0]
+    return summary.partition("(Background on this error at:")[0].strip()
 
 
 def error_chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what led to it."""
+    """Yield an error and its causes, the outermost first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -79,4 +79,4 @@ def test_ten_at_once(environment: dict[str, str], tmp_path: Path, monkeypatch: p
     champion = client.get_model_version_by_alias("demand", "champion")
     assert line[-1].version == int(champion.version)
     assert len({reign.version for reign in line}) == len(line)
-    assert not (directory / "unfinished").exists()
+    assert not (directory / ".lstm_flows/checkpoints").exists()

@@ -47,7 +47,7 @@ WATCHED = """
 import sys
 from pathlib import Path
 import pytest
-from lstm_models import native
+from lstm_models.nn.kernels import native
 native.FOLDER = Path(sys.argv[1])
 failed = pytest.main(["-q", "-p", "no:cacheprovider", sys.argv[2]])
 sys.exit(failed or native.backend())

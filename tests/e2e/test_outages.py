@@ -51,7 +51,7 @@ class Comparison:
 
     def steps(self) -> int:
         """How many the training at hand had done when it wrote its last checkpoint."""
-        for path in self.directory.glob("unfinished/*/last.ckpt"):
+        for path in self.directory.glob(".lstm_flows/checkpoints/*/last.ckpt"):
             return int(torch.load(path, weights_only=True)["global_step"])
         return 0
 
@@ -149,7 +149,7 @@ def test_sigterm_leaves_a_checkpoint_and_a_run_that_was_killed(servers: SQLiteSe
         "compare terminated": "KILLED",
         "hand_built/initial": "KILLED",
     }
-    elsewhere = comparison.directory / "unfinished"
+    elsewhere = comparison.directory / ".lstm_flows/checkpoints"
     elsewhere.rename(comparison.directory / "another machine's")
     comparison.start("--resume")
     assert comparison.end() == (0, "")

@@ -132,9 +132,10 @@ def test_a_run_whose_process_is_killed_is_crashed_and_its_mlflow_runs_are_killed
 TRAIN = """
 import json, sys
 from lstm_models.config import CompareConfig
-from tasks import data, runs, training
+from tasks import data, training
+from tasks.tracking import runs
 config = CompareConfig.model_validate_json(sys.argv[1])
-parent = runs.start_parent(runs.comparison(config))
+parent = runs.start_parent_run(runs.comparison_spec(config))
 dataset = data.store_data.fn(config, parent)
 checkpoint = training.train.fn(config, "hand_built", dataset, parent)
 print(json.dumps([dataset.model_dump(mode="json"), checkpoint.model_dump(mode="json")]))

@@ -1,6 +1,6 @@
-"""Configurations of comparisons that take seconds."""
+"""Configurations of comparisons that run in seconds."""
 
-# changes of a recipe of the tutorial's kind: two epochs, and two more
+# changes to the tutorial or parity recipe: two epochs, then two more
 TINY = (
     "contenders.hand_built.training.max_epochs=2",
     "contenders.hand_built.training.log_every_n_steps=1",
@@ -9,7 +9,7 @@ TINY = (
     "contenders.built_in.training.log_every_n_steps=1",
     "contenders.built_in.fine_tuning.max_epochs=4",
 )
-# a training that draws at random, and writes checkpoints on its way
+# a training with dropout, shuffling and periodic checkpoints
 SMALL = """
 data: {kind: table, path: "sample:co2.csv", time: week, target: co2, missing: interpolate, context_length: 26,
        horizon: 4}

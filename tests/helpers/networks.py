@@ -1,4 +1,4 @@
-"""Networks, compared."""
+"""Comparison of networks."""
 
 import torch
 
@@ -6,7 +6,7 @@ from lstm_models.nn.network import Network
 
 
 def assert_equal_networks(found: Network, expected: Network) -> None:
-    """The same modules with the same weights, to the bit, in evaluation mode."""
+    """Compare modules and weights bitwise, and require evaluation mode."""
     assert str(found) == str(expected)
     assert not any(module.training for module in found.modules())
     weights, others = found.state_dict(), expected.state_dict()

@@ -1,4 +1,4 @@
-"""A Lightning logger that keeps what it is given."""
+"""A Lightning logger that records the points it receives."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 
 class Points(Logger):
-    """Keeps every logged point in the order in which they come."""
+    """Logger that records every point as (step, metrics), in order."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Contenders that train in a tenth of a second, and what is compared of two trainings."""
+"""Contenders that train in a tenth of a second, and the comparison of two checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ STATE = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_ste
 def contender(
     model: AnyModel, epochs: int = 1, then: int | None = None, replicas: int = 1, **training: Any
 ) -> Contender:
-    """A contender that trains for some epochs, and is fine-tuned until `then`, by default one epoch more."""
+    """Return a contender that trains for `epochs`, and is fine-tuned to epoch `then`, by default one more."""
     return Contender(
         model=model,
         training=Training(**{"max_epochs": epochs, "num_threads": 1} | training),
@@ -24,13 +24,13 @@ def contender(
 
 
 def content(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint file holds."""
-    found: dict[str, Any] = torch.load(path, weights_only=True)
-    return found
+    """Return the content of a checkpoint file."""
+    checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+    return checkpoint
 
 
-def assert_same_state(found: Path, expected: Path, *keys: str) -> None:
-    """Assert that two checkpoints hold the same, to the last bit: by default all that training depends on."""
-    one, other = content(found), content(expected)
+def assert_same_state(actual: Path, expected: Path, *keys: str) -> None:
+    """Assert that two checkpoints are bit-identical in these keys, by default in all that training depends on."""
+    actual_content, expected_content = content(actual), content(expected)
     for key in keys or STATE:
-        assert difference(flat(one[key], key), flat(other[key], key)) == ""
+        assert difference(flat(actual_content[key], key), flat(expected_content[key], key)) == ""

@@ -43,7 +43,7 @@ def test_a_killed_comparison_resumes_bit_identically(
     directory = tmp_path / "killed"
     directory.mkdir()
     with compare(directory, config) as process:
-        eventually(lambda: process.poll() is not None or list(directory.glob("unfinished/*/last.ckpt")))
+        eventually(lambda: process.poll() is not None or list(directory.glob(".lstm_flows/checkpoints/*/last.ckpt")))
         process.kill()
         assert process.wait() == -9, (directory / "log").read_text()
     assert difference(resume(directory), uninterrupted) == ""
@@ -78,7 +78,7 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(
     directory.mkdir()
     os.symlink(log, directory / "log")  # there is room for it
     with compare(directory, config) as process:
-        eventually(lambda: process.poll() is not None or list(directory.glob("unfinished/*/last.ckpt")))
+        eventually(lambda: process.poll() is not None or list(directory.glob(".lstm_flows/checkpoints/*/last.ckpt")))
         ballast = fill(small_disk)
         assert process.wait() == 1
     said = log.read_text().splitlines()

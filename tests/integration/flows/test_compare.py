@@ -25,7 +25,7 @@ PHASES = ("untrained", 0), ("initial", 2), ("fine_tuned", 4)
 
 @pytest.fixture(scope="module")
 def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> tuple[Path, ComparisonReport]:
-    """A directory in which the flow has run once, with all its figures and exports, and what it returned."""
+    """A directory in which the flow has run once, with all figures and exports, and its result."""
     directory = tmp_path_factory.mktemp("compared")
     (directory / "mlflow.db").write_bytes(database.read_bytes())
     with working_in(directory):
@@ -33,22 +33,22 @@ def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: 
 
 
 @pytest.fixture
-def there(compared: tuple[Path, ComparisonReport], monkeypatch: pytest.MonkeyPatch) -> ComparisonReport:
-    """The result, with its directory as the working directory."""
+def report(compared: tuple[Path, ComparisonReport], monkeypatch: pytest.MonkeyPatch) -> ComparisonReport:
+    """The flow's result, with its directory as the working directory."""
     monkeypatch.chdir(compared[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{compared[0]}/mlflow.db")
     return compared[1]
 
 
-def test_the_result_as_json_has_the_documented_form(there: ComparisonReport) -> None:
-    assert not there.reused
-    answer = there.model_dump(mode="json")
-    assert (answer["experiment"], answer["metric"], answer["baselines"], answer["differences"]) == (
+def test_the_result_as_json_has_the_documented_form(report: ComparisonReport) -> None:
+    assert not report.reused
+    values = report.model_dump(mode="json")
+    assert (values["experiment"], values["metric"], values["baselines"], values["differences"]) == (
         *("tutorial", "mse", [], []),
     )
-    assert answer["dataset"] == {
+    assert values["dataset"] == {
         "name": "tutorial",
-        "digest": there.dataset.digest,
+        "digest": report.dataset.digest,
         "in_sample": True,
         "train": 2,
         "validation": 0,
@@ -57,20 +57,20 @@ def test_the_result_as_json_has_the_documented_form(there: ComparisonReport) -> 
         "notes": [],
         "names": ["A", "B"],
     }
-    results = answer["results"]
+    results = values["results"]
     assert [(result["contender"], result["phase"], result["epochs"]) for result in results] == [
         (contender, *phase) for contender in ("hand_built", "built_in") for phase in PHASES
     ]
-    # nothing is validated: the checkpoint is the best one
-    assert {(result["best_epoch"], result["dataset"]) for result in results} == {(None, there.dataset.digest)}
+    # without validation there is no best epoch
+    assert {(result["best_epoch"], result["dataset"]) for result in results} == {(None, report.dataset.digest)}
     untrained, initial = results[:2]
-    assert (untrained["run_id"], untrained["model_uri"]) == (there.parent_run_id, None)
+    assert (untrained["run_id"], untrained["model_uri"]) == (report.parent_run_id, None)
     assert (initial["targets"], len(initial["predictions"]), initial["replicas"]) == ([0.0, 1.0], 2, None)
     assert initial["metrics"].keys() == {"mse", "mae", "max_error"}
     assert (initial["loss"], initial["low"], initial["losses_uri"]) == (initial["metrics"]["mse"], None, None)
     assert initial["model_uri"] == "models:/tutorial/1"
-    champion = answer["champion"]
-    versions = {(result.contender, result.phase): result.version for result in there.results}
+    champion = values["champion"]
+    versions = {(result.contender, result.phase): result.version for result in report.results}
     version = versions[champion["contender"], champion["phase"]]
     assert version is not None
     assert champion == {
@@ -81,27 +81,27 @@ def test_the_result_as_json_has_the_documented_form(there: ComparisonReport) -> 
     }
 
 
-def test_runs_are_a_parent_and_four_children_with_their_artifacts(there: ComparisonReport) -> None:
+def test_runs_are_a_parent_and_four_children_with_their_artifacts(report: ComparisonReport) -> None:
     client = mlflow.MlflowClient()
     parent, *children = runs_of("tutorial")
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
-    assert parent.info.run_id == there.parent_run_id
+    assert parent.info.run_id == report.parent_run_id
     names = [f"{contender}/{phase}" for contender in ("hand_built", "built_in") for phase, _ in PHASES[1:]]
     assert [child.info.run_name for child in children] == names
-    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {there.parent_run_id}
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {report.parent_run_id}
     assert children[1].data.tags["lstm_flows.continues"] == children[0].info.run_id
     assert "lstm_flows.continues" not in children[0].data.tags
 
-    files = {file.path for file in client.list_artifacts(there.parent_run_id)}
+    files = {file.path for file in client.list_artifacts(report.parent_run_id)}
     assert files >= {"config.yaml", "comparison.json", "comparison.md", "loss_curves.png", "predictions.png", "data"}
-    assert not files & {"copies.png", "gradients_through_time.png"}  # only where there is something to show
+    assert not files & {"copies.png", "gradients_through_time.png"}  # only if they apply
     for contender in CONFIG.contenders:
-        names = [Path(file.path).name for file in client.list_artifacts(there.parent_run_id, f"{contender}/untrained")]
+        names = [Path(file.path).name for file in client.list_artifacts(report.parent_run_id, f"{contender}/untrained")]
         assert names == ["gates.png", "predictions.csv"]
     for run in (parent, *children):
         (dataset,) = run.inputs.dataset_inputs
-        assert (dataset.dataset.name, dataset.dataset.digest) == (there.dataset.name, there.dataset.digest)
-    table = pd.read_parquet(tracking.download(f"runs:/{there.parent_run_id}/data/tutorial.parquet"))
+        assert (dataset.dataset.name, dataset.dataset.digest) == (report.dataset.name, report.dataset.digest)
+    table = pd.read_parquet(tracking.download(f"runs:/{report.parent_run_id}/data/tutorial.parquet"))
     assert table.columns.tolist() == ["company", "day_1", "day_2", "day_3", "day_4", "label"]
     for run in children:
         assert run.data.params["seed"] == "42"
@@ -111,7 +111,7 @@ def test_runs_are_a_parent_and_four_children_with_their_artifacts(there: Compari
         assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"gates.png", "predictions.csv"}
 
 
-def test_curves_have_the_tutorials_names_and_continue_where_the_first_ended(there: ComparisonReport) -> None:
+def test_curves_have_the_tutorials_names_and_continue_at_the_last_step(report: ComparisonReport) -> None:
     _, *trained = runs_of("tutorial")
     names = ("train_loss", "out_1", "train_loss_epoch")
     curves = [{name: curve(run.info.run_id, name) for name in names} for run in trained[:2]]
@@ -119,38 +119,38 @@ def test_curves_have_the_tutorials_names_and_continue_where_the_first_ended(ther
         {"train_loss": [0, 1, 2, 3], "out_1": [1, 2, 3], "train_loss_epoch": [1, 3]},
         {"train_loss": [4, 5, 6, 7], "out_1": [4, 5, 6, 7], "train_loss_epoch": [5, 7]},
     ]
-    # the first step from the checkpoint sees company A: of B the latest prediction is the one before
+    # the first step after the checkpoint trains on company A: B's latest prediction is still the previous one
     assert curves[1]["out_1"][0][1] == curves[0]["out_1"][-1][1]
     # TensorBoard has the same
     assert boards(trained[0])["train_loss"] == curves[0]["train_loss"]
 
 
-def test_prefect_has_the_comparison_with_a_link(there: ComparisonReport) -> None:
+def test_prefect_has_the_comparison_with_a_link(report: ComparisonReport) -> None:
     with get_client(sync_client=True) as client:
-        (found, *_) = client.read_artifacts(sort="CREATED_DESC")
-    assert f"/runs/{there.parent_run_id})" in found.data
-    assert "| hand_built | fine_tuned | 4 |" in found.data
+        (artifact, *_) = client.read_artifacts(sort="CREATED_DESC")
+    assert f"/runs/{report.parent_run_id})" in artifact.data
+    assert "| hand_built | fine_tuned | 4 |" in artifact.data
 
 
-def test_an_equal_run_is_reused_and_forced_it_comes_out_the_same(there: ComparisonReport) -> None:
+def test_an_equal_run_is_reused_and_force_reproduces_it(report: ComparisonReport) -> None:
     runs = len(runs_of("tutorial"))
-    assert compare(CONFIG) == there.model_copy(update={"reused": True})
+    assert compare(CONFIG) == report.model_copy(update={"reused": True})
     assert len(runs_of("tutorial")) == runs
     with plain():
         again = compare(CONFIG, force=True)
     assert not again.reused
-    assert again.parent_run_id != there.parent_run_id
-    assert [result.predictions for result in again.results] == [result.predictions for result in there.results]
+    assert again.parent_run_id != report.parent_run_id
+    assert [result.predictions for result in again.results] == [result.predictions for result in report.results]
 
 
-def test_leaving_a_contender_out_changes_nothing_for_the_other(there: ComparisonReport) -> None:
+def test_omitting_a_contender_does_not_change_the_other(report: ComparisonReport) -> None:
     config = recipes.load("tutorial", [*TINY, "experiment=alone", "contenders.hand_built=null"])
     with plain():
         alone = compare(config)
     assert [result.predictions for result in alone.results] == [
-        result.predictions for result in there.results if result.contender == "built_in"
+        result.predictions for result in report.results if result.contender == "built_in"
     ]
-    # where its model has been deleted since, it is no result that can be used again
+    # the result is not reused if its model has been deleted
     assert find_finished_run.fn(config, alone.dataset.digest) == alone.model_copy(update={"reused": True})
     mlflow.MlflowClient().delete_registered_model("alone")
     assert find_finished_run.fn(config, alone.dataset.digest) is None
@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_fails_everywhere_and_registers_nothing(harnes
     assert mlflow.MlflowClient().search_registered_models() == []
 
 
-def test_a_recipe_can_be_named_and_is_checked(harness: None, empty_directory: Path) -> None:
+def test_a_recipe_is_given_by_name_and_validated(harness: None, empty_directory: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         compare("tutoria")
     assert names_all(caught.value, "'tutoria'", "did you mean tutorial")

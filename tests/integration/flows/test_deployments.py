@@ -1,4 +1,4 @@
-"""prefect.yaml is read back: Prefect ignores keys that it does not know, this test does not."""
+"""prefect.yaml: its keys, schedules and parameters. Prefect ignores unknown keys; these tests do not."""
 
 import importlib.util
 from pathlib import Path
@@ -25,17 +25,17 @@ def unknown_keys(values: dict[str, Any], model: type[BaseModel]) -> set[str]:
     return set(values) - names
 
 
-def faults(text: str) -> set[str]:
+def ignored_keys(text: str) -> set[str]:
     """Keys that Prefect would ignore."""
     values = yaml.safe_load(text)
-    found = unknown_keys(values, PrefectYamlModel)
+    ignored = unknown_keys(values, PrefectYamlModel)
     for deployment in values["deployments"]:
-        found |= unknown_keys(deployment, DeploymentConfig)
-        found |= unknown_keys(deployment["work_pool"], WorkPoolConfig)
-        found |= unknown_keys(deployment["concurrency_limit"], ConcurrencyLimitSpec)
+        ignored |= unknown_keys(deployment, DeploymentConfig)
+        ignored |= unknown_keys(deployment["work_pool"], WorkPoolConfig)
+        ignored |= unknown_keys(deployment["concurrency_limit"], ConcurrencyLimitSpec)
         for schedule in deployment.get("schedules", []):
-            found |= unknown_keys(schedule, RawScheduleConfig)
-    return found
+            ignored |= unknown_keys(schedule, RawScheduleConfig)
+    return ignored
 
 
 TEXT = (ROOT / "prefect.yaml").read_text()
@@ -46,14 +46,14 @@ DEPLOYMENTS = {
 
 
 def test_prefect_knows_every_key() -> None:
-    assert faults(TEXT) == set()
-    for key in ("entrypoint", "timezone", "work_pool", "name"):  # one that it does not know is found
+    assert ignored_keys(TEXT) == set()
+    for key in ("entrypoint", "timezone", "work_pool", "name"):  # an unknown key is reported
         line = next(line for line in TEXT.splitlines() if f"{key}:" in line)
         indent = " " * line.index(key)
-        assert f"{key}_" in faults(TEXT.replace(f"{key}:", f"{key}_: x\n{indent}{key}:", 1))
+        assert f"{key}_" in ignored_keys(TEXT.replace(f"{key}:", f"{key}_: x\n{indent}{key}:", 1))
 
 
-def test_the_deployments_are_these_each_once_at_a_time() -> None:
+def test_each_deployment_has_its_schedule_and_runs_one_at_a_time() -> None:
     schedules = {name: deployment.get("schedules") for name, deployment in DEPLOYMENTS.items()}
     assert schedules == {
         "fine_tune/forecast": [{"cron": "30 2 * * *", "timezone": "Europe/Berlin"}],

@@ -1,4 +1,4 @@
-"""The flow on all but the tutorial: a user's own cell, copies, a plain recurrent network, two features, many steps."""
+"""The flow with a user-defined cell, replicas, a plain recurrent network, two features and more steps."""
 
 import sys
 from collections.abc import Iterator
@@ -31,14 +31,14 @@ from lstm_models.nn.cells import Step
 
 
 class Minimal(Cell):
-    """A forget gate and a candidate, and no more."""
+    """A cell with a forget gate and a candidate only."""
 
     gates = "fg"
 
-    def step(self, z_BG, before, weights):
-        f, g = self.sums(z_BG, before, weights)
+    def step(self, z_BG, previous, weights):
+        f, g = self.sums(z_BG, previous, weights)
         f, g = f.sigmoid(), g.tanh()
-        c = f * before.c + (1 - f) * g
+        c = f * previous.c + (1 - f) * g
         return Step(i=1 - f, f=f, g=g, o=f.new_ones(f.shape), c=c, h=c.tanh())
 '''
 
@@ -70,19 +70,19 @@ def configuration() -> CompareConfig:
 def compared(
     harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path
 ) -> Iterator[tuple[Path, ComparisonReport]]:
-    """A directory with a user's cell in which the flow has run once, and what it answered."""
+    """A directory with a user-defined cell in which the flow has run once, and its result."""
     directory = tmp_path_factory.mktemp("others")
     (directory / "mlflow.db").write_bytes(database.read_bytes())
     (directory / "cell_of_a_user.py").write_text(CELL)
     with working_in(directory), real_for(gates="minimal/fine_tuned", exports=[2, 6]):
-        answer = compare(configuration())
-    yield directory, answer
+        result = compare(configuration())
+    yield directory, result
     sys.modules.pop("cell_of_a_user", None)
 
 
 @pytest.fixture
-def there(compared: tuple[Path, ComparisonReport], monkeypatch: pytest.MonkeyPatch) -> ComparisonReport:
-    """The answer, with its directory as the working directory."""
+def report(compared: tuple[Path, ComparisonReport], monkeypatch: pytest.MonkeyPatch) -> ComparisonReport:
+    """The flow's result, with its directory as the working directory."""
     monkeypatch.chdir(compared[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{compared[0]}/mlflow.db")
     return compared[1]
@@ -98,20 +98,20 @@ def files(run_id: str, folder: str | None = None) -> set[str]:
     return {Path(file.path).name for file in mlflow.MlflowClient().list_artifacts(run_id, folder)}
 
 
-def test_all_contenders_end_and_their_copies_are_counted(there: ComparisonReport) -> None:
-    assert not there.reused
-    copies = [
+def test_all_contenders_finish_with_statistics_of_their_replicas(report: ComparisonReport) -> None:
+    assert not report.reused
+    replicas = [
         (result.contender, result.phase, result.replicas and (result.replicas.count, result.replicas.converged))
-        for result in there.results
+        for result in report.results
     ]
     phases = ("untrained", "initial", "fine_tuned")
-    assert copies == [
-        (contender, phase, copies)
-        for contender, copies in (("minimal", (3, 3)), ("built_in", (2, 2)), ("rnn", None))
+    assert replicas == [
+        (contender, phase, counts)
+        for contender, counts in (("minimal", (3, 3)), ("built_in", (2, 2)), ("rnn", None))
         for phase in phases
     ]
-    # weights from 2 features and 2 units, biases twice, and the head: of one copy
-    assert {result.contender: result.parameters for result in there.results} == {
+    # of one replica: weights of 2 features and 2 units, two biases, and the head
+    assert {result.contender: result.parameters for result in report.results} == {
         "minimal": 2 * 2 * (2 + 2 + 1 + 1) + 3,
         "built_in": 4 * 2 * (2 + 2 + 1 + 1) + 3,
         "rnn": 2 * (2 + 2 + 1 + 1) + 3,
@@ -124,7 +124,7 @@ def test_all_contenders_end_and_their_copies_are_counted(there: ComparisonReport
     assert aliases == {"minimal": 2, "built_in": 4, "rnn": 6, "champion": aliases["champion"]}
 
 
-def test_every_run_has_its_figures_and_metrics(there: ComparisonReport) -> None:
+def test_every_run_has_its_figures_and_metrics(report: ComparisonReport) -> None:
     runs = {run.info.run_name: run for run in children()}
     assert list(runs) == [
         f"{name}/{phase}" for name in configuration().contenders for phase in ("initial", "fine_tuned")
@@ -136,58 +136,58 @@ def test_every_run_has_its_figures_and_metrics(there: ComparisonReport) -> None:
         assert files(run.info.run_id) == expected | ({"gates.png"} if name == "minimal/fine_tuned" else set())
         assert ("converged" in run.data.metrics) == ("dloss_dc" in run.data.metrics) == (not name.startswith("rnn"))
         assert list(tracking.read_curve(run.info.run_id, "dloss_dh")) == list(range(1, LENGTH + 1))
-    # what is untrained or belongs to all stands on the parent
-    parent = there.parent_run_id
+    # the parent has the untrained phase and what belongs to all contenders
+    parent = report.parent_run_id
     assert files(parent) == {
         *("result_cache", "config.yaml", "comparison.json", "comparison.md", "data", "minimal", "built_in", "rnn"),
         *("loss_curves.png", "predictions.png", "copies.png", "gradients_through_time.png"),
     }
     for contender in configuration().contenders:
-        copies = set() if contender == "rnn" else {"copies.csv"}
-        assert files(parent, f"{contender}/untrained") == {"predictions.csv", *copies}
+        replica_files = set() if contender == "rnn" else {"copies.csv"}
+        assert files(parent, f"{contender}/untrained") == {"predictions.csv", *replica_files}
         assert list(tracking.read_curve(parent, f"{contender}/untrained/dloss_dh")) == list(range(1, LENGTH + 1))
 
 
-def test_the_table_tells_how_many_copies_have_converged(there: ComparisonReport) -> None:
-    stored = tracking.download(f"runs:/{there.parent_run_id}/comparison.md").read_text()
+def test_the_table_has_the_number_of_converged_replicas(report: ComparisonReport) -> None:
+    stored = tracking.download(f"runs:/{report.parent_run_id}/comparison.md").read_text()
     _, _, head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in stored.splitlines()]
     column = head.index("converged")
     by_contender = {row[0]: row[column] for row in rows if len(row) == len(head)}
     # Wilson's interval for 3 of 3 and for 2 of 2
     assert by_contender == {"minimal": "3/3 (0.44-1.00)", "built_in": "2/2 (0.34-1.00)", "rnn": "-"}
-    assert "of copies the median" in stored.lower()
-    # the same for the terminal: there too it has to fit
-    shown = tables.comparison_table(there)
+    assert "Contenders with replicas show the median replica." in stored
+    # the same table has to fit the terminal
+    shown = tables.comparison_table(report)
     width = sum(max(map(len, [name, *shown[name]])) + 1 for name in shown.columns)
     assert width <= 100
 
 
-def test_a_users_own_cell_is_opened_from_the_registry(
-    there: ComparisonReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_user_defined_cell_is_inspected_from_the_registry(
+    report: ComparisonReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     table = tmp_path / "sequences.csv"
     adding.table(LENGTH, 3, seed=1).to_csv(table, index=False)
-    opened = introspection.inspect_model("models:/others@minimal", table)
-    assert (opened.names, opened.trace.c.shape) == (["1", "2", "3"], (1, 3, LENGTH, 2))
-    assert opened.trace.i.equal(1 - opened.trace.f)
+    inspection = introspection.inspect_model("models:/others@minimal", table)
+    assert (inspection.names, inspection.trace.c.shape) == (["1", "2", "3"], (1, 3, LENGTH, 2))
+    assert inspection.trace.i.equal(1 - inspection.trace.f)
     model = load_model("models:/others@minimal")
     with torch.no_grad():
-        predicted = model.network.head(opened.trace.h[0, :, -1]).squeeze(-1).tolist()
+        predicted = model.network.head(inspection.trace.h[0, :, -1]).squeeze(-1).tolist()
     # the exported program sums in another order: float32's last digits
-    assert predict(model.program, opened.x_BTD).tolist() == pytest.approx(predicted, abs=1e-6)
+    assert predict(model.program, inspection.x_BTD).tolist() == pytest.approx(predicted, abs=1e-6)
     with pytest.raises(ModelError) as caught:
         introspection.inspect_model("models:/others@rnn", table)
     assert names_all(caught.value, "models:/others@rnn", "rnn has no gates")
-    # of another cell's file its gates would be those of no model
+    # with another cell in the file the gates would be wrong
     with another_cell(monkeypatch), pytest.raises(ModelError) as caught:
         introspection.inspect_model("models:/others@minimal", table)
     assert names_all(caught.value, "cell_of_a_user.Minimal")
 
 
-def test_a_users_own_cell_predicts_without_its_file_in_a_bare_mlflow(
-    there: ComparisonReport, monkeypatch: pytest.MonkeyPatch
+def test_a_user_defined_cell_predicts_without_its_file_in_plain_mlflow(
+    report: ComparisonReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The registered program is complete; but whoever runs it trusts it, and this program runs none."""
+    """The registered program is self-contained, but running it requires trust; lstm-flows never runs it."""
     monkeypatch.setitem(sys.modules, "cell_of_a_user", None)  # as if it could not be imported
     x_BTD = sequences.input_tensor(adding.table(LENGTH, 3, seed=1), adding.columns(LENGTH))
     served = mlflow.pyfunc.load_model("models:/others@minimal").predict(x_BTD.numpy())
@@ -196,18 +196,18 @@ def test_a_users_own_cell_predicts_without_its_file_in_a_bare_mlflow(
         load_model("models:/others@minimal")
 
 
-def test_an_equal_run_is_reused_until_the_cell_is_another(
-    there: ComparisonReport, monkeypatch: pytest.MonkeyPatch
+def test_an_equal_run_is_reused_until_the_cell_changes(
+    report: ComparisonReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with another_cell(monkeypatch):
-        assert find_finished_run.fn(configuration(), there.dataset.digest) is None
-    assert find_finished_run.fn(configuration(), there.dataset.digest) == there.model_copy(update={"reused": True})
+        assert find_finished_run.fn(configuration(), report.dataset.digest) is None
+    assert find_finished_run.fn(configuration(), report.dataset.digest) == report.model_copy(update={"reused": True})
 
 
 @contextmanager
 def another_cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The user's file with other equations, imported as a new process would."""
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a cache goes by the second in which a file was written
+    """Change the equations in the user's file, and have it imported again as in a new process."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # bytecode caches compare modification times in seconds
     source = Path("cell_of_a_user.py")
     try:
         source.write_text(CELL.replace("(1 - f) * g", "g"))

@@ -1,4 +1,4 @@
-"""`predict` and `inspect` of registered models, by the command line in this process."""
+"""The commands `predict` and `inspect` on registered models, in this process."""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Compared(NamedTuple):
 
 @pytest.fixture(scope="module")
 def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Compared:
-    """A directory in which `parity` has been compared: the registered programs are real."""
+    """A directory in which the flow has run with the recipe `parity` and real exports."""
     directory = tmp_path_factory.mktemp("compared")
     (directory / "mlflow.db").write_bytes(database.read_bytes())
     with working_in(directory), pytest.MonkeyPatch.context() as patch:
@@ -43,7 +43,7 @@ def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: 
 
 @pytest.fixture
 def days(compared: Compared, tmp_path: Path) -> Iterator[Path]:
-    """The tutorial's two companies as a table, elsewhere than in the working directory."""
+    """A table with the tutorial's two companies, outside the working directory."""
     path = tmp_path / "days.csv"
     path.write_text(f"{HEADER}A,0,0.5,0.25,1\nB,1,0.5,0.25,1\n")
     with working_in(compared.directory):
@@ -60,9 +60,9 @@ def traced(model_uri: str) -> Step:
 def test_predict_adds_a_column_by_the_champion(compared: Compared, days: Path) -> None:
     champion = compared.comparison.champion
     (result,) = [
-        each
-        for each in compared.comparison.results
-        if (each.contender, each.phase) == (champion.contender, champion.phase)
+        result
+        for result in compared.comparison.results
+        if (result.contender, result.phase) == (champion.contender, champion.phase)
     ]
     output = days.with_name("out.csv")
     days.write_text("company,day_4,day_3,day_2,day_1\nA,1,0.25,0.5,0\nB,1,0.25,0.5,1\n")
@@ -82,9 +82,9 @@ def test_inspect_shows_gates_and_states_of_either_model(days: Path, contender: s
     assert max(map(len, out.splitlines())) <= 100
     head, rule, *lines = out.splitlines()
     assert (head.split(), set(rule)) == (["sequence", "step", *"ifgoch"], {"\u2500"})
-    opened = traced(model_uri)
+    gates = traced(model_uri)
     assert [line.split() for line in lines] == [
-        [company, str(step + 1), *(f"{part[0, number, step, 0]:.4f}" for part in opened)]
+        [company, str(step + 1), *(f"{part[0, number, step, 0]:.4f}" for part in gates)]
         for number, company in enumerate("AB")
         for step in range(4)
     ]
@@ -102,16 +102,16 @@ def test_inspect_as_json_has_every_digit_and_a_figure_is_a_png_whatever_its_name
     result = json.loads(out)
     assert result["model"] == "models:/parity/1"
     assert [sequence.pop("sequence") for sequence in result["sequences"]] == ["A", "B"]
-    opened = traced("models:/parity/1")
+    gates = traced("models:/parity/1")
     for number, sequence in enumerate(result["sequences"]):
-        assert sequence == {letter: part[:, number].tolist() for letter, part in opened._asdict().items()}
+        assert sequence == {letter: part[:, number].tolist() for letter, part in gates._asdict().items()}
 
 
 @pytest.mark.parametrize(
     ("table", "names"),
     [
-        ("day_1,day_2,day_3,day_4\n0,0.5,0.25,1\n1,0.5,0.25,1\n", ["1", "2"]),  # by their rows
-        # also those that a terminal library would take for its own markup
+        ("day_1,day_2,day_3,day_4\n0,0.5,0.25,1\n1,0.5,0.25,1\n", ["1", "2"]),  # numbered by row
+        # names that rich could interpret as markup
         (f"{HEADER}[red],0,0.5,0.25,1\n[/B],1,0.5,0.25,1\n", ["[red]", "[/B]"]),
     ],
     ids=["no names", "markup"],
@@ -142,7 +142,7 @@ def test_inspect_prints_the_names_of_sequences_as_they_are(days: Path, table: st
     ids=["no name", "no version", "no URI", "no column", "no number", "no rows", "no file", "no folder", "a folder"],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["inspect", "predict"])
-def test_what_can_not_be_predicted_is_one_line(
+def test_invalid_input_is_a_one_line_error(
     days: Path, command: str, model_uri: str, table: str | None, figure: str | None, parts: list[str]
 ) -> None:
     option = "--figure" if command == "inspect" else "--output"

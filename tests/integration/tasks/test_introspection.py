@@ -1,4 +1,4 @@
-"""What MLflow is told of a network's inside; the tasks alone, without a flow."""
+"""Logging gates and gradients to MLflow, without a flow."""
 
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ def dataset(count: int) -> Dataset:
     return build_dataset(adding.table(LENGTH, count, seed=0), config, 0)
 
 
-def take(*indices: int) -> Batch:
-    """These of four of them as one batch."""
+def batch_of(*indices: int) -> Batch:
+    """The sequences with these indices, of a dataset of four, as a batch."""
     return dataset(4).test.get_batch(torch.tensor(indices))
 
 
@@ -48,33 +48,35 @@ def curve(run_id: str, name: str) -> list[tuple[int, float]]:
 
 @pytest.fixture
 def run_id(workplace: Path) -> str:
-    return tracking.start_run(tracking.get_or_create_experiment("inside"), "a run", tags={}, note="")
+    return tracking.start_run(tracking.get_or_create_experiment("introspection"), "a run", tags={}, note="")
 
 
 # ---- log_gates
-@pytest.mark.parametrize(("rows", "chosen"), [(None, [1, 2]), ([3, 1], [3, 1]), ([4], [4])], ids=str)
-@pytest.mark.parametrize("place", ["", "a/untrained"])
-def test_a_run_gets_a_picture_of_the_gates_of_chosen_sequences(
-    run_id: str, monkeypatch: pytest.MonkeyPatch, rows: list[int] | None, chosen: list[int], place: str
+@pytest.mark.parametrize(("numbers", "logged"), [(None, [1, 2]), ([3, 1], [3, 1]), ([4], [4])], ids=str)
+@pytest.mark.parametrize("artifact_dir", ["", "a/untrained"])
+def test_the_gates_of_the_configured_sequences_are_logged_as_a_figure(
+    run_id: str, monkeypatch: pytest.MonkeyPatch, numbers: list[int] | None, logged: list[int], artifact_dir: str
 ) -> None:
     drawn: list[tuple[str, Tensor, Step, list[str]]] = []
 
-    def draw(*what: Any) -> Figure:
-        drawn.append(what)
+    def draw(*arguments: Any) -> Figure:
+        drawn.append(arguments)
         return Figure()
 
     monkeypatch.setattr(plots, "gates", draw)
     network = build("built_in", hidden_size=3)
-    introspection.log_gates(FigureOptions(gate_examples=rows), network, dataset(4), run_id, "a/initial", place)
-    stored = tracking.mlflow_client().list_artifacts(run_id, place or None)
-    assert [file.path for file in stored] == [f"{place}/gates.png".lstrip("/")]
-    ((name, x_BTD, opened, names),) = drawn
-    expected_BTD = take(*(row - 1 for row in chosen)).x_BTD
-    assert (name, names) == ("a/initial", [str(row) for row in chosen])
+    introspection.log_gates(
+        FigureOptions(gate_examples=numbers), network, dataset(4), run_id, "a/initial", artifact_dir
+    )
+    stored = tracking.mlflow_client().list_artifacts(run_id, artifact_dir or None)
+    assert [file.path for file in stored] == [f"{artifact_dir}/gates.png".lstrip("/")]
+    ((name, x_BTD, gates, names),) = drawn
+    expected_BTD = batch_of(*(number - 1 for number in logged)).x_BTD
+    assert (name, names) == ("a/initial", [str(number) for number in logged])
     assert torch.equal(x_BTD, expected_BTD)
     with torch.no_grad():
         expected = record_gates(network.recurrent, expected_BTD)
-    assert all(torch.equal(part, its) for part, its in zip(opened, expected, strict=True))
+    assert all(torch.equal(part, reference) for part, reference in zip(gates, expected, strict=True))
 
 
 def test_a_plain_recurrent_network_has_no_gates_to_draw(run_id: str) -> None:
@@ -82,7 +84,7 @@ def test_a_plain_recurrent_network_has_no_gates_to_draw(run_id: str) -> None:
     assert tracking.mlflow_client().list_artifacts(run_id) == []
 
 
-def test_a_row_that_the_data_has_not_is_refused(run_id: str) -> None:
+def test_a_sequence_number_beyond_the_data_is_refused(run_id: str) -> None:
     with pytest.raises(ConfigError) as caught:
         introspection.log_gates(FigureOptions(gate_examples=[1, 5]), build("built_in"), dataset(4), run_id, "x")
     assert names_all(caught.value, "figures.gate_examples", "5 given", "4 examples")
@@ -97,9 +99,9 @@ def test_a_row_that_the_data_has_not_is_refused(run_id: str) -> None:
 )
 def test_gradients_are_curves_over_the_time_steps(run_id: str, kind: str, settings: dict[str, Any]) -> None:
     network = build(kind, **settings)
-    for _ in range(2):  # the second time, no second points
-        introspection.log_gradients(network, dataset(4), run_id, place="a/untrained")
-    gradients = gradients_through_time(network, take(0, 1, 2, 3))
+    for _ in range(2):  # logging again adds no points
+        introspection.log_gradients(network, dataset(4), run_id, prefix="a/untrained")
+    gradients = gradients_through_time(network, batch_of(0, 1, 2, 3))
     expected = {"a/untrained/dloss_dh": gradients.hidden_T.tolist()}
     if kind == "rnn":  # which has no cell state
         assert gradients.cell_T is None
@@ -112,15 +114,15 @@ def test_gradients_are_curves_over_the_time_steps(run_id: str, kind: str, settin
     }
 
 
-def test_gradients_are_of_the_first_sequences_where_there_are_many(run_id: str) -> None:
-    network, many = build("built_in"), dataset(introspection.GRADIENT_BATCH_SIZE + 9)
-    introspection.log_gradients(network, many, run_id)
-    few = many.test.get_batch(torch.arange(introspection.GRADIENT_BATCH_SIZE))
-    expected = gradients_through_time(network, few).hidden_T.tolist()
+def test_gradients_of_many_sequences_are_those_of_the_first_ones(run_id: str) -> None:
+    network, large = build("built_in"), dataset(introspection.GRADIENT_BATCH_SIZE + 9)
+    introspection.log_gradients(network, large, run_id)
+    first = large.test.get_batch(torch.arange(introspection.GRADIENT_BATCH_SIZE))
+    expected = gradients_through_time(network, first).hidden_T.tolist()
     assert [value for _, value in curve(run_id, "dloss_dh")] == expected
 
 
-def test_a_gradient_that_is_no_number_is_left_out(run_id: str) -> None:
+def test_a_gradient_that_is_not_finite_is_omitted(run_id: str) -> None:
     network = build("built_in")
     with torch.no_grad():
         network.head.weight.fill_(1e30)  # the squares overflow float32
@@ -128,20 +130,20 @@ def test_a_gradient_that_is_no_number_is_left_out(run_id: str) -> None:
     assert curve(run_id, "dloss_dh") == []
 
 
-class Carried(Cell):
-    """A gated recurrent unit: h alone is carried, and the cell state is never used."""
+class HiddenStateOnly(Cell):
+    """A gated recurrent unit: only h is carried over, and the cell state is never used."""
 
     gates = "fg"
 
-    def step(self, z_BG: Tensor, before: Step, weights: Weights) -> Step:
-        f, g = self.sums(z_BG, before, weights)
+    def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
+        f, g = self.sums(z_BG, previous, weights)
         f, g = f.sigmoid(), g.tanh()
-        return Step(1 - f, f, g, torch.ones_like(f), before.c, f * before.h + (1 - f) * g)
+        return Step(1 - f, f, g, torch.ones_like(f), previous.c, f * previous.h + (1 - f) * g)
 
 
-def test_a_cell_state_that_the_loss_does_not_depend_on_is_no_obstacle(run_id: str) -> None:
+def test_the_gradient_of_an_unused_cell_state_is_zero(run_id: str) -> None:
     network = build("hand_built", hidden_size=3)
-    network.recurrent = LSTM(2, 3, batch_first=True, cell=Carried())
+    network.recurrent = LSTM(2, 3, batch_first=True, cell=HiddenStateOnly())
     introspection.log_gradients(network, dataset(4), run_id)
     assert [step for step, _ in curve(run_id, "dloss_dh")] == list(range(1, LENGTH + 1))
     assert {value for _, value in curve(run_id, "dloss_dc")} <= {0.0}

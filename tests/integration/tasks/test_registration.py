@@ -1,4 +1,4 @@
-"""From a checkpoint to a model that a bare MLflow serves; and archives that are refused."""
+"""Registering a checkpoint as a model that plain MLflow serves; and archives that are refused."""
 
 import contextlib
 import io
@@ -45,9 +45,9 @@ CONFIG = parse_config(
                 "replicas": replicas,
             }
             for name, model, replicas in (
-                ("copied", {"cell": "peephole", "double_bias": False, "hidden_size": 1, "head": "none"}, 3),
+                ("replicated", {"cell": "peephole", "double_bias": False, "hidden_size": 1, "head": "none"}, 3),
                 ("normalised", {"cell": "layer_norm", "num_layers": 2}, 1),
-                ("copied_built_in", {"kind": "built_in"}, 2),
+                ("replicated_built_in", {"kind": "built_in"}, 2),
                 ("rnn", {"kind": "rnn", "num_layers": 2}, 1),
             )
         },
@@ -57,27 +57,27 @@ CONFIG = parse_config(
 
 
 class Registered(NamedTuple):
-    """Versions 1 to 5: the first contender's first training and its second, and the first of each other contender."""
+    """Versions 1 to 5: the first contender trained and fine-tuned, and each other contender trained."""
 
     directory: Path
     dataset: DatasetRef
     checkpoints: list[CheckpointRef]
     results: list[PhaseResult]
     served: list[Any]
-    """Each version as a bare MLflow loads it."""
+    """Each version as plain MLflow loads it."""
 
     def sequences(self) -> torch.Tensor:
-        """All of the test part, (B, T, D)."""
+        """All sequences of the test part, (B, T, D)."""
         test = load_dataset(self.dataset).test
         return test.get_batch(torch.arange(test.count)).x_BTD
 
     def trained(self, index: int) -> Network:
-        """The network that was trained; of copies the one that speaks for them."""
+        """The trained network; with replicas, the median one."""
         network = load_network(tracking.download(self.checkpoints[index].uri))
         if isinstance(network, Replicas):
-            copies = self.results[index].replicas
-            assert copies
-            return network.member(copies.median).eval()
+            replicas = self.results[index].replicas
+            assert replicas
+            return network.member(replicas.median).eval()
         return network
 
 
@@ -86,7 +86,7 @@ VERSIONS = range(5)
 
 @pytest.fixture(scope="module")
 def registered_once(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Registered:
-    """A model of each kind, trained for an epoch and registered: by the tasks themselves, without Prefect."""
+    """A model of each kind, trained for an epoch and registered by the tasks' functions, without Prefect."""
     directory = tmp_path_factory.mktemp("registered")
     shutil.copy(database, directory)
     with working_in(directory), plain(wholly=False):
@@ -105,15 +105,15 @@ def registered_once(tmp_path_factory: pytest.TempPathFactory, database: Path) ->
 
 @pytest.fixture
 def registered(registered_once: Registered) -> Iterator[Registered]:
-    """Likewise, their directory being the working directory."""
+    """The registered models, with their directory as the working directory."""
     with working_in(registered_once.directory):
         yield registered_once
 
 
 @pytest.mark.parametrize("index", VERSIONS)
-def test_a_bare_mlflow_serves_the_network_that_was_trained(registered: Registered, index: int) -> None:
+def test_plain_mlflow_serves_the_trained_network(registered: Registered, index: int) -> None:
     served, network, x_BTD = registered.served[index], registered.trained(index), registered.sequences()
-    # the exported loop adds in another order than the one that trained: float32's last digits
+    # the exported loop sums in another order than the training loop: float32 rounding
     close = {"rel": 1e-6, "abs": 1e-6}
     assert served.predict(x_BTD.numpy()).tolist() == pytest.approx(registered.results[index].predictions, **close)
     # any number of sequences of any length
@@ -130,17 +130,17 @@ def test_a_bare_mlflow_serves_the_network_that_was_trained(registered: Registere
         sequence[length:] = torch.nan
     *together, only_padding = served.predict(x_BTD.numpy()).tolist()
     alone = [served.predict(x_BTD[b : b + 1, :length].numpy()).item() for b, length in enumerate(lengths[:4])]
-    # a matrix product of another batch size may add in another order
+    # a matrix product of another batch size may sum in another order
     assert together == pytest.approx(alone, rel=1e-6, abs=1e-6)
     assert np.isnan(only_padding)
-    # a missing value is no padding
+    # a missing value is not padding
     x_BTD = torch.randn(1, 4, 2)
     x_BTD[0, 1] = torch.nan
     assert np.isnan(served.predict(x_BTD.numpy())).all()
 
 
 @pytest.mark.parametrize("index", VERSIONS)
-def test_the_network_that_was_trained_comes_back_from_the_registry(registered: Registered, index: int) -> None:
+def test_the_trained_network_is_loaded_from_the_registry(registered: Registered, index: int) -> None:
     uri, contender = f"models:/models/{index + 1}", registered.checkpoints[index].contender
     assert registered.results[index].model_uri == uri
     model = model_loader.load_model(uri)
@@ -167,32 +167,32 @@ def test_a_model_is_described_by_metadata_signature_and_example(registered: Regi
     assert np.array_equal(registered.served[index].input_example, registered.sequences()[:2].numpy())
 
 
-def test_of_copies_the_median_is_exported(registered: Registered) -> None:
-    """Were it another copy, the predictions would be others: the copies are told apart first."""
+def test_the_median_replica_is_exported(registered: Registered) -> None:
+    """The replicas' predictions differ, so the exported one can be identified."""
     x_BTD = registered.sequences()
     for index, count in ((0, 3), (1, 3), (3, 2)):
         result = registered.results[index]
-        copies = load_network(tracking.download(registered.checkpoints[index].uri))
-        assert isinstance(copies, Replicas)
+        replicas = load_network(tracking.download(registered.checkpoints[index].uri))
+        assert isinstance(replicas, Replicas)
         assert result.replicas
         errors = result.replicas.errors
-        assert (copies.count, len(errors)) == (count, count)
+        assert (replicas.count, len(errors)) == (count, count)
         assert result.metrics["mse"] == errors[result.replicas.median] == sorted(errors)[(count - 1) // 2]
         served = registered.served[index].predict(x_BTD.numpy())
         with torch.no_grad():
-            live = [copies.member(number).eval()(x_BTD).numpy() for number in range(count)]
-        off = [np.abs(served - one).max() for one in live]
-        # the exported loop adds in another order: float32's last digits
-        assert off[result.replicas.median] < 1e-6
-        assert all(difference > 1e-3 for number, difference in enumerate(off) if number != result.replicas.median)
+            live = [replicas.member(number).eval()(x_BTD).numpy() for number in range(count)]
+        errors = [np.abs(served - predictions).max() for predictions in live]
+        # the exported loop sums in another order: float32 rounding
+        assert errors[result.replicas.median] < 1e-6
+        assert all(error > 1e-3 for number, error in enumerate(errors) if number != result.replicas.median)
 
 
-def test_a_version_tells_what_it_is(registered: Registered) -> None:
+def test_a_version_has_its_metadata_as_tags(registered: Registered) -> None:
     result = registered.results[1]
     client = mlflow.MlflowClient()
     version = client.get_model_version("models", "2")
     assert version.tags == {
-        "contender": "copied",
+        "contender": "replicated",
         "phase": "fine_tuned",
         "dataset": registered.dataset.digest,
         "score": version.tags["score"],
@@ -202,10 +202,10 @@ def test_a_version_tells_what_it_is(registered: Registered) -> None:
         **{name: repr(result.metrics[name]) for name in ("mse", "mae", "max_error")},
     }
     assert "continues" not in client.get_model_version("models", "1").tags
-    judged = Score.model_validate_json(version.tags["score"])
-    assert judged == result.score()
-    # one copy's: four gates, each with two weights of the input, one of the state and a bias; and three peepholes
-    assert (judged.loss, judged.parameters, judged.dataset) == (result.metrics["mse"], 19, registered.dataset.digest)
+    score = Score.model_validate_json(version.tags["score"])
+    assert score == result.score()
+    # of one replica: four gates, each with two input weights, one state weight and a bias; and three peepholes
+    assert (score.loss, score.parameters, score.dataset) == (result.metrics["mse"], 19, registered.dataset.digest)
     assert version.run_id == registered.checkpoints[1].run_id
     assert version.source.startswith("models:/m-")
     model = client.get_logged_model(version.source.removeprefix("models:/"))
@@ -217,43 +217,43 @@ def test_a_version_tells_what_it_is(registered: Registered) -> None:
 
 
 def test_registering_again_makes_no_second_version(registered: Registered) -> None:
-    """As where the task's first try did all but return."""
+    """As when the task's first attempt failed after its work was done."""
     unregistered = registered.results[1].model_copy(update={"model_uri": None})
     again = registration.register.fn(CONFIG, registered.checkpoints[1], unregistered, registered.dataset)
     assert again == registered.results[1]
     assert len(tracking.versions("models")) == 5
 
 
-def choose(results: list[PhaseResult]) -> tuple[AliasHolder, AliasHolder | None]:
-    """As a flow run of its own does."""
-    found: tuple[AliasHolder, AliasHolder | None] = promotion.promote_best.fn(
+def promote(results: list[PhaseResult]) -> tuple[AliasHolder, AliasHolder | None]:
+    """Promote the best of these results as a separate flow run does."""
+    holders: tuple[AliasHolder, AliasHolder | None] = promotion.promote_best.fn(
         CONFIG, results, runs.start_parent_run(runs.comparison_spec(CONFIG))
     )
-    return found
+    return holders
 
 
 @pytest.mark.usefixtures("harness")
-def test_the_best_becomes_champion_and_one_judged_otherwise_stays_it(registered: Registered) -> None:
+def test_the_best_is_promoted_and_a_champion_evaluated_on_other_data_remains(registered: Registered) -> None:
     results, client = registered.results, mlflow.MlflowClient()
     best = min(results, key=lambda result: result.metrics["mse"])
-    champion, challenger = choose(results)
+    champion, challenger = promote(results)
     assert (champion.contender, champion.phase, challenger) == (best.contender, best.phase, None)
-    assert tracking.aliases("models") == {"copied": 2, "champion": best.version}
+    assert tracking.aliases("models") == {"replicated": 2, "champion": best.version}
 
-    # judged on other data, nobody is better
+    # scores on other data are not comparable
     perfect = next(result for result in results if result.version != best.version)
     perfect = perfect.model_copy(update={"loss": 0.0, "dataset": "other"})
-    champion, challenger = choose([perfect])
+    champion, challenger = promote([perfect])
     assert champion.model_uri == "models:/models@champion"
     assert challenger
     assert (challenger.contender, challenger.model_uri) == (perfect.contender, "models:/models@challenger")
-    assert tracking.aliases("models") == {"copied": 2, "champion": best.version, "challenger": perfect.version}
+    assert tracking.aliases("models") == {"replicated": 2, "champion": best.version, "challenger": perfect.version}
 
-    # a champion of an older program was judged in another way, and does not tell how
+    # a champion of an older version of the program has no comparable score
     version = client.get_model_version_by_alias("models", "champion")
     client.delete_model_version_tag("models", version.version, "score")
     try:
-        champion, challenger = choose([result for result in results if result.version != best.version])
+        champion, challenger = promote([result for result in results if result.version != best.version])
     finally:
         client.set_model_version_tag("models", version.version, "score", version.tags["score"])
     assert champion.version == best.version
@@ -262,7 +262,7 @@ def test_the_best_becomes_champion_and_one_judged_otherwise_stays_it(registered:
     assert tracking.aliases("models")["champion"] == best.version
 
 
-def test_a_model_that_is_not_there_is_named(registered: Registered) -> None:
+def test_an_unknown_model_is_named_in_the_error(registered: Registered) -> None:
     with pytest.raises(model_loader.ModelError) as caught:
         model_loader.load_model("models:/nothing@champion")
     assert names_all(caught.value, "models:/nothing@champion", "not found")
@@ -289,7 +289,7 @@ def saved(value: object) -> bytes:
 
 
 def in_config(kind: str, entry: dict[str, object]) -> Callable[[Records], None]:
-    """To the weights or the constants that an archive lists, one more, or one instead."""
+    """Add or replace an entry of an archive's list of weights or constants."""
 
     def change(records: Records) -> None:
         name = f"data/{kind}/model_{kind}_config.json"
@@ -302,8 +302,8 @@ def in_config(kind: str, entry: dict[str, object]) -> Callable[[Records], None]:
     return change
 
 
-def of_no_check(records: Records) -> None:
-    """A weight that MLflow's check takes for raw numbers: its name has a slash, and another list tells of it too."""
+def past_mlflows_check(records: Records) -> None:
+    """Add a weight that MLflow's check takes for raw numbers: its name has a slash and is in a second list."""
     in_config("weights", {**CONSTANT, "path_name": "data/weights/weight_0"})(records)
     also = {"config": {"w": {"path_name": "weight_0", "use_pickle": False}}}
     records["data/weights/data/weights/x_config.json"] = json.dumps(also).encode()
@@ -312,10 +312,10 @@ def of_no_check(records: Records) -> None:
 
 @contextlib.contextmanager
 def changed(change: Callable[[Records], object]) -> Iterator[None]:
-    """The first version's archive with other records, for as long as the block."""
+    """Change the records of the first version's archive for the block."""
     archive = tracking.download(mlflow.MlflowClient().get_model_version("models", "1").source) / "data" / "model.pt2"
-    honest = archive.read_bytes()
-    with zipfile.ZipFile(io.BytesIO(honest)) as source:
+    original = archive.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(original)) as source:
         records = {name.removeprefix("model/"): source.read(name) for name in source.namelist()}
     change(records)
     with zipfile.ZipFile(archive, "w") as target:
@@ -324,13 +324,13 @@ def changed(change: Callable[[Records], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        archive.write_bytes(honest)
+        archive.write_bytes(original)
 
 
-def runs_in_a_bare_mlflow(allow_pickle: bool) -> bool:
+def runs_in_plain_mlflow(allow_pickle: bool) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", str(allow_pickle).lower())
-        with contextlib.suppress(Exception):  # whatever comes of it afterwards
+        with contextlib.suppress(Exception):  # errors after the payload has run do not matter
             mlflow.pyfunc.load_model(URI).predict(np.ones((2, 4, 2), np.float32))
     ran = Path("owned").exists()
     Path("owned").unlink(missing_ok=True)
@@ -344,7 +344,7 @@ def runs_in_a_bare_mlflow(allow_pickle: bool) -> bool:
         (in_config("weights", {**CONSTANT, "path_name": "weight_0"}), "data/weights/weight_0", True),
         (in_config("constants", CONSTANT), "data/constants/tensor_0", True),
         (in_config("constants", {**CONSTANT, "path_name": "opaque_obj_0"}), "data/constants/opaque_obj_0", True),
-        (of_no_check, "data/weights/data/weights/weight_0", False),
+        (past_mlflows_check, "data/weights/data/weights/weight_0", False),
     ],
     ids=["sample inputs", "weight", "constant", "opaque constant", "past MLflow's check"],
 )
@@ -357,9 +357,9 @@ def test_an_archive_with_a_payload_is_refused_and_nothing_runs(
         assert names_all(caught.value, URI, record, "in its archive")
         assert "damaged" not in str(caught.value)
         assert not Path("owned").exists()
-        # the payload is a live one: a bare MLflow runs it
-        assert runs_in_a_bare_mlflow(allow_pickle=False) is not mlflow_refuses
-        assert runs_in_a_bare_mlflow(allow_pickle=True)
+        # the payload works: plain MLflow runs it
+        assert runs_in_plain_mlflow(allow_pickle=False) is not mlflow_refuses
+        assert runs_in_plain_mlflow(allow_pickle=True)
 
 
 @pytest.mark.parametrize(
@@ -371,8 +371,8 @@ def test_an_archive_with_a_payload_is_refused_and_nothing_runs(
     ],
     ids=["guards", "symbols", "names"],
 )
-def test_nothing_of_an_archives_program_runs(registered: Registered, change: Callable[[str], str]) -> None:
-    """What torch.export.load evaluates is no pickle, and no one looks for it: so this program loads weights alone."""
+def test_no_code_of_an_archives_program_runs(registered: Registered, change: Callable[[str], str]) -> None:
+    """torch.export.load evaluates expressions that no pickle check finds; so lstm-flows loads only the weights."""
 
     def changes(records: Records) -> None:
         program = records["models/model.json"].decode()
@@ -382,7 +382,7 @@ def test_nothing_of_an_archives_program_runs(registered: Registered, change: Cal
     with changed(changes):
         assert_equal_networks(model_loader.load_model(URI).network, registered.trained(0))
         assert not Path("owned").exists()
-        assert runs_in_a_bare_mlflow(allow_pickle=False)
+        assert runs_in_plain_mlflow(allow_pickle=False)
 
 
 @pytest.mark.parametrize(
@@ -405,19 +405,21 @@ def test_a_damaged_archive_is_refused(
     assert names_all(caught.value, URI, "damaged", *parts)
 
 
-def test_a_description_that_lies_takes_no_memory(registered: Registered) -> None:
+def test_a_false_model_size_does_not_allocate_memory(registered: Registered) -> None:
     description = tracking.download(URI) / "MLmodel"
-    honest = description.read_text()
+    original = description.read_text()
     try:
         for size, layers, parts in (
             (10**6, 1, ["ValueError", "head.bias"]),
             (1, 10**9, ["ValueError", "1,000,000,000 layers", "76 bytes"]),
         ):
-            lie = f"hidden_size: {size}\n    head: linear\n    num_layers: {layers}"
-            text = re.sub(r"num_layers: \d+", "", honest.replace("head: none", "")).replace("hidden_size: 1", lie)
+            changed_size = f"hidden_size: {size}\n    head: linear\n    num_layers: {layers}"
+            text = re.sub(r"num_layers: \d+", "", original.replace("head: none", "")).replace(
+                "hidden_size: 1", changed_size
+            )
             description.write_text(text)
             with pytest.raises(model_loader.ModelError) as caught:
                 model_loader.load_model(URI)
             assert names_all(caught.value, URI, *parts)
     finally:
-        description.write_text(honest)
+        description.write_text(original)

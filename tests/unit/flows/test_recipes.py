@@ -1,6 +1,6 @@
-"""Recipes and the user's own files: what loads, and that all else is one line.
+"""Recipes and configuration files: loading, changes by --set, and errors in one line.
 
-What a configuration may hold is in tests/unit/lstm_models/config/test_config.py.
+The validation of configurations is tested in tests/unit/lstm_models/config/test_config.py.
 """
 
 from pathlib import Path
@@ -38,18 +38,18 @@ def write(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def own(write: Any) -> str:
-    """A file of the user's that is the tutorial's recipe."""
+def tutorial_file(write: Any) -> str:
+    """Return the path of a user's file with the tutorial's recipe."""
     return write(recipes.load("tutorial").to_yaml())
 
 
-def test_the_recipes_the_default_first() -> None:
+def test_recipes_are_sorted_with_the_default_first() -> None:
     assert recipes.names() == ["tutorial", "etth1", "forecast", "memory", "parity", "tutorial-seeds"]
     assert recipes.DEFAULT == "tutorial"
 
 
 @pytest.mark.parametrize("name", recipes.names())
-def test_every_recipe_loads_has_its_own_name_and_a_description(name: str) -> None:
+def test_every_recipe_has_its_name_as_experiment_and_a_description(name: str) -> None:
     config = recipes.load(name)
     assert config.experiment == name
     assert list(config.contenders) == ["hand_built", "built_in"] + ["rnn"] * (name == "memory")
@@ -60,7 +60,7 @@ def test_every_recipe_loads_has_its_own_name_and_a_description(name: str) -> Non
     assert not recipes.description(name).startswith("#")
 
 
-def test_the_tutorial_is_the_tutorials_experiment() -> None:
+def test_the_tutorial_recipe_has_the_settings_of_the_tutorial() -> None:
     training = {"batch_size": 1, "num_threads": 1, "log_predictions": True}
     expected = {
         "experiment": "tutorial",
@@ -83,10 +83,10 @@ def test_the_tutorial_is_the_tutorials_experiment() -> None:
     assert recipes.load("tutorial") == parse_config(expected, "the tutorial")
 
 
-def test_the_tutorial_from_many_seeds_differs_from_the_tutorial_in_the_copies_only() -> None:
+def test_tutorial_seeds_differs_from_the_tutorial_in_the_replicas_only() -> None:
     found, expected = recipes.load("tutorial-seeds").model_dump(), recipes.load("tutorial").model_dump()
-    copies = {name: contender.pop("replicas") for name, contender in found["contenders"].items()}
-    assert copies == {"hand_built": 64, "built_in": 8}
+    replicas = {name: contender.pop("replicas") for name, contender in found["contenders"].items()}
+    assert replicas == {"hand_built": 64, "built_in": 8}
     for contender in expected["contenders"].values():
         del contender["replicas"]
     assert found | {"experiment": "tutorial"} == expected
@@ -118,7 +118,7 @@ def test_the_two_contenders_differ_in_the_model_only(name: str) -> None:
     assert (a.model.hidden_size, a.model.head) == (b.model.hidden_size, b.model.head)
 
 
-def test_forecast_is_of_the_table_that_comes_along() -> None:
+def test_the_forecast_recipe_uses_the_included_table() -> None:
     config = recipes.load("forecast")
     dataset = read_dataset(config.data, config.seed)
     assert dataset.rows
@@ -127,7 +127,7 @@ def test_forecast_is_of_the_table_that_comes_along() -> None:
     assert min(dataset.train.count, dataset.validation.count if dataset.validation else 0, dataset.test.count) > 100
 
 
-def test_etth1_is_split_as_it_is_published() -> None:
+def test_etth1_has_the_published_split() -> None:
     data = recipes.load("etth1").data
     assert isinstance(data, TableData)
     assert (data.target, data.time, data.features) == ("OT", "date", None)
@@ -138,7 +138,7 @@ def test_etth1_is_split_as_it_is_published() -> None:
 TABLE = "data:\n  kind: table\n  path: mine.csv\n  target: y\n"
 
 
-def test_a_file_on_a_table_needs_no_name_and_no_contenders(tmp_path: Path) -> None:
+def test_a_file_with_a_table_needs_no_experiment_and_no_contenders(tmp_path: Path) -> None:
     path = tmp_path / "sales.yaml"
     path.write_text(TABLE)
     config = recipes.load(str(path))
@@ -148,19 +148,19 @@ def test_a_file_on_a_table_needs_no_name_and_no_contenders(tmp_path: Path) -> No
         "built_in": "built_in",
     }
     assert recipes.load(str(path), ["experiment=other"]).experiment == "other"
-    # what is written out is complete: it runs under any name
+    # the written configuration is complete, and loads under any file name
     written = tmp_path / "elsewhere.yaml"
     written.write_text(config.to_yaml())
     assert recipes.load(str(written)) == config
 
 
-def test_a_file_s_name_that_can_name_no_experiment_is_refused(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_a_valid_experiment_name_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "my sales.yaml"
     path.write_text(TABLE)
     assert names_all(message(str(path)), f"{path}: experiment: ", "'my sales'", "100 letters")
 
 
-def test_a_configuration_is_taken_as_it_is_and_not_changed_itself() -> None:
+def test_loading_a_configuration_object_does_not_change_it() -> None:
     config = recipes.load("tutorial")
     assert recipes.load(config) == config
     assert recipes.load(config, ["seed=7"]).seed == 7
@@ -174,7 +174,7 @@ def test_a_written_configuration_loads_again_from_yaml_or_yml(tmp_path: Path) ->
         assert recipes.load(str(path)) == recipes.load(name)
 
 
-def test_changes_reach_any_depth_and_nothing_else() -> None:
+def test_changes_apply_at_any_depth_and_change_nothing_else() -> None:
     before = recipes.load("tutorial").model_dump()
     after = recipes.load("tutorial", ["seed=7", f"{LEARNING_RATE}=0.25", " experiment = again "]).model_dump()
     assert after["seed"] == 7
@@ -186,24 +186,23 @@ def test_changes_reach_any_depth_and_nothing_else() -> None:
     assert after == before
 
 
-def test_what_a_change_may_be() -> None:
-    assert recipes.load("tutorial", ["seed=1", "seed=2"]).seed == 2  # the last counts
+def test_valid_changes() -> None:
+    assert recipes.load("tutorial", ["seed=1", "seed=2"]).seed == 2  # the last one applies
     config = recipes.load("tutorial", ["contenders.built_in.fine_tuning={max_epochs: 301}"])  # a whole section
     assert config.contenders["built_in"].fine_tuning.max_epochs == 301
-    assert recipes.load("tutorial", ["figures.gate_examples=[2]"]).figures.gate_examples == [
-        2
-    ]  # in a section that is left out
+    # in a section that the recipe leaves out
+    assert recipes.load("tutorial", ["figures.gate_examples=[2]"]).figures.gate_examples == [2]
     assert list(recipes.load("tutorial", ["contenders.built_in=null"]).contenders) == ["hand_built"]
     assert list(recipes.load("tutorial", ["contenders.hand_built=~"]).contenders) == ["built_in"]
     for number in ("1e-3", "1E-3", "1.0e-3", "0.001", "10e-4", "+1e-3"):
         training = recipes.load("tutorial", [f"{LEARNING_RATE}={number}"]).contenders["hand_built"].training
         assert training.learning_rate == 1e-3
-    # nothing stays
+    # changes do not persist
     assert recipes.load("tutorial").seed == 42
     assert list(recipes.load("tutorial").contenders) == ["hand_built", "built_in"]
 
 
-def test_a_change_may_add_what_a_recipe_leaves_out() -> None:
+def test_a_change_may_add_settings_that_a_recipe_leaves_out() -> None:
     changes = [
         "contenders.hand_built.model.cell=layer_norm",
         "contenders.hand_built.training.gradient_clip_norm=1.0",
@@ -213,17 +212,17 @@ def test_a_change_may_add_what_a_recipe_leaves_out() -> None:
         "data={kind: adding, count: 100}",
     ]
     config = recipes.load("tutorial", changes)
-    ours = config.contenders["hand_built"]
-    assert (ours.model.cell, ours.training.gradient_clip_norm, ours.replicas) == ("layer_norm", 1.0, 8)
+    contender = config.contenders["hand_built"]
+    assert (contender.model.cell, contender.training.gradient_clip_norm, contender.replicas) == ("layer_norm", 1.0, 8)
     assert (config.converged.metric, config.converged.threshold) == ("max_error", 0.2)
     assert (config.figures.gate_examples, config.figures.gradients_through_time) == ([2], True)
     assert config.data.model_dump() == {"kind": "adding", "length": 100, "count": 100, "seed": 0}
 
 
-def test_a_number_with_an_exponent_is_a_number_in_a_file_too(own: str) -> None:
-    path = Path(own)
+def test_a_number_with_an_exponent_in_a_file_is_a_number(tutorial_file: str) -> None:
+    path = Path(tutorial_file)
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 3e-4"))
-    assert recipes.load(own).contenders["hand_built"].training.learning_rate == 3e-4
+    assert recipes.load(tutorial_file).contenders["hand_built"].training.learning_rate == 3e-4
 
 
 @pytest.mark.parametrize(
@@ -234,16 +233,16 @@ def test_a_number_with_an_exponent_is_a_number_in_a_file_too(own: str) -> None:
         ("contenders.ours.training.max_epochs=1", ("'ours'", "hand_built, built_in")),
         ("seed=[", ("--set seed=[: ", "YAML", "line 1, column 2")),
         ("seed={a: 1, a: 2}", ("--set seed={a: 1, a: 2}: ", "YAML", "line 1, column 8", "'a'", "twice")),
-        ("seed=1e3", ("tutorial: seed: ", "1000.0", "integer")),  # a value is refused as in a file
+        ("seed=1e3", ("tutorial: seed: ", "1000.0", "integer")),  # the same error as for a file
         (f"{LEARNING_RATE}=null", (f"tutorial: {LEARNING_RATE}: ", "None", "number")),
         ("sead=1", ("tutorial: sead: ", "seed?")),
     ],
 )
-def test_a_change_that_can_not_be_is_refused(change: str, parts: tuple[str, ...]) -> None:
+def test_an_invalid_change_is_rejected(change: str, parts: tuple[str, ...]) -> None:
     assert names_all(message("tutorial", change), *parts)
 
 
-def test_the_last_contender_can_not_be_taken_away() -> None:
+def test_the_last_contender_can_not_be_removed() -> None:
     text = message("tutorial", "contenders.hand_built=null", "contenders.built_in=null")
     assert text.startswith("tutorial: contenders: ")
 
@@ -252,11 +251,11 @@ def test_the_last_contender_can_not_be_taken_away() -> None:
     "source",
     ["tutorail", "../tutorial", "../recipes/tutorial", "/etc/passwd", "", ".", "my.json", "..\\x"],
 )
-def test_a_name_that_is_no_recipe_is_refused_with_those_there_are(source: str) -> None:
+def test_an_unknown_recipe_is_rejected_with_the_available_ones(source: str) -> None:
     assert names_all(message(source), repr(source), "no such recipe", "tutorial", ".yaml")
 
 
-def test_a_file_that_is_not_there_or_no_file(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_directory_is_rejected(tmp_path: Path) -> None:
     directory = tmp_path / "directory.yaml"
     directory.mkdir()
     for path, reason in (
@@ -268,7 +267,7 @@ def test_a_file_that_is_not_there_or_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"seed: \xe9\n", b"\x80"])
-def test_a_file_that_is_not_utf_8(write: Any, content: bytes) -> None:
+def test_a_file_that_is_not_utf_8_is_rejected(write: Any, content: bytes) -> None:
     path = write(content)
     assert names_all(message(path), f"{path}: ", "UTF-8")
 
@@ -290,35 +289,35 @@ def test_a_file_that_is_not_utf_8(write: Any, content: bytes) -> None:
         ("seed: !!timestamp 2020-13-45\n", ("YAML", "1..12")),
     ],
 )
-def test_a_file_that_is_no_configuration(write: Any, content: str, parts: tuple[str, ...]) -> None:
+def test_a_file_that_is_not_a_configuration_is_rejected(write: Any, content: str, parts: tuple[str, ...]) -> None:
     path = write(content)
     assert names_all(message(path), f"{path}: ", *parts)
 
 
 @pytest.mark.parametrize(
-    ("tag", "place"),
+    ("tag", "location"),
     [
         ("seed: !!python/object/apply:os.mkdir", "line 1, column 7"),
         ("!!python/object/apply:os.mkdir", "line 1, column 1"),
         ("seed: !!python/object/new:os.mkdir", "line 1, column 7"),
     ],
 )
-def test_a_python_tag_is_refused_and_nothing_runs(write: Any, tmp_path: Path, tag: str, place: str) -> None:
+def test_a_python_tag_is_rejected_and_not_executed(write: Any, tmp_path: Path, tag: str, location: str) -> None:
     folder = tmp_path / "it ran"
     text = f"{tag} ['{folder}']"
     path, name = write(text), tag.partition("!!")[2]
-    assert names_all(message(path), f"{path}: ", "YAML", place, "tag", name)
+    assert names_all(message(path), f"{path}: ", "YAML", location, "tag", name)
     change = text.replace("seed: ", "seed=") if text.startswith("seed") else f"seed={text}"
     assert names_all(message("tutorial", change), f"--set {change}: ", "YAML", "line 1, column 1", "tag", name)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["my.yaml"]
 
     yaml.unsafe_load(text)
-    assert folder.exists()  # the payload is a real one
+    assert folder.exists()  # the payload works
 
 
 def nested(first: str, pattern: str, levels: int) -> str:
-    """YAML whose every line repeats the one before nine times."""
-    lines = [pattern.format(name=f"a{level}", again=", ".join([f"*a{level - 1}"] * 9)) for level in range(1, levels)]
+    """Return YAML in which every line repeats the previous one nine times."""
+    lines = [pattern.format(name=f"a{depth}", again=", ".join([f"*a{depth - 1}"] * 9)) for depth in range(1, levels)]
     return "\n".join([first, *lines])
 
 
@@ -337,28 +336,28 @@ def nested(first: str, pattern: str, levels: int) -> str:
     ids=["lists", "merged mappings", "a list in itself", "a mapping in itself", "many values",
          "deep mappings", "deep blocks", "long"],
 )  # fmt: skip
-def test_a_file_that_grows_when_it_is_read_is_refused_within_little_memory(
+def test_a_file_that_expands_when_parsed_is_rejected_within_little_memory(
     write: Any, content: str, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if limit == "1,000 values":  # 100,000 without aliases would take seconds
+    if limit == "1,000 values":  # 100,000 values without aliases would take seconds
         monkeypatch.setattr(config_yaml, "MAX_VALUES", 1000)
     path = write(content)
     with little_memory(15e6):
         assert names_all(message(path), f"{path}: ", limit)
 
 
-def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
+def test_a_huge_file_is_not_read_completely(tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"
     with path.open("wb") as file:
-        file.truncate(10**10)  # sparse: it takes no room
+        file.truncate(10**10)  # sparse: it takes no disk space
     with little_memory(15e6):
         assert names_all(message(str(path)), f"{path}: ", "1,000,000 characters")
 
 
-def test_aliases_may_repeat_what_is_short(own: str) -> None:
-    path = Path(own)
+def test_aliases_of_short_values_are_allowed(tutorial_file: str) -> None:
+    path = Path(tutorial_file)
     path.write_text(
         path.read_text().replace("seed: 42", "seed: &seed 301").replace("max_epochs: 600", "max_epochs: *seed")
     )
-    config = recipes.load(own)
+    config = recipes.load(tutorial_file)
     assert config.seed == config.contenders["built_in"].fine_tuning.max_epochs == 301

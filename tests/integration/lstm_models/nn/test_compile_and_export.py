@@ -1,4 +1,4 @@
-"""The LSTM in torch.compile, torch.export and torch.func.linearize: they start processes, and write to the cache."""
+"""torch.compile, torch.export and torch.func.linearize of the LSTM, which start processes and write to a cache."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.func import jvp, linearize
 
 from lstm_models import LSTM
-from lstm_models.nn.cells import CELLS, LSTMState
+from lstm_models.nn.cell_variants import CELLS
+from lstm_models.nn.cells import LSTMState
 from lstm_models.nn.kernels.reference import reference_loop
 
 D, H = 2, 4
@@ -23,7 +24,7 @@ def fresh_compiler() -> Iterator[None]:
 
 
 class Flat(nn.Module):
-    """The module with its state given, and its results in a flat tuple."""
+    """Module with the state as arguments, and the results as a flat tuple."""
 
     def __init__(self, module: LSTM) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class Flat(nn.Module):
 
 
 def make(**settings: Any) -> LSTM:
-    """A module in float64 of which each parameter is another number."""
+    """Return a module in float64 with different values in all parameters."""
     torch.manual_seed(0)
     module = LSTM(D, H, **settings, dtype=torch.float64)
     with torch.no_grad():
@@ -45,13 +46,13 @@ def make(**settings: Any) -> LSTM:
 
 
 def drawn(module: LSTM, T: int = 4, B: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of sequences, and both parts of a state."""
+    """Return a batch of sequences, and both parts of a state."""
     K, P = module.num_layers * (1 + module.bidirectional), module.proj_size or H
     shapes = ((T, B, D), (K, B, P), (K, B, H))
     return tuple(torch.randn(shape, dtype=torch.float64) for shape in shapes)  # type: ignore[return-value]
 
 
-def plainly(module: LSTM, x: Tensor, hidden: Tensor, cell: Tensor) -> list[Tensor]:
+def run_reference_loop(module: LSTM, x: Tensor, hidden: Tensor, cell: Tensor) -> list[Tensor]:
     out, state = module._forward(x, (hidden, cell), None, reference_loop)
     return [out, *state]
 
@@ -62,7 +63,7 @@ def assert_identical(found: Any, expected: Any) -> None:
 
 
 def operators(graph: torch.fx.Graph) -> list[Any]:
-    """What the graph calls that holds a graph in turn: a scan, an autograd.Function."""
+    """Return the higher-order operators of a graph, such as a scan or an autograd.Function."""
     return [node.target for node in graph.nodes if isinstance(node.target, torch._ops.HigherOrderOperator)]
 
 
@@ -72,7 +73,7 @@ def operators(graph: torch.fx.Graph) -> list[Any]:
     [*((name, {}) for name in CELLS), ("full_gate_recurrence", {"zoneout": 0.3, "bias": False, "proj_size": 3})],
     ids=str,
 )
-def test_an_exported_program_runs_any_number_of_steps_and_sequences(name: str, options: dict[str, Any]) -> None:
+def test_exported_program_runs_any_number_of_steps_and_sequences(name: str, options: dict[str, Any]) -> None:
     others = dict(options)
     cell = CELLS[name](recurrent_dropout=0.3, zoneout=others.pop("zoneout", 0.0))
     module = make(cell=cell, **others).eval()
@@ -83,11 +84,11 @@ def test_an_exported_program_runs_any_number_of_steps_and_sequences(name: str, o
     for sizes in ((2, 2), (9, 4), (40, 7)):
         given = drawn(module, *sizes)
         with torch.no_grad():
-            # the same operations as the plain loop, hence bitwise
-            assert_identical(exported.module()(*given), plainly(module, *given))
+            # the same operations as the reference loop, hence bitwise
+            assert_identical(exported.module()(*given), run_reference_loop(module, *given))
 
 
-def test_an_exported_graph_does_not_grow_with_the_number_of_steps() -> None:
+def test_exported_graph_does_not_grow_with_the_number_of_steps() -> None:
     module = make(num_layers=2, bidirectional=True)
     of_4, of_40 = (torch.export.export(Flat(module), drawn(module, T)).graph for T in (4, 40))
     assert operators(of_4) == [torch.ops.higher_order.scan] * 4
@@ -95,7 +96,7 @@ def test_an_exported_graph_does_not_grow_with_the_number_of_steps() -> None:
 
 
 @pytest.mark.parametrize("option", ["recurrent_dropout", "zoneout"])
-def test_what_draws_at_random_cannot_be_exported(option: str) -> None:
+def test_random_cells_cannot_be_exported_in_training_mode(option: str) -> None:
     module = make(cell=CELLS["lstm"](**{option: 0.3}))
     with pytest.raises(RuntimeError, match=r"call eval\(\)"):
         torch.export.export(Flat(module), drawn(module))
@@ -103,8 +104,8 @@ def test_what_draws_at_random_cannot_be_exported(option: str) -> None:
 
 # ---- compile
 @pytest.mark.parametrize("settings", [{}, {"proj_size": 2}], ids=str)
-def test_the_compiler_sees_every_operation_of_the_plain_loop(settings: dict[str, Any]) -> None:
-    """In one graph; and what it runs has the plain loop's results and gradients to the bit."""
+def test_compiler_traces_every_operation_of_the_reference_loop(settings: dict[str, Any]) -> None:
+    """There is one graph; its results and gradients equal the reference loop's bitwise."""
     graphs: list[torch.fx.Graph] = []
 
     def keep(module: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
@@ -115,9 +116,9 @@ def test_the_compiler_sees_every_operation_of_the_plain_loop(settings: dict[str,
     given = drawn(module)
     found = torch.compile(Flat(module), backend=keep, fullgraph=True)(*given)
     assert [operators(graph) for graph in graphs] == [[]]
-    assert sum(node.target == "tanh" for node in graphs[0].nodes) == 2 * 4  # a candidate and a cell state each step
+    assert sum(node.target == "tanh" for node in graphs[0].nodes) == 2 * 4  # a candidate and a cell state per step
 
-    expected = plainly(module, *given)
+    expected = run_reference_loop(module, *given)
     assert_identical(found, expected)
     gradients = (
         torch.autograd.grad(sum(each.sin().sum() for each in results), list(module.parameters()))
@@ -126,7 +127,7 @@ def test_the_compiler_sees_every_operation_of_the_plain_loop(settings: dict[str,
     assert_identical(*gradients)
 
 
-def test_it_compiles_in_one_piece_to_what_it_computes() -> None:
+def test_compiled_module_has_one_graph_and_equal_results() -> None:
     module = make(num_layers=2, bidirectional=True, batch_first=True, proj_size=2, double_bias=False)
     x = torch.randn(2, 2, D, dtype=torch.float64)
     results = []
@@ -142,8 +143,8 @@ def test_it_compiles_in_one_piece_to_what_it_computes() -> None:
 
 
 # ---- linearize
-@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")  # PyTorch's linearize, of itself
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # and its forward mode
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")  # from PyTorch's linearize
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # from its forward mode
 @pytest.mark.parametrize("frozen", [True, False])
 def test_linearize_gives_jvp_as_a_function_of_the_direction(frozen: bool) -> None:
     module = make().requires_grad_(not frozen)

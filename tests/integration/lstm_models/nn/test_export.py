@@ -1,24 +1,24 @@
-"""What is registered: one program for any number of sequences of any length, which predicts what the network predicts.
+"""Export of a network as one program for any number of sequences of any length.
 
-Not a unit test: torch.export writes into a cache of its own.
+This is no unit test, because torch.export writes to a cache.
 """
 
 import pytest
 import torch
-from helpers.exports import CLOSE, MODELS, OUTPUTS, D, as_served, built, check_padding
+from helpers.exports import CLOSE, MODELS, OUTPUTS, D, build, check_padding, predict_as_served
 
 from lstm_models.data.scaler import Scaler
 from lstm_models.nn.export import ExportableNetwork
 from lstm_models.nn.network import build_network
 
 
-# exporting takes seconds: each kind of model and each kind of output once
+# an export takes seconds: each kind of model and each kind of output is tested once
 @pytest.mark.parametrize(
     ("name", "kind", "shape"),
     [("hand_built", "residual forecast", (2, 2)), ("built_in", "classes", (3,)), ("rnn", "number", ())],
 )
-def test_an_exported_program_predicts_as_the_network(name: str, kind: str, shape: tuple[int, ...]) -> None:
-    network = built(name, kind)
+def test_exported_program_predicts_like_the_network(name: str, kind: str, shape: tuple[int, ...]) -> None:
+    network = build(name, kind)
     shapes = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("time")},)
     exported = torch.export.export(ExportableNetwork(network).eval(), (torch.randn(2, 3, D),), dynamic_shapes=shapes)
     program = exported.module()
@@ -27,13 +27,13 @@ def test_an_exported_program_predicts_as_the_network(name: str, kind: str, shape
             x_BTD = 3 * torch.randn(B, T, D)
             predictions = program(x_BTD)
             assert predictions.shape == (B, *shape)
-            torch.testing.assert_close(predictions, as_served(network, x_BTD), **CLOSE)
+            torch.testing.assert_close(predictions, predict_as_served(network, x_BTD), **CLOSE)
         check_padding(program, network)
         x_BTD = torch.randn(3, 4, D)
-        x_BTD[1, 2, 0] = torch.nan  # a missing value: no padding
+        x_BTD[1, 2, 0] = torch.nan  # a missing value is no padding
         assert program(x_BTD).reshape(3, -1).isnan().all(1).tolist() == [False, True, False]
 
-    # the program holds weights and scaling by the network's own names
-    again = build_network(MODELS[name], D, OUTPUTS[kind], Scaler(torch.zeros(D), torch.ones(D))).eval()
-    again.load_state_dict({key.removeprefix("network."): value for key, value in exported.state_dict.items()})
-    torch.testing.assert_close(dict(again.state_dict()), dict(network.state_dict()), rtol=0, atol=0)
+    # the program stores weights and scaling under the network's names
+    restored = build_network(MODELS[name], D, OUTPUTS[kind], Scaler(torch.zeros(D), torch.ones(D))).eval()
+    restored.load_state_dict({key.removeprefix("network."): value for key, value in exported.state_dict.items()})
+    torch.testing.assert_close(dict(restored.state_dict()), dict(network.state_dict()), rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""The hand-built LSTM on the inputs with which PyTorch tests nn.LSTM: what both compute, and what both refuse."""
+"""Parity with nn.LSTM on the inputs of PyTorch's module tests: results and errors."""
 
 from types import ModuleType
 from typing import Any
@@ -11,16 +11,16 @@ from torch import nn
 
 from lstm_models import LSTM
 
-# nn.LSTM says on the CPU that a faster library than its own does not know projections
+# on the CPU, nn.LSTM warns that oneDNN does not support projections
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 
 
 @pytest.fixture(scope="module")
 def common_modules() -> ModuleType:
-    """What PyTorch tests its modules with. To import it changes hypothesis and torch.backends for the whole process."""
+    """Import PyTorch's module tests, and undo the import's changes to hypothesis and torch.backends."""
     profile = hypothesis.settings.get_current_profile_name()
     with pytest.MonkeyPatch.context() as patch:
-        # whether flags may be set: as it is, and so again at the end
+        # restore afterwards whether flags may be set
         patch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", not torch.backends.flags_frozen())
         from torch.testing._internal import common_modules
 
@@ -37,7 +37,7 @@ def inputs_of(common_modules: ModuleType, errors: bool, **wanted: Any) -> list[A
 @pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("dtype", CLOSE)
-def test_the_inputs_of_pytorchs_own_tests(
+def test_inputs_of_pytorchs_module_tests(
     common_modules: ModuleType, dtype: torch.dtype, training: bool, requires_grad: bool
 ) -> None:
     torch.manual_seed(0)
@@ -50,15 +50,15 @@ def test_the_inputs_of_pytorchs_own_tests(
         )
         assert forward.args[0].requires_grad == requires_grad
         assert_close(results(ours, *forward.args), results(reference, *forward.args))
-        # and the database's own check: one sequence is a batch of one
+        # the database's check: one sequence equals a batch of one
         out, (hidden, cell) = ours(*forward.args)
-        as_a_batch, (hidden_1, cell_1) = sample.reference_fn(ours, *forward.args)
-        for one, other in ((out, as_a_batch), (hidden, hidden_1), (cell, cell_1)):
-            torch.testing.assert_close(one, other, rtol=0, atol=CLOSE[dtype])
+        batched, (hidden_1, cell_1) = sample.reference_fn(ours, *forward.args)
+        for value, other in ((out, batched), (hidden, hidden_1), (cell, cell_1)):
+            torch.testing.assert_close(value, other, rtol=0, atol=CLOSE[dtype])
 
 
 @pytest.mark.parametrize("dtype", CLOSE)
-def test_what_pytorchs_own_tests_see_refused(common_modules: ModuleType, dtype: torch.dtype) -> None:
+def test_error_inputs_of_pytorchs_module_tests(common_modules: ModuleType, dtype: torch.dtype) -> None:
     samples = inputs_of(common_modules, errors=True, dtype=dtype, requires_grad=False, training=True)
     assert len(samples) == 14
     for sample in samples:

@@ -1,4 +1,4 @@
-"""The recipes `tutorial` and `parity`, trained in full: the figures that they promise."""
+"""The recipes `tutorial` and `parity`, trained in full: the tutorial's results, and equal curves."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from lstm_models.training.trainer import FitResult, fit, new_network
 COMPANIES = to_sequences(tutorial.table(), tutorial.COLUMNS)
 
 
-def test_the_tutorials_figures(tmp_path: Path) -> None:
+def test_the_tutorials_results(tmp_path: Path) -> None:
     config = recipes.load("tutorial")
 
     def train(phase: str, name: str, resume_from: Path | None = None) -> tuple[list[float], FitResult]:
@@ -25,21 +25,21 @@ def test_the_tutorials_figures(tmp_path: Path) -> None:
         return predict(load_network(path), COMPANIES.x_BTD).tolist(), done
 
     untrained = new_network(config.contenders["hand_built"], in_sample_dataset(COMPANIES), config.seed)
-    # what the tutorial's own code predicts with seed 42, in all digits; 1e-6 is float32's rounding
+    # predictions of the tutorial's code with seed 42, in all digits; 1e-6 is the rounding of float32
     expected = [-0.037653036415576935, -0.0382717065513134]
     assert predict(untrained, COMPANIES.x_BTD).tolist() == pytest.approx(expected, rel=0, abs=1e-6)
-    # the recipe's fused Adam stays within 4e-6 of the tutorial's; the rest is the figures' five digits
-    for phase, name, resume_from, figures, epochs in (
+    # the recipe's fused Adam stays within 4e-6 of the tutorial's Adam; the values below have five digits
+    for phase, name, resume_from, expected, epochs in (
         ("initial", "hand_built", None, [0.43420, 0.61709], 2000),
         ("resumed", "hand_built", tmp_path / "initial.ckpt", [0.00217, 0.96926], 5000),
         ("built_in", "built_in", None, [0.000068, 0.98094], 300),
     ):
         predictions, done = train(phase, name, resume_from)
-        assert predictions == pytest.approx(figures, rel=0, abs=1e-4)
+        assert predictions == pytest.approx(expected, rel=0, abs=1e-4)
         assert (done.epochs, done.steps) == (epochs, 2 * epochs)
 
 
-def test_every_logged_point_of_hand_built_and_built_in_lies_within_1e_5(tmp_path: Path) -> None:
+def test_every_logged_point_of_hand_built_and_built_in_agrees_within_1e_5(tmp_path: Path) -> None:
     config = recipes.load("parity")
     curves = {}
     for name, contender in config.contenders.items():
@@ -60,5 +60,5 @@ def test_every_logged_point_of_hand_built_and_built_in_lies_within_1e_5(tmp_path
     assert hand_built.keys() == built_in.keys()
     assert {step for step, _ in hand_built} == set(range(49, 8000, 50))
     assert {key for _, key in hand_built} == {"train_loss", "train_loss_epoch", "out_0", "out_1", "epoch"}
-    # float32 over 8000 steps of Adam, each rounded in an order of its own; the bound is the recipe's promise
+    # 8000 steps of Adam in float32, each with its own order of rounding
     assert max(abs(hand_built[point] - built_in[point]) for point in hand_built) < 1e-5

@@ -116,7 +116,7 @@ def test_in_an_outage_points_are_held_and_arrive_when_it_is_over(
         outage.on = False
     assert history(run_id) == [(step, float(step)) for step in range(count)]
     (message,) = caplog.messages  # once an outage
-    assert names_all(message, "out of reach", "ConnectionError", f"points of run {run_id}")
+    assert names_all(message, "cannot be reached", "ConnectionError", f"points of run {run_id}")
 
 
 def test_the_seconds_count_from_the_first_beginning(

@@ -1,4 +1,4 @@
-"""The command line in this process: what users get wrong, help, dry runs."""
+"""The command line in this process: invalid input, help, dry runs."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ COMMANDS = [
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_input_is_one_line_and_leaves_nothing(
+def test_invalid_input_is_a_one_line_error_and_leaves_nothing(
     empty_directory: Path, arguments: list[str], parts: list[str]
 ) -> None:
     Path("my.yaml").write_text(f"seed: {TAG}\n")
@@ -54,7 +54,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     ("recipe", "change"),
-    [("parity", "seed=7"), ("tutorial", "figures.gate_examples=[2]")],  # the second one is left out in the recipe
+    [("parity", "seed=7"), ("tutorial", "figures.gate_examples=[2]")],  # the recipe doesn't set the second one
 )
 def test_a_dry_run_prints_the_configuration_and_does_nothing(empty_directory: Path, recipe: str, change: str) -> None:
     code, out, errors = lstm_flows("compare", recipe, "--dry-run", "--set", change)
@@ -63,11 +63,11 @@ def test_a_dry_run_prints_the_configuration_and_does_nothing(empty_directory: Pa
     assert list(empty_directory.iterdir()) == []
 
 
-def test_recipes_are_listed_with_what_they_are() -> None:
+def test_recipes_are_listed_with_their_descriptions() -> None:
     code, out, _ = lstm_flows("recipes")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == recipes.names()
-    # the names are a column
+    # the descriptions are aligned
     assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in out.splitlines()}) == 1
 
 

@@ -1,4 +1,4 @@
-"""Configurations: defaults, completion for tables, and what is refused, with the field, the value and the remedy."""
+"""Configurations: defaults, defaults for tables, and errors that name the field, the value and the remedy."""
 
 import copy
 from typing import Any
@@ -32,7 +32,7 @@ from lstm_models.config import (
 )
 from lstm_models.config.compare import RESERVED_NAMES
 from lstm_models.data.output import OutputSpec
-from lstm_models.nn import cells
+from lstm_models.nn import cell_variants
 from lstm_models.utils.errors import UserError
 
 VALID: dict[str, Any] = {
@@ -51,32 +51,32 @@ OURS = "contenders.ours"
 ADDING = {"kind": "adding", "count": 10}
 TABLE = {"kind": "table", "path": "a.csv", "target": "y", "horizon": 24}
 SQL = {"url": "sqlite:///a.db", "query": "SELECT * FROM t"}
-MINIMAL = {"experiment": "x", "data": TABLE}  # a table's contenders may be left out
-GONE = object()
+MINIMAL = {"experiment": "x", "data": TABLE}  # contenders are optional for a table
+REMOVED = object()
 
 
 def changed(changes: dict[str, Any], base: dict[str, Any] = VALID) -> dict[str, Any]:
-    """A valid configuration with other values at dotted places; of the sections model, training ... those of OURS."""
+    """Return a valid configuration with the values of some dotted keys changed or removed."""
     values = copy.deepcopy(base)
-    for place, value in changes.items():
-        *sections, key = full(place).split(".")
-        here = values
-        for section in sections:
-            here = here.setdefault(section, {})
-        if value is GONE:
-            del here[key]
+    for field, value in changes.items():
+        *path, key = full(field).split(".")
+        section = values
+        for name in path:
+            section = section.setdefault(name, {})
+        if value is REMOVED:
+            del section[key]
         else:
-            here[key] = value
+            section[key] = value
     return values
 
 
-def full(place: str) -> str:
-    """A contender's setting by its whole name."""
-    return f"{OURS}.{place}" if place.partition(".")[0] in Contender.model_fields else place
+def full(field: str) -> str:
+    """Return the full dotted key of a field; model, training and the like are sections of OURS."""
+    return f"{OURS}.{field}" if field.partition(".")[0] in Contender.model_fields else field
 
 
-def refusal(values: Any) -> str:
-    """The message about a configuration that is refused."""
+def error_message(values: Any) -> str:
+    """Return the error message for an invalid configuration."""
     with pytest.raises(ConfigError) as caught:
         parse_config(values, "my.yaml")
     assert str(caught.value).startswith("my.yaml: ")
@@ -111,7 +111,7 @@ def test_defaults() -> None:
     assert CompareConfig(experiment="waves", contenders={"ours": Contender(**VALID["contenders"]["ours"])}) == (
         found.model_copy(update={"seed": 42})
     )
-    assert parse_config(changed({"data": GONE}), "my.yaml").data == TutorialData()
+    assert parse_config(changed({"data": REMOVED}), "my.yaml").data == TutorialData()
     assert parse_config(changed({"data": ADDING}), "my.yaml").data.model_dump() == {
         "kind": "adding", "length": 100, "count": 10, "seed": 0,
     }  # fmt: skip
@@ -121,9 +121,9 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "remedy"),
+    ("field", "value", "remedy"),
     [
-        # nothing is converted
+        # no implicit conversion
         ("training.max_epochs", "5", "integer"),
         ("training.max_epochs", True, "integer"),
         ("training.max_epochs", 5.0, "integer"),
@@ -157,18 +157,18 @@ def test_defaults() -> None:
         *(("experiment", name, "100 letters") for name in ("a/b", "a\n", "", "-a", ".a")),
     ],
 )
-def test_value_is_refused(place: str, value: Any, remedy: str) -> None:
-    shown = value[0] if place.endswith("gate_examples") and isinstance(value, list) else value
-    assert names_all(refusal(changed({place: value})), f"my.yaml: {full(place)}: ", repr(shown), remedy)
+def test_invalid_value_is_rejected(field: str, value: Any, remedy: str) -> None:
+    shown = value[0] if field.endswith("gate_examples") and isinstance(value, list) else value
+    assert names_all(error_message(changed({field: value})), f"my.yaml: {full(field)}: ", repr(shown), remedy)
 
 
 @pytest.mark.parametrize("values", [None, [1, 2], "text", 5, []])
-def test_what_is_no_mapping_is_refused(values: Any) -> None:
-    assert names_all(refusal(values), "my.yaml: the configuration: ", repr(values), "mapping")
+def test_non_mapping_is_rejected(values: Any) -> None:
+    assert names_all(error_message(values), "my.yaml: the configuration: ", repr(values), "mapping")
 
 
 @pytest.mark.parametrize(
-    ("place", "allowed", "refused", "bound"),
+    ("field", "allowed", "rejected", "bound"),
     [
         ("seed", 0, -1, "0"),
         ("seed", 2**32 - 1, 2**32, "4294967296"),
@@ -199,20 +199,20 @@ def test_what_is_no_mapping_is_refused(values: Any) -> None:
         ("data.seed", 2**32 - 1, 2**32, "4294967296"),
     ],
 )
-def test_bounds(place: str, allowed: Any, refused: Any, bound: str) -> None:
-    base = changed({"model.num_layers": 2, **({"data": ADDING} if place.startswith("data.") else {})})
-    found: Any = parse_config(changed({place: allowed}, base), "my.yaml").model_dump()
-    for name in full(place).split("."):
+def test_bounds(field: str, allowed: Any, rejected: Any, bound: str) -> None:
+    base = changed({"model.num_layers": 2, **({"data": ADDING} if field.startswith("data.") else {})})
+    found: Any = parse_config(changed({field: allowed}, base), "my.yaml").model_dump()
+    for name in full(field).split("."):
         found = found[name]
     assert found == allowed
-    message = refusal(changed({place: refused}, base))
-    assert names_all(message, f"my.yaml: {full(place)}: ", bound)
-    assert isinstance(refused, list | str) or repr(refused) in message
+    message = error_message(changed({field: rejected}, base))
+    assert names_all(message, f"my.yaml: {full(field)}: ", bound)
+    assert isinstance(rejected, list | str) or repr(rejected) in message
     assert len(message) < 250
 
 
 @pytest.mark.parametrize(
-    ("place", "hint"),
+    ("field", "hint"),
     [
         ("training.learningrate", "mean learning_rate?"),
         ("contender", "mean contenders?"),
@@ -224,27 +224,27 @@ def test_bounds(place: str, allowed: Any, refused: Any, bound: str) -> None:
         ("converged.zzz", "allowed here: metric, threshold"),
     ],
 )
-def test_unknown_key_is_refused_with_those_there_are(place: str, hint: str) -> None:
-    assert names_all(refusal(changed({place: 0.1})), f"my.yaml: {full(place)}: ", "unknown", hint)
+def test_unknown_key_is_rejected_with_the_allowed_keys(field: str, hint: str) -> None:
+    assert names_all(error_message(changed({field: 0.1})), f"my.yaml: {full(field)}: ", "unknown", hint)
 
 
-def test_a_key_that_is_no_text_is_refused() -> None:
-    assert names_all(refusal(VALID | {7: 1}), "my.yaml: 7: ", "unknown", ", ".join(CompareConfig.model_fields))
+def test_non_string_key_is_rejected() -> None:
+    assert names_all(error_message(VALID | {7: 1}), "my.yaml: 7: ", "unknown", ", ".join(CompareConfig.model_fields))
 
 
-def test_built_in_models_have_no_settings_of_the_hand_built_one() -> None:
+def test_settings_of_the_hand_built_model_are_rejected_for_built_in_ones() -> None:
     for kind, keys in {
         "built_in": ("double_bias", "cell", "zoneout", "recurrent_dropout"),
         "rnn": ("double_bias", "cell", "zoneout", "recurrent_dropout", "forget_bias"),
     }.items():
         for key in keys:
-            message = refusal(changed({"model": {"kind": kind, key: 0.1}}))
+            message = error_message(changed({"model": {"kind": kind, key: 0.1}}))
             hint = "did you mean forget_bias?" if (kind, key) == ("built_in", "double_bias") else "allowed here: hidden"
             assert names_all(message, f"{OURS}.model.{key}: ", "unknown", hint)
 
 
 @pytest.mark.parametrize(
-    ("base", "place"),
+    ("base", "field"),
     [
         (VALID, "experiment"),
         (VALID, "training"),
@@ -257,17 +257,17 @@ def test_built_in_models_have_no_settings_of_the_hand_built_one() -> None:
         (MINIMAL, "data.target"),
     ],
 )
-def test_missing_key_is_refused(base: dict[str, Any], place: str) -> None:
-    assert names_all(refusal(changed({place: GONE}, base)), f"my.yaml: {full(place)}: missing")
+def test_missing_key_is_rejected(base: dict[str, Any], field: str) -> None:
+    assert names_all(error_message(changed({field: REMOVED}, base)), f"my.yaml: {full(field)}: missing")
 
 
-def test_every_fault_is_told_in_the_same_line_up_to_ten() -> None:
-    assert names_all(refusal({}), "experiment: missing; contenders: missing")
+def test_up_to_ten_errors_are_listed_in_one_line() -> None:
+    assert names_all(error_message({}), "experiment: missing; contenders: missing")
     assert names_all(
-        refusal(changed({"seed": "a", "training.max_epochs": 0, "model.kind": "gru"})),
+        error_message(changed({"seed": "a", "training.max_epochs": 0, "model.kind": "gru"})),
         "my.yaml: seed: ", f"; {OURS}.model.kind: ", f"; {OURS}.training.max_epochs: ",
     )  # fmt: skip
-    many = refusal(MINIMAL | {"data": TABLE | {"features": [1] * 1000}})
+    many = error_message(MINIMAL | {"data": TABLE | {"features": [1] * 1000}})
     assert many.count("1 given") == 10
     assert names_all(many, "; and 990 more")
 
@@ -275,7 +275,7 @@ def test_every_fault_is_told_in_the_same_line_up_to_ten() -> None:
 @pytest.mark.parametrize(
     ("values", "parts"),
     [
-        # settings of a model and of a training
+        # model and training settings
         *(
             (changed({"model": {"kind": kind, "hidden_size": 2}}), ("model: ", "hidden_size 2", "head", "linear"))
             for kind in ("hand_built", "rnn")
@@ -288,12 +288,12 @@ def test_every_fault_is_told_in_the_same_line_up_to_ten() -> None:
             (changed({"training.max_epochs": epochs}), (f"{OURS}: ", "max_epochs 20", f"max_epochs {epochs}", "above"))
             for epochs in (20, 21)
         ),
-        # settings of a training and the data
+        # training settings and the data
         *(
             (changed({"data": data, "training.patience": 3}), ("ours", "patience 3", data["kind"], "validation"))
             for data in ({"kind": "tutorial"}, ADDING)
         ),
-        (changed({"contenders.rnn.replicas": 2}, MINIMAL), ("rnn", "replicas 2", "table", "no copies")),
+        (changed({"contenders.rnn.replicas": 2}, MINIMAL), ("rnn", "replicas 2", "table", "does not support replicas")),
         (
             changed({"contenders.rnn.training": {"log_predictions": True}}, MINIMAL),
             ("rnn", "log_predictions", "table", "labels"),
@@ -331,35 +331,35 @@ def test_every_fault_is_told_in_the_same_line_up_to_ten() -> None:
         (MINIMAL | {"data": TABLE | {"gaps": "fill"}}, ("data.gaps: ", "'fill'", "'error', 'allow' or 'split'")),
     ],
 )
-def test_what_does_not_fit_together_is_refused(values: dict[str, Any], parts: tuple[str, ...]) -> None:
-    assert names_all(refusal(values), *parts)
+def test_invalid_combination_is_rejected(values: dict[str, Any], parts: tuple[str, ...]) -> None:
+    assert names_all(error_message(values), *parts)
 
 
 # ---- names and cells
-def test_names_of_contenders_that_are_refused() -> None:
+def test_invalid_contender_name_is_rejected() -> None:
     ours = VALID["contenders"]["ours"]
     assert RESERVED_NAMES == ("champion", "challenger", "latest")
     for name in (*RESERVED_NAMES, "v1", "Ours", "9ours", "our-s", "our.s", "", "ü", "x" * 101, 5, None, True):
         field = f"contenders.{name}: " if isinstance(name, str) else "contenders"
-        assert names_all(refusal(changed({"contenders": {name: ours}})), f"my.yaml: {field}")
+        assert names_all(error_message(changed({"contenders": {name: ours}})), f"my.yaml: {field}")
     for name in ("x" * 100, "a", "a_9", "v1a"):
         assert list(parse_config(changed({"contenders": {name: ours}}), "my.yaml").contenders) == [name]
     assert parse_config(changed({"experiment": "champion"}), "my.yaml").experiment == "champion"
 
 
-def test_a_cell_is_one_of_ours_or_a_dotted_name() -> None:
-    assert tuple(cells.CELLS) == CELLS
+def test_cell_is_a_known_name_or_a_dotted_name() -> None:
+    assert tuple(cell_variants.CELLS) == CELLS
     for cell in (*CELLS, "my.Cell", "_my.cells.of_2026.Cell"):
         assert parse_config(changed({"model.cell": cell}), "my.yaml").contenders["ours"].model.cell == cell
     malformed = ("", ".", "zzz", "zzz.", ".Zzz", "9.Zzz", "my zzz.Zzz", "zzz:Zzz", "zzz/z.Zzz", "zzz.Zzz\n", "..Zzz")
     for cell in (*malformed, "LSTM"):
-        message = refusal(changed({"model.cell": cell}))
+        message = error_message(changed({"model.cell": cell}))
         assert names_all(message, f"{OURS}.model.cell: ", repr(cell), ", ".join(CELLS), "module.Class")
-    assert names_all(refusal(changed({"model.cell": "peephol"})), "'peephol'", "mean peephole?", "module.Class")
+    assert names_all(error_message(changed({"model.cell": "peephol"})), "'peephol'", "mean peephole?", "module.Class")
 
 
-# ---- the objects
-def test_a_configuration_error_is_a_users_error_and_a_value_error() -> None:
+# ---- configuration objects
+def test_configuration_error_is_a_user_error_and_a_value_error() -> None:
     assert issubclass(ConfigError, UserError)
     assert issubclass(UserError, ValueError)
 
@@ -374,14 +374,14 @@ def test_configurations_are_frozen() -> None:
                 setattr(section, name, value)
 
 
-def test_parsing_leaves_the_given_values_as_they_are() -> None:
+def test_parsing_does_not_change_its_input() -> None:
     for values in (VALID, MINIMAL):
         before = copy.deepcopy(values)
         parse_config(values, "my.yaml")
         assert values == before
 
 
-def test_every_setting_is_described() -> None:
+def test_every_setting_has_a_description() -> None:
     parts = (
         HandBuilt,
         BuiltIn,
@@ -397,13 +397,13 @@ def test_every_setting_is_described() -> None:
     )
     for section in (CompareConfig, FineTuneConfig, MonitorConfig, Split, *parts):
         for name, field in section.model_fields.items():
-            # what a split is stands where the split is
+            # Split describes its fields itself
             assert name in ("kind", "split") or field.description, f"{section.__name__}.{name}"
 
 
-# ---- tables of one's own
+# ---- defaults for tables
 def of_table(**contenders: Any) -> dict[str, Contender]:
-    """What becomes of these contenders, trained on a table."""
+    """Return these contenders with the defaults for a table."""
     return parse_config({**MINIMAL, "contenders": contenders}, "my.yaml").contenders
 
 
@@ -418,7 +418,7 @@ def default(model: AnyModel) -> Contender:
     )
 
 
-def test_for_a_table_its_path_and_its_target_are_enough() -> None:
+def test_a_table_needs_only_path_and_target() -> None:
     expected = CompareConfig(
         experiment="x",
         seed=42,
@@ -443,7 +443,7 @@ def test_for_a_table_its_path_and_its_target_are_enough() -> None:
     assert parse_config(yaml.safe_load(found.to_yaml()), "my.yaml") == expected
 
 
-def test_of_a_contender_for_a_table_what_is_not_given_is_the_default() -> None:
+def test_missing_contender_settings_get_the_defaults_for_tables() -> None:
     found = of_table(
         rnn={},
         mine={"model": {"kind": "hand_built", "cell": "peephole", "hidden_size": 8}},
@@ -471,11 +471,11 @@ def test_of_a_contender_for_a_table_what_is_not_given_is_the_default() -> None:
     }
 
 
-def test_a_contender_for_a_table_may_be_given_whole() -> None:
-    """As it would be for the tutorial; and as the object that it is."""
-    whole = VALID["contenders"]["ours"]
-    small = {**whole["model"], "head": "none"}
-    assert of_table(ours={**whole, "model": small})["ours"] == Contender(
+def test_a_complete_contender_for_a_table_stays_as_it_is() -> None:
+    """As a mapping, and as a Contender object."""
+    complete = VALID["contenders"]["ours"]
+    small = {**complete["model"], "head": "none"}
+    assert of_table(ours={**complete, "model": small})["ours"] == Contender(
         model=HandBuilt(kind="hand_built", hidden_size=1),
         training=Training(
             max_epochs=10,
@@ -488,18 +488,18 @@ def test_a_contender_for_a_table_may_be_given_whole() -> None:
         ),
         fine_tuning=FineTuning(max_epochs=20),
     )
-    as_object = Contender(**whole)
+    as_object = Contender(**complete)
     assert of_table(ours=as_object) == {"ours": as_object}
 
 
-def test_fine_tuning_on_a_table_goes_on_for_half_as_many_epochs_more() -> None:
+def test_fine_tuning_on_a_table_adds_half_as_many_epochs_by_default() -> None:
     for epochs, total in {1: 2, 2: 3, 3: 5, 4: 6, 10: 15, 11: 17, 1000: 1500}.items():
         assert of_table(rnn={"training": {"max_epochs": epochs}})["rnn"].fine_tuning.max_epochs == total
-        given = of_table(rnn={"training": {"max_epochs": epochs}, "fine_tuning": {"max_epochs": epochs + 100}})
-        assert given["rnn"].fine_tuning.max_epochs == epochs + 100
+        explicit = of_table(rnn={"training": {"max_epochs": epochs}, "fine_tuning": {"max_epochs": epochs + 100}})
+        assert explicit["rnn"].fine_tuning.max_epochs == epochs + 100
 
 
-def test_a_log_of_outputs_copies_and_patience_are_for_the_data_that_they_fit() -> None:
+def test_log_predictions_replicas_and_patience_are_accepted_for_supported_data() -> None:
     assert of_table(rnn={"training": {"log_predictions": False}, "replicas": 1})["rnn"].training.patience == 3
     fitting = parse_config(changed({"training.log_predictions": True, "replicas": 2}), "my.yaml").contenders["ours"]
     assert (fitting.training.log_predictions, fitting.replicas) == (True, 2)

@@ -1,4 +1,4 @@
-"""Fine-tuning and monitoring: what becomes of a model's configuration, and what is refused."""
+"""Settings of fine-tuning and monitoring: the derived configurations, and invalid settings."""
 
 from typing import Any
 
@@ -51,50 +51,58 @@ NO_TABLES = {
 }
 
 
-def asked(**values: Any) -> FineTuneConfig:
+def fine_tune(**values: Any) -> FineTuneConfig:
     return FineTuneConfig(experiment="demand", **values)
 
 
-def expected(config: CompareConfig, name: str, training: dict[str, Any], further: int, **others: Any) -> CompareConfig:
-    """One contender with other epochs, and all else as it was."""
-    own = config.contenders[name]
+def expected(config: CompareConfig, name: str, training: dict[str, Any], total: int, **others: Any) -> CompareConfig:
+    """Return the configuration with one contender and other epochs, otherwise unchanged."""
+    original = config.contenders[name]
     contender = Contender(
-        model=own.model,
-        training=own.training.model_copy(update=training),
-        fine_tuning=FineTuning(max_epochs=further),
-        replicas=own.replicas,
+        model=original.model,
+        training=original.training.model_copy(update=training),
+        fine_tuning=FineTuning(max_epochs=total),
+        replicas=original.replicas,
     )
     return config.model_copy(update={"contenders": {name: contender}, **others})
 
 
-# ---- what becomes of a configuration
-def test_a_resumed_model_keeps_its_epochs_and_all_else() -> None:
+# ---- derived configurations
+def test_mode_continue_keeps_the_epoch_count_and_all_other_settings() -> None:
     before = DEMAND.model_copy(deep=True)
-    assert fine_tuning_config(DEMAND, "small", 12, asked(epochs=3)) == expected(DEMAND, "small", {"max_epochs": 12}, 15)
-    assert fine_tuning_config(DEMAND, "large", 1, asked()) == expected(DEMAND, "large", {"max_epochs": 1}, 6)
+    assert fine_tuning_config(DEMAND, "small", 12, fine_tune(epochs=3)) == expected(
+        DEMAND, "small", {"max_epochs": 12}, 15
+    )
+    assert fine_tuning_config(DEMAND, "large", 1, fine_tune()) == expected(DEMAND, "large", {"max_epochs": 1}, 6)
     for config in NO_TABLES.values():
-        assert fine_tuning_config(config, "ours", 3, asked(epochs=2)) == expected(config, "ours", {"max_epochs": 3}, 5)
-    for margin in (None, 0.0, 0.5):  # the margin of one fine-tuning is not that of the next
-        assert fine_tuning_config(DEMAND, "small", 12, asked(min_improvement=margin)).min_improvement == 0.25
+        assert fine_tuning_config(config, "ours", 3, fine_tune(epochs=2)) == expected(
+            config, "ours", {"max_epochs": 3}, 5
+        )
+    for margin in (None, 0.0, 0.5):  # the requested min_improvement does not change the configuration
+        assert fine_tuning_config(DEMAND, "small", 12, fine_tune(min_improvement=margin)).min_improvement == 0.25
     assert before == DEMAND
 
 
-@pytest.mark.parametrize(("given", "rate"), [(None, 0.01), (0.25, 0.25), (1e-30, 1e-30)])
+@pytest.mark.parametrize(("requested", "rate"), [(None, 0.01), (0.25, 0.25), (1e-30, 1e-30)])
 @pytest.mark.parametrize("trained_for", [1, 99])
-def test_a_warm_start_counts_from_1_at_its_own_rate_or_the_one_before(
-    given: float | None, rate: float, trained_for: int
+def test_a_warm_start_counts_epochs_from_1_with_the_requested_or_previous_learning_rate(
+    requested: float | None, rate: float, trained_for: int
 ) -> None:
-    found = fine_tuning_config(DEMAND, "small", trained_for, asked(mode="warm_start", epochs=3, learning_rate=given))
+    found = fine_tuning_config(
+        DEMAND, "small", trained_for, fine_tune(mode="warm_start", epochs=3, learning_rate=requested)
+    )
     assert found == expected(DEMAND, "small", {"max_epochs": 3, "learning_rate": rate}, 6)
 
 
-def test_a_fine_tuned_model_is_fine_tuned_again() -> None:
-    again = fine_tuning_config(fine_tuning_config(DEMAND, "small", 12, asked(epochs=3)), "small", 15, asked(epochs=2))
+def test_a_fine_tuned_model_can_be_fine_tuned_again() -> None:
+    again = fine_tuning_config(
+        fine_tuning_config(DEMAND, "small", 12, fine_tune(epochs=3)), "small", 15, fine_tune(epochs=2)
+    )
     assert again == expected(DEMAND, "small", {"max_epochs": 15}, 17)
-    warm = fine_tuning_config(again, "small", 17, asked(mode="warm_start", learning_rate=0.5, epochs=4))
+    warm = fine_tuning_config(again, "small", 17, fine_tune(mode="warm_start", learning_rate=0.5, epochs=4))
     assert warm == expected(DEMAND, "small", {"max_epochs": 4, "learning_rate": 0.5}, 8)
-    # the rate of a warm start is kept
-    assert fine_tuning_config(warm, "small", 4, asked(mode="warm_start", epochs=4)) == warm
+    # the next warm start uses the same learning rate
+    assert fine_tuning_config(warm, "small", 4, fine_tune(mode="warm_start", epochs=4)) == warm
 
 
 @given(
@@ -105,7 +113,7 @@ def test_a_fine_tuned_model_is_fine_tuned_again() -> None:
     warm=st.booleans(),
     margin=st.none() | st.floats(0, 1, exclude_max=True),
 )
-def test_the_result_is_a_configuration_itself(
+def test_the_derived_configuration_is_valid_and_survives_serialization(
     contender: str, epochs: int, more: int, rate: float | None, warm: bool, margin: float | None
 ) -> None:
     mode: Any = "warm_start" if warm else "continue"
@@ -113,18 +121,18 @@ def test_the_result_is_a_configuration_itself(
         DEMAND,
         contender,
         epochs,
-        asked(epochs=more, min_improvement=margin, mode=mode, learning_rate=rate if warm else None),
+        fine_tune(epochs=more, min_improvement=margin, mode=mode, learning_rate=rate if warm else None),
     )
     assert parse_config(found.model_dump(mode="json"), "again") == found
     assert parse_config(yaml.load(found.to_yaml()), "again") == found
     assert CompareConfig.model_validate_json(found.model_dump_json()) == found
-    own = found.contenders[contender]
-    epochs_of = own.training.max_epochs, own.fine_tuning.max_epochs
+    derived = found.contenders[contender]
+    epochs_of = derived.training.max_epochs, derived.fine_tuning.max_epochs
     assert epochs_of == ((more, 2 * more) if warm else (epochs, epochs + more))
-    assert own.training.learning_rate == ((warm and rate) or DEMAND.contenders[contender].training.learning_rate)
+    assert derived.training.learning_rate == ((warm and rate) or DEMAND.contenders[contender].training.learning_rate)
 
 
-# ---- the table as it is now
+# ---- path and split of the new data
 @pytest.mark.parametrize("kind", [FineTuneConfig, MonitorConfig])
 @pytest.mark.parametrize(
     ("changes", "data"),
@@ -137,34 +145,34 @@ def test_the_result_is_a_configuration_itself(
         ),
     ],
 )
-def test_path_and_split_replace_those_of_the_model(
+def test_requested_path_and_split_replace_those_of_the_configuration(
     kind: type[FineTuneConfig | MonitorConfig], changes: dict[str, Any], data: dict[str, Any]
 ) -> None:
-    wanted = DEMAND.model_copy(update={"data": DEMAND.data.model_copy(update=data)})
-    wish = kind(experiment="demand", **changes)
-    assert with_new_data(DEMAND, wish) == wanted
-    if isinstance(wish, FineTuneConfig):
-        assert fine_tuning_config(DEMAND, "small", 12, wish) == expected(wanted, "small", {"max_epochs": 12}, 17)
+    updated = DEMAND.model_copy(update={"data": DEMAND.data.model_copy(update=data)})
+    config = kind(experiment="demand", **changes)
+    assert with_new_data(DEMAND, config) == updated
+    if isinstance(config, FineTuneConfig):
+        assert fine_tuning_config(DEMAND, "small", 12, config) == expected(updated, "small", {"max_epochs": 12}, 17)
 
 
-def test_without_path_and_split_the_data_stay_and_a_path_replaces_a_query() -> None:
+def test_without_path_and_split_the_data_is_unchanged_and_a_path_replaces_a_query() -> None:
     for config in (DEMAND, FROM_SQL, *NO_TABLES.values()):
-        assert with_new_data(config, asked()) is config
+        assert with_new_data(config, fine_tune()) is config
         assert with_new_data(config, MonitorConfig(experiment="demand")) is config
-    data = with_new_data(FROM_SQL, asked(path="b.csv")).data
+    data = with_new_data(FROM_SQL, fine_tune(path="b.csv")).data
     assert data == FROM_SQL.data.model_copy(update={"path": "b.csv", "sql": None})
-    data = with_new_data(FROM_SQL, asked(split=Split(train=5))).data
+    data = with_new_data(FROM_SQL, fine_tune(split=Split(train=5))).data
     assert data == FROM_SQL.data.model_copy(update={"split": Split(train=5)})
     assert data.model_dump()["sql"] == Sql(url="sqlite:///a.db", query="SELECT 1").model_dump()
 
 
 @pytest.mark.parametrize("kind", NO_TABLES)
 @pytest.mark.parametrize("changes", [{"path": "b.csv"}, {"split": Split(train=0.8)}, {"path": "b", "split": Split()}])
-def test_data_that_are_no_table_have_neither_path_nor_split(kind: str, changes: dict[str, Any]) -> None:
+def test_path_and_split_are_rejected_for_data_that_is_not_a_table(kind: str, changes: dict[str, Any]) -> None:
     config = NO_TABLES[kind]
     for call in (
         lambda: with_new_data(config, MonitorConfig(experiment="demand", **changes)),
-        lambda: fine_tuning_config(config, "ours", 2, asked(**changes)),
+        lambda: fine_tuning_config(config, "ours", 2, fine_tune(**changes)),
     ):
         with pytest.raises(ConfigError) as caught:
             call()
@@ -174,9 +182,9 @@ def test_data_that_are_no_table_have_neither_path_nor_split(kind: str, changes: 
 
 # ---- settings
 def test_defaults() -> None:
-    where = {"experiment": "demand", "path": None, "split": None}
-    assert MonitorConfig(experiment="demand").model_dump() == where
-    assert asked().model_dump() == where | {
+    common = {"experiment": "demand", "path": None, "split": None}
+    assert MonitorConfig(experiment="demand").model_dump() == common
+    assert fine_tune().model_dump() == common | {
         "version": None,
         "mode": "continue",
         "epochs": 5,
@@ -188,17 +196,17 @@ def test_defaults() -> None:
     }
 
 
-def test_settings_are_given_as_for_compare() -> None:
+def test_settings_are_parsed_as_for_compare() -> None:
     changes = (
         "epochs=3 mode=warm_start learning_rate=1e-4 version=2 path=b.csv split.train=0.8 split.validation=0.1 "
         "min_improvement=0.02 max_psi=0.25 max_ks=0.5 keep_versions=10"
     )
-    assert of_experiment(FineTuneConfig, "demand", changes.split()) == asked(
+    assert of_experiment(FineTuneConfig, "demand", changes.split()) == fine_tune(
         epochs=3, mode="warm_start", learning_rate=1e-4, version=2, path="b.csv",
         split=Split(train=0.8, validation=0.1), min_improvement=0.02, max_psi=0.25, max_ks=0.5, keep_versions=10,
     )  # fmt: skip
     lowest = "epochs=1 version=1 min_improvement=0 max_ks=1 keep_versions=1 path=null"
-    assert of_experiment(FineTuneConfig, "demand", lowest.split()) == asked(
+    assert of_experiment(FineTuneConfig, "demand", lowest.split()) == fine_tune(
         epochs=1, version=1, min_improvement=0, max_ks=1, keep_versions=1
     )
     for kind in (FineTuneConfig, MonitorConfig):
@@ -245,21 +253,21 @@ MORE_KEYS = f"{KEYS}, version, mode, epochs, learning_rate, min_improvement, max
         (FineTuneConfig, "experiment=other", ("experiment=other",)),
     ],
 )
-def test_impossible_settings_are_refused_in_a_line(kind: type[Config], changes: str, named: tuple[str, ...]) -> None:
+def test_invalid_settings_are_rejected_in_one_line(kind: type[Config], changes: str, named: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         of_experiment(kind, "demand", changes.split())
     assert names_all(caught.value, "experiment", *named)
 
 
 @pytest.mark.parametrize("change", ["epochs", "=3", "split..train=1"])
-def test_a_change_without_a_key_or_value_is_refused(change: str) -> None:
+def test_a_change_without_a_key_or_value_is_rejected(change: str) -> None:
     with pytest.raises(ConfigError) as caught:
         of_experiment(FineTuneConfig, "demand", [change])
     assert names_all(caught.value, f"--set {change}", "KEY=VALUE")
 
 
 @pytest.mark.parametrize("kind", [FineTuneConfig, MonitorConfig])
-def test_an_experiments_name_is_that_of_a_registered_model(kind: type[Config]) -> None:
+def test_the_experiment_name_must_be_a_valid_model_name(kind: type[Config]) -> None:
     with pytest.raises(ConfigError) as caught:
         of_experiment(kind, "a/b")
     assert names_all(caught.value, "experiment: 'a/b'", "100 letters")
@@ -269,7 +277,7 @@ part = st.none() | st.integers(0, 10**6) | st.floats(0, 1) | st.dates().map(str)
 splits = st.builds(Split, train=part.filter(lambda value: value is not None), test=part)
 rows = {"experiment": st.just("demand"), "path": st.none() | st.text("aé/'\" :#\n{-"), "split": st.none() | splits}
 positive = st.none() | st.integers(1, 10**6)
-wishes = st.builds(
+configs = st.builds(
     FineTuneConfig,
     **rows,
     version=positive,
@@ -283,9 +291,9 @@ wishes = st.builds(
 )
 
 
-@given(wishes | st.builds(MonitorConfig, **rows))
-def test_settings_survive_json_and_yaml(wish: FineTuneConfig | MonitorConfig) -> None:
-    kind = type(wish)
-    assert kind.model_validate_json(wish.model_dump_json()) == wish
-    assert parse(kind, wish.model_dump(mode="json"), "again") == wish
-    assert parse(kind, yaml.load(wish.to_yaml()), "again") == wish
+@given(configs | st.builds(MonitorConfig, **rows))
+def test_settings_survive_json_and_yaml(config: FineTuneConfig | MonitorConfig) -> None:
+    kind = type(config)
+    assert kind.model_validate_json(config.model_dump_json()) == config
+    assert parse(kind, config.model_dump(mode="json"), "again") == config
+    assert parse(kind, yaml.load(config.to_yaml()), "again") == config

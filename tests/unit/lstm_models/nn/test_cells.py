@@ -1,8 +1,8 @@
-"""Every cell against its paper's equations, written once more in NumPy, and what every cell can be given and can do.
+"""All cells against a NumPy implementation of the equations in their papers, and the options that all cells share.
 
-The reference is the LSTM of Greff et al. 2016 (section II A), one vector at a time: with peepholes and gate recurrence
-it is the whole of which the variants take parts away, and with layer normalisation that of Ba, Kiros and Hinton 2016.
-It shares no code with the cells, which start from the smallest and add.
+The reference is the LSTM of Greff et al. 2016 (section II A), one vector at a time: the complete cell with peepholes
+and gate recurrence, from which the variants remove parts; and for layer normalization that of Ba, Kiros and Hinton
+2016. It shares no code with the cells, which start from the standard cell and add parts.
 """
 
 import copy
@@ -20,10 +20,11 @@ from torch.autograd import gradcheck
 from torch.func import functional_call, stack_module_state, vmap
 
 from lstm_models import LSTM, record_gates
-from lstm_models.nn.cells import CELLS, GATE_LABELS, Cell, Elman, LSTMState, Peephole, Step, Weights
+from lstm_models.nn.cell_variants import CELLS, Elman, Peephole
+from lstm_models.nn.cells import GATE_LABELS, Cell, LSTMState, Step, Weights
 
 T, B, D, H = 5, 3, 2, 4
-# whose weights and biases there are, as Greff et al. have them; in nn.LSTM's order
+# the gates with weights and biases according to Greff et al., in nn.LSTM's order
 GATES_OF = {
     "lstm": "ifgo",
     "peephole": "ifgo",
@@ -37,11 +38,11 @@ GATES_OF = {
     "layer_norm": "ifgo",
 }
 WITH_A_FORGET_GATE = [name for name, gates in GATES_OF.items() if "f" in gates]
-# float64: the same products as in NumPy, in another order of sums. Layer normalisation divides by a deviation that may
-# be small, and so makes the most of it: 3e-14 was seen. Another equation is off by 1e-3 at least.
+# float64: the same products as in NumPy, in another order of sums. Layer normalization increases the differences, as it
+# divides by a deviation that may be small: at most 3e-14 was observed. Another equation differs by at least 1e-3.
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
-Array = Any  # of NumPy, float64
+Array = Any  # a NumPy array in float64
 Parameters = Mapping[str, Array]
 
 
@@ -50,14 +51,14 @@ def sigma(a: Array) -> Array:
     return 1 / (1 + np.exp(-a))
 
 
-def normalised(a: Array, gain: Array, shift: Array) -> Array:
-    """LN of Ba et al., supplementary material; its deviation has an epsilon here, as nn.LayerNorm's, to divide by."""
+def normalize(a: Array, gain: Array, shift: Array) -> Array:
+    """LN of Ba et al., supplementary material, with an epsilon in the deviation as in nn.LayerNorm."""
     mu = a.sum() / a.size
     return (a - mu) / np.sqrt(((a - mu) ** 2).sum() / a.size + 1e-5) * gain + shift
 
 
 class Layer:
-    """One layer in one direction: a matrix a gate, with the letters of Greff et al."""
+    """One layer in one direction, with one matrix per gate and the letters of Greff et al."""
 
     def __init__(self, name: str, parameters: Parameters) -> None:
         gates, self.name, self.more = GATES_OF[name], name, parameters
@@ -71,54 +72,54 @@ class Layer:
         self.projection = parameters.get("weight_hr", np.eye(self.size))
 
     def sums(self, x: Array, y: Array) -> dict[str, Array]:
-        """W x_t + R y_{t-1} + b of each gate."""
+        """Return W x_t + R y_{t-1} + b of each gate."""
         if self.name != "layer_norm":
             return {gate: self.W[gate] @ x + self.R[gate] @ y + self.b[gate] for gate in self.W}
         both = []
         for vectors, key in ((self.W, "ih"), (self.R, "hh")):
             stacked = np.concatenate([vectors[gate] @ (x if key == "ih" else y) for gate in "ifgo"])
-            both.append(normalised(stacked, self.more[f"weight_norm_{key}"], self.more[f"bias_norm_{key}"]))
+            both.append(normalize(stacked, self.more[f"weight_norm_{key}"], self.more[f"bias_norm_{key}"]))
         parts = np.split(both[0] + both[1], 4)
         return {gate: part + self.b[gate] for gate, part in zip("ifgo", parts, strict=True)}
 
     def peephole(self, gate: str, c: Array) -> Array:
-        """p * c, Gers and Schmidhuber 2000."""
+        """Return p * c, Gers and Schmidhuber 2000."""
         return self.more[f"weight_c{gate}"] * c if self.name == "peephole" else 0.0
 
-    def recurrence(self, gate: str, before: dict[str, Array]) -> Array:
-        """R_i i_{t-1} + R_f f_{t-1} + R_o o_{t-1}, the blocks of this gate's rows."""
+    def recurrence(self, gate: str, previous: dict[str, Array]) -> Array:
+        """Return R_i i_{t-1} + R_f f_{t-1} + R_o o_{t-1}, with the blocks of this gate's rows."""
         if self.name != "full_gate_recurrence":
             return 0.0
         rows = np.split(self.more["weight_gates"], 3, axis=0)["ifo".index(gate)]
-        return sum(block @ before[other] for block, other in zip(np.split(rows, 3, axis=1), "ifo", strict=True))
+        return sum(block @ previous[other] for block, other in zip(np.split(rows, 3, axis=1), "ifo", strict=True))
 
     def run(
         self, xs: Array, y: Array, c: Array, zoneout: float = 0.0, mask: Array | float = 1.0
     ) -> tuple[list[Array], list[Array]]:
-        """One sequence: y_t and c_t after every step. The mask is on y_{t-1}, the same at all steps."""
-        one = np.ones(self.size)
+        """Return y_t and c_t of every step of one sequence. The mask applies to y_{t-1}, the same at all steps."""
+        ones = np.ones(self.size)
         gates = dict.fromkeys("ifo", np.zeros(self.size))
         ys, cs = [], []
         for x in xs:
             z = self.sums(x, mask * y)
 
-            def gate(letter: str, c: Array, z: Any = z, before: Any = gates) -> Array:
+            def gate(letter: str, c: Array, z: Any = z, previous: Any = gates) -> Array:
                 if letter not in z:
-                    return one
-                return sigma(z[letter] + self.peephole(letter, c) + self.recurrence(letter, before))
+                    return ones
+                return sigma(z[letter] + self.peephole(letter, c) + self.recurrence(letter, previous))
 
             i = gate("i", c)
-            f = one - i if self.name == "coupled_gates" else gate("f", c)
+            f = ones - i if self.name == "coupled_gates" else gate("f", c)
             g = z["g"] if self.name == "no_input_activation" else np.tanh(z["g"])
             new_c = g * i + c * f
             o = gate("o", new_c)
             squashed = new_c
             if self.name == "layer_norm":
-                squashed = normalised(new_c, self.more["weight_norm_c"], self.more["bias_norm_c"])
+                squashed = normalize(new_c, self.more["weight_norm_c"], self.more["bias_norm_c"])
             if self.name != "no_output_activation":
                 squashed = np.tanh(squashed)
             new_y = self.projection @ (squashed * o)
-            # Krueger et al. 2017: the expected value of d * before + (1 - d) * after; new_y is of new_c, not of the mix
+            # Krueger et al. 2017: the expected value of d * previous + (1 - d) * new; new_y depends on new_c only
             y, c = zoneout * y + (1 - zoneout) * new_y, zoneout * c + (1 - zoneout) * new_c
             gates = {"i": i, "f": f, "o": o}
             ys.append(y)
@@ -134,7 +135,7 @@ def reference(
     zoneout: float = 0.0,
     masks: list[Tensor] | None = None,
 ) -> tuple[Array, Array, Array]:
-    """All layers and directions, time first: outputs and both states. Masks (B, P) by layer and direction."""
+    """Run all layers and directions, time first, with masks (B, P) for each; return outputs and states."""
     stored = {key: value.numpy() for key, value in module.state_dict().items()}
     h_0, c_0 = (part.detach().numpy() for part in hx)
     below, last_y, last_c = x.numpy(), [], []
@@ -158,9 +159,9 @@ def reference(
     return below, np.stack(last_y), np.stack(last_c)
 
 
-# ---- what is compared with it
-def randomised(module: LSTM) -> LSTM:
-    """Every parameter another number, layer normalisation's gains and shifts and the peepholes too."""
+# ---- modules that are compared with the reference
+def randomize(module: LSTM) -> LSTM:
+    """Draw all parameters, including the peepholes and the weights and biases of layer normalization."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(0, 0.7)
@@ -168,7 +169,7 @@ def randomised(module: LSTM) -> LSTM:
 
 
 def drawn(module: LSTM, T: int = T, B: int = B) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """A batch of sequences and a state."""
+    """Return a batch of sequences and an initial state."""
     K = module.num_layers * (1 + module.bidirectional)
     hidden = torch.randn(K, B, module.proj_size or module.hidden_size, dtype=torch.float64)
     cell = torch.randn(K, B, module.hidden_size, dtype=torch.float64)
@@ -176,10 +177,10 @@ def drawn(module: LSTM, T: int = T, B: int = B) -> tuple[Tensor, tuple[Tensor, T
 
 
 def make(name: str, seed: int = 0, sizes: tuple[int, int] = (D, H), **options: Any) -> LSTM:
-    """A module with this cell; the cell's own options among the others."""
+    """Return a module with this cell; the options may include those of the cell."""
     torch.manual_seed(seed)
     of_cell = {key: options.pop(key) for key in ("forget_bias", "recurrent_dropout", "zoneout") if key in options}
-    return randomised(LSTM(*sizes, cell=CELLS[name](**of_cell), dtype=torch.float64, **options))
+    return randomize(LSTM(*sizes, cell=CELLS[name](**of_cell), dtype=torch.float64, **options))
 
 
 def tensors(results: tuple[Tensor, LSTMState]) -> list[Tensor]:
@@ -192,7 +193,7 @@ def assert_close(found: tuple[Tensor, LSTMState], expected: tuple[Array, ...]) -
 
 
 def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
-    """To the bit."""
+    """Compare bitwise."""
     assert [value.shape for value in found] == [value.shape for value in expected]
     assert all(torch.equal(value, other) for value, other in zip(found, expected, strict=True))
 
@@ -208,39 +209,39 @@ def test_every_cell_is_tested_here() -> None:
         ((T, B, D, H), {"double_bias": False, "proj_size": 2, "zoneout": 0.3}),
         ((T, B, D, H), {"bias": False, "num_layers": 3}),
         ((T, B, D, H), {"num_layers": 2, "bidirectional": True, "proj_size": 3, "zoneout": 0.3}),
-        ((1, 1, 1, 1), {"bidirectional": True}),  # of one number the deviation is 0
+        ((1, 1, 1, 1), {"bidirectional": True}),  # the deviation of one number is 0
         ((40, 2, 3, 5), {"zoneout": 0.4}),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_computes_its_papers_equations(
+def test_cell_computes_the_equations_of_its_paper(
     name: str, sizes: tuple[int, int, int, int], options: dict[str, Any]
 ) -> None:
-    """Zoneout mixes before and after in evaluation."""
+    """In evaluation mode, zoneout averages the previous and the new state."""
     module = make(name, sizes=sizes[2:], **options).eval()
     x, hx = drawn(module, *sizes[:2])
     expected = reference(name, module, x, hx, zoneout := options.get("zoneout", 0.0))
     assert_close(module(x, hx), expected)
     if zoneout:
-        assert np.abs(expected[0] - reference(name, module, x, hx)[0]).max() > 1e-2  # and that is something else
+        assert np.abs(expected[0] - reference(name, module, x, hx)[0]).max() > 1e-2  # and zoneout has an effect
 
 
-# ---- gates shut and open: exact, for sigmoid(40) is 1 and sigmoid(-800) is 0 in float64
+# ---- closed and open gates: exact, because sigmoid(40) is 1 and sigmoid(-800) is 0 in float64
 def one_step(name: str, c: float, **sums: float) -> dict[str, float]:
-    """A step of one unit, of these sums before their activation; all other weights are 0."""
+    """Return a step of one unit with these pre-activations; all weights are 0."""
     cell = CELLS[name]()
     weights = {"weight_hh": torch.zeros(len(cell.gates), 1, dtype=torch.float64)}
     weights |= {kind: torch.zeros(shape, dtype=torch.float64) for kind, shape in cell.parameters(1).items()}
-    nothing = torch.zeros(1, 1, dtype=torch.float64)
-    before = Step(nothing, nothing, nothing, nothing, torch.full_like(nothing, c), nothing)
-    step = cell.step(torch.tensor([[sums[gate] for gate in cell.gates]], dtype=torch.float64), before, weights)
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    previous = Step(zero, zero, zero, zero, torch.full_like(zero, c), zero)
+    step = cell.step(torch.tensor([[sums[gate] for gate in cell.gates]], dtype=torch.float64), previous, weights)
     return {letter: part.item() for letter, part in step._asdict().items()}
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_gates_that_are_shut_or_open_keep_drop_and_hide_the_cell(name: str) -> None:
-    shown = {"no_output_activation": 0.625, "layer_norm": 0.0}  # its gain is 0 here
+def test_closed_and_open_gates_keep_forget_and_hide_the_cell_state(name: str) -> None:
+    shown = {"no_output_activation": 0.625, "layer_norm": 0.0}  # its weight is 0 here
     if name != "no_input_gate":
         kept = {"i": 0, "f": 1, "o": 1, "c": 0.625, "h": shown.get(name, torch.tensor(0.625).double().tanh().item())}
         assert one_step(name, 0.625, i=-800, f=40, g=5, o=40) | kept == one_step(name, 0.625, i=-800, f=40, g=5, o=40)
@@ -252,7 +253,7 @@ def test_gates_that_are_shut_or_open_keep_drop_and_hide_the_cell(name: str) -> N
         assert (hidden["c"], hidden["h"]) == (0 if name == "coupled_gates" else 0.625, 0)
 
 
-def test_the_parts_of_a_step_are_named_in_their_stored_order() -> None:
+def test_step_fields_follow_the_stored_order() -> None:
     assert tuple(GATE_LABELS) == Step._fields
     assert LSTMState._fields == ("hidden", "cell")
     assert Step._fields == ("i", "f", "g", "o", "c", "h")
@@ -260,7 +261,7 @@ def test_the_parts_of_a_step_are_named_in_their_stored_order() -> None:
 
 # ---- gradients
 def seeded_call(module: LSTM) -> tuple[Any, tuple[Tensor, ...]]:
-    """The module as a function of its input, state and parameters, the same draws at every call; and those."""
+    """Return the module as a function of its input, state and parameters with fixed draws, and the arguments."""
     x, hx = drawn(module, T=3, B=1)
     names = [name for name, _ in module.named_parameters()]
     given = [x, *hx, *(parameter.detach().clone() for parameter in module.parameters())]
@@ -274,17 +275,17 @@ def seeded_call(module: LSTM) -> tuple[Any, tuple[Tensor, ...]]:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_the_derivatives_are_those_of_finite_differences(name: str) -> None:
+def test_gradients_equal_finite_differences(name: str) -> None:
     torch.manual_seed(0)
     cell = CELLS[name](zoneout=0.3, recurrent_dropout=0.4)
-    module = randomised(LSTM(1, 2, proj_size=1, double_bias=False, cell=cell, dtype=torch.float64))
-    # gradcheck's own tolerances, made for differences of 1e-6 in float64
+    module = randomize(LSTM(1, 2, proj_size=1, double_bias=False, cell=cell, dtype=torch.float64))
+    # gradcheck's default tolerances are meant for differences of 1e-6 in float64
     assert gradcheck(*seeded_call(module))
 
 
 # ---- parameters
 def more_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """What a cell has beside the usual weights, in the state dict's order."""
+    """Return the additional weights of a cell, in the state dict's order."""
     norms = {"ih": 4 * H, "hh": 4 * H, "c": H}
     return {
         "peephole": dict.fromkeys(("weight_ci", "weight_cf", "weight_co"), (H,)),
@@ -293,12 +294,12 @@ def more_shapes(name: str) -> dict[str, tuple[int, ...]]:
     }.get(name, {})
 
 
-SUFFIXES = {"l0": D, "l0_reverse": D, "l1": 2 * 3, "l1_reverse": 2 * 3}  # and the size of what is read
+SUFFIXES = {"l0": D, "l0_reverse": D, "l1": 2 * 3, "l1_reverse": 2 * 3}  # the number of input features by suffix
 
 
 @pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("name", CELLS)
-def test_the_default_init_draws_uniformly_what_the_cell_has_in_the_state_dicts_order(name: str, biases: Any) -> None:
+def test_default_init_draws_uniformly_in_state_dict_order(name: str, biases: Any) -> None:
     module = {"num_layers": 2, "bidirectional": True, "proj_size": 3, "double_bias": biases, "cell": CELLS[name]()}
     torch.manual_seed(3)
     weights = LSTM(D, H, **module).state_dict()
@@ -309,7 +310,7 @@ def test_the_default_init_draws_uniformly_what_the_cell_has_in_the_state_dicts_o
         for kind, shape in (shapes | {"weight_hr": (3, H)} | more_shapes(name)).items():
             if kind != "bias_hh" or biases:
                 drawn = torch.empty(shape).uniform_(-1 / math.sqrt(H), 1 / math.sqrt(H))
-                # what is drawn for a norm is not used: gains of 1, shifts of 0
+                # the draws for a normalization are overwritten: weights of 1, biases of 0
                 norm = torch.full(shape, float(kind.startswith("weight")))
                 expected[f"{kind}_{suffix}"] = norm if "_norm_" in kind else drawn
     assert list(weights) == list(expected)
@@ -317,7 +318,7 @@ def test_the_default_init_draws_uniformly_what_the_cell_has_in_the_state_dicts_o
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_the_normal_init_draws_gate_by_gate_and_what_else_there_is_last(name: str) -> None:
+def test_normal_init_draws_gate_by_gate_and_other_weights_last(name: str) -> None:
     torch.manual_seed(5)
     weights = LSTM(D, H, 2, bidirectional=True, proj_size=3, init="normal", cell=CELLS[name]()).state_dict()
     torch.manual_seed(5)
@@ -339,28 +340,28 @@ def test_the_normal_init_draws_gate_by_gate_and_what_else_there_is_last(name: st
 @pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("init", ["default", "normal"])
 @pytest.mark.parametrize("name", WITH_A_FORGET_GATE)
-def test_the_forget_bias_is_set_and_no_other_draw_is_changed(name: str, init: Any, biases: Any, value: float) -> None:
-    """Jozefowicz et al. 2015. The sum of both biases is what counts: the second one's rows are 0."""
+def test_forget_bias_is_set_without_changing_other_draws(name: str, init: Any, biases: Any, value: float) -> None:
+    """Jozefowicz et al. 2015. Only the sum of both biases matters: the second has rows of 0."""
     both = []
     for cell in (CELLS[name](forget_bias=value), CELLS[name]()):
         torch.manual_seed(7)
         both.append(LSTM(D, H, 2, bidirectional=True, init=init, double_bias=biases, cell=cell).state_dict())
-    with_it, without = both
+    with_bias, without = both
     first = H * GATES_OF[name].index("f")
     for key, expected in without.items():
         if key.startswith(("bias_ih", "bias_hh")):
             expected[first : first + H] = value if key.startswith("bias_ih") else 0
-        assert torch.equal(with_it[key], expected), key
+        assert torch.equal(with_bias[key], expected), key
 
 
-def test_the_forget_bias_is_set_anew_at_every_reset() -> None:
+def test_reset_parameters_sets_the_forget_bias_again() -> None:
     module = make("lstm", forget_bias=1.0)
-    assert not (module.bias_ih_l0[H : 2 * H] == 1).any()  # what trained it has moved it
+    assert not (module.bias_ih_l0[H : 2 * H] == 1).any()  # make() has drawn other values
     module.reset_parameters()
     assert [bias[H : 2 * H].tolist() for bias in (module.bias_ih_l0, module.bias_hh_l0)] == [[1] * H, [0] * H]
 
 
-def test_nn_lstm_can_have_what_a_forget_bias_started_from() -> None:
+def test_to_builtin_accepts_a_forget_bias() -> None:
     module = LSTM(D, H, cell=Cell(forget_bias=1.0))
     assert_same(list(module.to_builtin().state_dict().values()), list(module.state_dict().values()))
 
@@ -368,8 +369,8 @@ def test_nn_lstm_can_have_what_a_forget_bias_started_from() -> None:
 # ---- recurrent dropout, Gal and Ghahramani 2016
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "proj_size": 3}], ids=str)
 @pytest.mark.parametrize("name", CELLS)
-def test_recurrent_dropout_is_the_papers_with_the_masks_drawn_again(name: str, options: dict[str, Any]) -> None:
-    """A mask a layer and direction, in that order, before its first step; zeros, and elsewhere 1 / (1 - p)."""
+def test_recurrent_dropout_equals_the_paper_with_the_same_masks(name: str, options: dict[str, Any]) -> None:
+    """There is one mask per layer and direction, drawn in that order before the first step, of 0 and 1 / (1 - p)."""
     p = 0.4
     module = make(name, recurrent_dropout=p, **options)
     x, hx = drawn(module)
@@ -383,15 +384,15 @@ def test_recurrent_dropout_is_the_papers_with_the_masks_drawn_again(name: str, o
 
 
 @pytest.mark.parametrize("option", ["recurrent_dropout", "zoneout"])
-def test_each_call_in_training_draws_anew(option: str) -> None:
+def test_each_call_in_training_mode_draws_new_values(option: str) -> None:
     module = make("lstm", **{option: 0.4})
     x, hx = drawn(module)
     assert not torch.equal(module(x, hx)[0], module(x, hx)[0])
 
 
 @pytest.mark.parametrize("name", ["lstm", "peephole"])
-def test_recurrent_dropout_does_nothing_in_evaluation(name: str) -> None:
-    """To the bit, and nothing is drawn; also with a probability of 0 in training."""
+def test_recurrent_dropout_is_off_in_evaluation_mode(name: str) -> None:
+    """The results are equal bitwise, and nothing is drawn; the same holds for a probability of 0 in training mode."""
     found = []
     for options, training in [({}, True), ({"recurrent_dropout": 0.4}, False), ({"recurrent_dropout": 0.0}, True)]:
         module = make(name, num_layers=2, **options).train(training)
@@ -416,7 +417,7 @@ def test_recurrent_dropout_does_nothing_in_evaluation(name: str) -> None:
     ],
     ids=str,
 )
-def test_the_lstms_own_equations_run_the_hand_derived_gradient(cell: Cell, training: bool, node: str) -> None:
+def test_standard_cell_uses_the_hand_derived_gradient(cell: Cell, training: bool, node: str) -> None:
     out, _ = LSTM(D, H, cell=cell).train(training)(torch.randn(T, B, D))
     assert type(out.grad_fn).__name__.removeprefix("Native") == node
 
@@ -424,11 +425,9 @@ def test_the_lstms_own_equations_run_the_hand_derived_gradient(cell: Cell, train
 # ---- zoneout in training, Krueger et al. 2017
 @pytest.mark.parametrize("recurrent_dropout", [0.0, 0.4])
 @pytest.mark.parametrize("name", ["lstm", "coupled_gates"])
-def test_zoneout_in_training_keeps_what_its_draws_say_and_takes_the_new_else(
-    name: str, recurrent_dropout: float
-) -> None:
-    """Reproduced from the seed: at every step one draw for each number of c, then of h. What recurrent dropout hides
-    from the gates is kept all the same."""
+def test_zoneout_in_training_keeps_the_drawn_elements(name: str, recurrent_dropout: float) -> None:
+    """The seed reproduces the draws: at every step one for each element of c, then of h. Zoneout also keeps elements
+    that recurrent dropout hides from the gates."""
     module = make(name, zoneout=0.3, recurrent_dropout=recurrent_dropout)
     x, (hidden, cell) = drawn(module)
     torch.manual_seed(13)
@@ -438,7 +437,7 @@ def test_zoneout_in_training_keeps_what_its_draws_say_and_takes_the_new_else(
     if recurrent_dropout:
         F.dropout(torch.ones_like(hidden[0]), recurrent_dropout)
     c_before, h_before = torch.cat([cell, step.c[:-1]]), torch.cat([hidden, step.h[:-1]])
-    new_c = step.f * c_before + step.i * step.g  # the same operations: to the bit
+    new_c = step.f * c_before + step.i * step.g  # the same operations, hence bitwise
     kept_c, kept_h = (
         torch.stack(
             [
@@ -451,22 +450,22 @@ def test_zoneout_in_training_keeps_what_its_draws_say_and_takes_the_new_else(
         .unbind(1)
     )
     assert torch.equal(step.c, torch.where(kept_c, c_before, new_c))
-    # tanh of another layout may differ in the last bit
+    # tanh may differ in the last bit for another memory layout
     torch.testing.assert_close(step.h, torch.where(kept_h, h_before, step.o * new_c.tanh()), rtol=0, atol=1e-14)
     assert torch.equal(step.h == h_before, kept_h)
     assert 0 < kept_c.sum() < kept_c.numel()
 
 
-# ---- what every cell can do
+# ---- features of all cells
 @pytest.mark.parametrize("name", CELLS)
-def test_a_padded_batch_is_each_sequence_alone(name: str) -> None:
+def test_padded_batch_equals_separate_sequences(name: str) -> None:
     module = make(name, num_layers=2, bidirectional=True, zoneout=0.2).eval()
     x, (hidden, cell) = drawn(module)
     lengths = torch.tensor([2, T, 1])
     out, after = module(x, (hidden, cell), lengths)
     for n, length in enumerate(lengths.tolist()):
         alone, alone_after = module(x[:length, n], (hidden[:, n], cell[:, n]))
-        # a batch's products sum in another order than one sequence's
+        # the products of a batch and of one sequence are summed in different orders
         torch.testing.assert_close(out[:length, n], alone, **CLOSE)
         assert not out[length:, n].any()
         for part, other in zip(after, alone_after, strict=True):
@@ -474,17 +473,17 @@ def test_a_padded_batch_is_each_sequence_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_an_ensemble_in_vmap_is_its_members_one_by_one(name: str) -> None:
+def test_vmapped_ensemble_equals_its_members(name: str) -> None:
     members = [make(name, seed, num_layers=2, bidirectional=True, proj_size=3, zoneout=0.2).eval() for seed in range(3)]
     x, hx = drawn(members[0])
     stacked, _ = stack_module_state(members)
     found = vmap(lambda weights: tuple(tensors(functional_call(members[0], weights, (x, hx)))))(stacked)
     for number, member in enumerate(members):
         for value, alone in zip(found, tensors(member(x, hx)), strict=True):
-            torch.testing.assert_close(value[number], alone, **CLOSE)  # batched products sum in another order
+            torch.testing.assert_close(value[number], alone, **CLOSE)  # batched products are summed in another order
 
 
-def test_a_copy_has_the_same_cell() -> None:
+def test_copied_module_has_the_same_cell() -> None:
     module = make("layer_norm", recurrent_dropout=0.2, zoneout=0.2)
     x, hx = drawn(module)
     results = []
@@ -496,49 +495,49 @@ def test_a_copy_has_the_same_cell() -> None:
     assert_same(results[0], results[2])
 
 
-# ---- no LSTM at all
+# ---- plain recurrent network
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False, "batch_first": True}], ids=str
 )
-def test_elmans_cell_is_an_nn_rnn(options: dict[str, Any]) -> None:
+def test_elman_cell_equals_nn_rnn(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     builtin = nn.RNN(D, H, **options, dtype=torch.float64)
     ours = LSTM.from_builtin(builtin)
     assert_same(list(ours.state_dict().values()), list(builtin.state_dict().values()))
     x, (hidden, cell) = drawn(ours)
     x = x.transpose(0, 1) if ours.batch_first else x
-    out, (last, shown) = ours(x, (hidden, cell))  # there is no cell state for the given one to reach
+    out, (last, shown) = ours(x, (hidden, cell))  # the cell state has no effect
     expected, expected_last = builtin(x, hidden)
-    # the same products in another order
+    # the same products, summed in another order
     torch.testing.assert_close(out, expected, **CLOSE)
     torch.testing.assert_close(last, expected_last, **CLOSE)
     assert torch.equal(shown, last)
 
 
-def test_elmans_cell_has_no_gates() -> None:
+def test_elman_cell_has_constant_gates() -> None:
     step = record_gates(LSTM(D, H, cell=Elman()), torch.randn(T, D))
     assert ((step.i == 1).all(), (step.f == 0).all(), (step.o == 1).all()) == (True, True, True)
 
 
-# ---- a cell of one's own
+# ---- custom cell
 class Minimal(Cell):
-    """One gate alone: c_t = (1 - i_t) * c_{t-1} + i_t * (g_t + shift), h_t = c_t."""
+    """Cell with one gate: c_t = (1 - i_t) * c_{t-1} + i_t * (g_t + shift), h_t = c_t."""
 
     gates = "ig"
 
     def parameters(self, hidden_size: int) -> dict[str, tuple[int, ...]]:
         return {"weight_shift": (hidden_size,)}
 
-    def step(self, z_BG: Tensor, before: Step, weights: Weights) -> Step:
-        i, g = self.sums(z_BG, before, weights)
+    def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
+        i, g = self.sums(z_BG, previous, weights)
         i, g = i.sigmoid(), g.tanh() + weights["weight_shift"]
-        c = (1 - i) * before.c + i * g
+        c = (1 - i) * previous.c + i * g
         return Step(i, 1 - i, g, torch.ones_like(i), c, c)
 
 
-def test_a_cell_of_ones_own_is_a_subclass_with_another_step() -> None:
+def test_custom_cell_overrides_step() -> None:
     torch.manual_seed(0)
-    module = randomised(LSTM(D, H, cell=Minimal(zoneout=0.2), dtype=torch.float64)).eval()
+    module = randomize(LSTM(D, H, cell=Minimal(zoneout=0.2), dtype=torch.float64)).eval()
     assert [(key, tuple(value.shape)) for key, value in module.state_dict().items()] == [
         ("weight_ih_l0", (2 * H, D)),
         ("weight_hh_l0", (2 * H, H)),
@@ -555,8 +554,8 @@ def test_a_cell_of_ones_own_is_a_subclass_with_another_step() -> None:
     for x_t in x.numpy():
         z = x_t @ W.T + h @ R.T + b + d
         i = sigma(z[:, :H])
-        new = (1 - i) * c + i * (np.tanh(z[:, H:]) + shift)
-        h, c = 0.2 * h + 0.8 * new, 0.2 * c + 0.8 * new
+        new_c = (1 - i) * c + i * (np.tanh(z[:, H:]) + shift)
+        h, c = 0.2 * h + 0.8 * new_c, 0.2 * c + 0.8 * new_c
         outputs.append(h)
     assert_close(found, (np.stack(outputs), h[None], c[None]))
 

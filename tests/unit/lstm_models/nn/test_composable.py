@@ -1,6 +1,7 @@
-"""What PyTorch can do with a function it can do with this LSTM: transforms of torch.func, their compositions, forward
-mode, derivatives of any order. The reference is the same module with the plain loop in it, which PyTorch
-differentiates by itself, and nn.LSTM where that can do it too: in float64 on the CPU, where it is no single operator.
+"""Composability with PyTorch: transforms of torch.func, their compositions, forward mode, derivatives of any order.
+
+The reference is the same module with the reference loop, which PyTorch differentiates automatically, and nn.LSTM where
+it supports the transform: in float64 on the CPU, where it is no single operator.
 """
 
 from collections.abc import Callable
@@ -26,15 +27,15 @@ from torch.func import (
 from torch.utils.checkpoint import checkpoint
 
 from lstm_models import LSTM
-from lstm_models.nn import lstm
+from lstm_models.nn import layers
 from lstm_models.nn.kernels.dispatch import unroll
 from lstm_models.nn.kernels.reference import reference_loop
 
-# PyTorch says so of its own forward mode when that is first used
+# a warning of PyTorch's forward mode at its first use
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
-# Of the tensor's largest value, or of 1 where that is smaller. The same products in float64, summed in another order by
-# each transform: 1e-14 at most was seen. What is not the derivative is off by 1e-3 at least.
+# Tolerance relative to the tensor's largest value, but at least to 1. Each transform sums the same products in float64
+# in another order: at most 1e-14 was observed. A wrong derivative differs by at least 1e-3.
 CLOSE = 1e-12
 T, B, D, H = 3, 2, 2, 3
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -53,7 +54,7 @@ def drawn(*shape: int) -> Tensor:
 
 
 def make(settings: dict[str, Any], seed: int = 0) -> tuple[LSTM, Weights, Tensor]:
-    """A module, its weights without a graph, and an input."""
+    """Return a module, its detached weights, and an input."""
     torch.manual_seed(seed)
     module = LSTM(D, H, **settings).double()
     weights = {name: value.detach() for name, value in module.named_parameters()}
@@ -61,7 +62,7 @@ def make(settings: dict[str, Any], seed: int = 0) -> tuple[LSTM, Weights, Tensor
 
 
 def everything(module: nn.Module, weights: Weights, x: Tensor, *given: Any) -> Tensor:
-    """Outputs and both states, in one vector."""
+    """Return outputs and both states as one vector."""
     out, (hidden, cell) = functional_call(module, weights, (x, *given))
     return torch.cat([out.flatten(), hidden.flatten(), cell.flatten()])
 
@@ -71,19 +72,19 @@ def loss(module: nn.Module, weights: Weights, x: Tensor, *given: Any) -> Tensor:
 
 
 @pytest.fixture
-def plainly() -> Callable[[Callable[[], Any]], Any]:
-    """Calls a function while the module runs the plain loop."""
+def with_reference_loop() -> Callable[[Callable[[], Any]], Any]:
+    """Return a function that calls a function while the module runs the reference loop."""
 
     def call(function: Callable[[], Any]) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lstm, "unroll", partial(unroll, loop=reference_loop))
+            patch.setattr(layers, "unroll", partial(unroll, loop=reference_loop))
             return function()
 
     return call
 
 
 def assert_close(found: Any, expected: Any) -> None:
-    """Of tensors, or of dicts and sequences of them."""
+    """Compare tensors, or dicts and sequences of them."""
     if isinstance(expected, dict):
         assert list(found) == list(expected)
         found, expected = list(found.values()), list(expected.values())
@@ -91,19 +92,21 @@ def assert_close(found: Any, expected: Any) -> None:
         for ours, theirs in zip(found, expected, strict=True):
             assert_close(ours, theirs)
         return
-    assert not torch.equal(expected, torch.zeros_like(expected)), "zeros: nothing would be compared"
+    assert not torch.equal(expected, torch.zeros_like(expected)), (
+        "the expected tensor is zero: the comparison would be meaningless"
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=CLOSE * max(expected.abs().max().item(), 1.0))
 
 
-# ---- one transform, and one of another
+# ---- single and nested transforms
 
 
 def vmapped(function: Function) -> Function:
     return lambda x: vmap(function)(torch.stack([x, x.sin()])).sum(0)
 
 
-def vmapped_elsewhere(function: Function) -> Function:
-    """Along another dimension, both of what goes in and of what comes out."""
+def vmapped_over_dim_1(function: Function) -> Function:
+    """Map over another dimension of both input and output."""
     return lambda x: vmap(function, 1, 1)(torch.stack([x, x.sin()], 1)).sum(1)
 
 
@@ -124,12 +127,12 @@ def gradient(function: Function) -> Function:
 
 
 def summed_jacobian(jacobian: Callable[..., Any]) -> Transform:
-    """The Jacobian of a few sums, for the whole would be large: summed once more, to the input's shape."""
+    """Return the Jacobian of a few sums, because the whole would be large, summed to the input's shape."""
     return lambda function: lambda x: jacobian(lambda x: function(x).sum((0, 1)))(x).sum(0)
 
 
 def dual(function: Function) -> Function:
-    """Forward mode without torch.func."""
+    """Apply forward mode without torch.func."""
 
     def push(x: Tensor) -> Tensor:
         with forward_ad.dual_level():
@@ -140,7 +143,7 @@ def dual(function: Function) -> Function:
 
 TRANSFORMS: dict[str, Transform] = {
     "vmap": vmapped,
-    "vmap(1)": vmapped_elsewhere,
+    "vmap(1)": vmapped_over_dim_1,
     "jvp": pushed,
     "vjp": pulled,
     "grad": gradient,
@@ -149,8 +152,8 @@ TRANSFORMS: dict[str, Transform] = {
 }
 
 
-def of_the_input(module: nn.Module, weights: Weights) -> Function:
-    """From the input to something of its shape, so that transforms can follow each other."""
+def function_of_the_input(module: nn.Module, weights: Weights) -> Function:
+    """Return a function from the input to a tensor of its shape, so that transforms can be nested."""
     mix = torch.linspace(-1, 1, H * D * 2, dtype=torch.float64).reshape(-1, D).cos()
 
     def function(x: Tensor) -> Tensor:
@@ -160,45 +163,45 @@ def of_the_input(module: nn.Module, weights: Weights) -> Function:
     return function
 
 
-def assert_transforms_as_the_plain_loop(
-    settings: str, transforms: tuple[str, ...], plainly: Callable[..., Any]
+def assert_transforms_equal_reference_loop(
+    settings: str, transforms: tuple[str, ...], with_reference_loop: Callable[..., Any]
 ) -> None:
-    """Whether gradients are enabled or not."""
+    """Compare with gradients enabled and disabled."""
     module, weights, x = make(SETTINGS[settings])
-    function = of_the_input(module, weights)
+    function = function_of_the_input(module, weights)
     for transform in reversed(transforms):
         function = (TRANSFORMS | {"dual": dual})[transform](function)
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled):
-            assert_close(function(x), plainly(lambda: function(x)))
+            assert_close(function(x), with_reference_loop(lambda: function(x)))
 
 
 @pytest.mark.parametrize("transform", [*TRANSFORMS, "dual"])
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_a_transform_gives_what_it_gives_for_the_plain_loop(
-    settings: str, transform: str, plainly: Callable[..., Any]
+def test_transform_equals_reference_loop(
+    settings: str, transform: str, with_reference_loop: Callable[..., Any]
 ) -> None:
-    assert_transforms_as_the_plain_loop(settings, (transform,), plainly)
+    assert_transforms_equal_reference_loop(settings, (transform,), with_reference_loop)
 
 
 @pytest.mark.parametrize(
     ("outer", "inner"),
     [
         *product(TRANSFORMS, TRANSFORMS),
-        # PyTorch: "Nested forward mode AD is not supported" but in torch.func
+        # PyTorch supports nested forward mode in torch.func only
         *product(["dual"], [name for name in TRANSFORMS if name not in ("jvp", "jacfwd")]),
     ],
 )
-def test_a_transform_of_a_transform_gives_what_it_gives_for_the_plain_loop(
-    outer: str, inner: str, plainly: Callable[..., Any]
+def test_nested_transforms_equal_reference_loop(
+    outer: str, inner: str, with_reference_loop: Callable[..., Any]
 ) -> None:
-    assert_transforms_as_the_plain_loop("plain", (outer, inner), plainly)
+    assert_transforms_equal_reference_loop("plain", (outer, inner), with_reference_loop)
 
 
 @pytest.mark.parametrize("outer", [jacrev, jacfwd])
 @pytest.mark.parametrize("inner", [jacrev, jacfwd])
-def test_the_four_ways_to_a_hessian_agree_with_nn_lstms(inner: Callable[..., Any], outer: Callable[..., Any]) -> None:
-    """Forward over forward above all: there a custom derivative of PyTorch's own kind is silently lost."""
+def test_hessians_of_all_mode_combinations_equal_nn_lstm(inner: Callable[..., Any], outer: Callable[..., Any]) -> None:
+    """This is critical for forward over forward, where PyTorch silently drops the jvp of a custom autograd.Function."""
     module, weights, x = make({})
     found, expected = (
         outer(inner(lambda x: loss(kind, weights, x)))(x)  # noqa: B023
@@ -207,11 +210,11 @@ def test_the_four_ways_to_a_hessian_agree_with_nn_lstms(inner: Callable[..., Any
     assert_close(found, expected)
 
 
-# ---- of the weights
+# ---- derivatives in the weights
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_gradients_per_sequence_are_those_of_one_sequence_at_a_time(settings: str) -> None:
+def test_per_sample_gradients_equal_separate_gradients(settings: str) -> None:
     module, weights, _ = make(SETTINGS[settings])
     sequences = drawn(5, T, D)
     found = vmap(grad(lambda weights, x: loss(module, weights, x)), (None, 0))(weights, sequences)
@@ -220,8 +223,8 @@ def test_gradients_per_sequence_are_those_of_one_sequence_at_a_time(settings: st
         assert_close([value[number] for value in found.values()], alone)
 
 
-def test_gradients_per_sequence_of_a_padded_batch() -> None:
-    """The lengths are the same for all; each of the 4 mapped batches holds 2 sequences."""
+def test_per_sample_gradients_of_padded_batches() -> None:
+    """Each of the 4 mapped batches has 2 sequences; all batches have the same lengths."""
     module, weights, _ = make({"bidirectional": True})
     batches, lengths = drawn(4, T, B, D), torch.tensor([T, 1])
     found = vmap(grad(lambda weights, x: loss(module, weights, x, None, lengths)), (None, 0))(weights, batches)
@@ -231,7 +234,7 @@ def test_gradients_per_sequence_of_a_padded_batch() -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_an_ensemble_runs_and_trains_as_each_of_its_members(settings: str) -> None:
+def test_ensemble_outputs_and_gradients_equal_its_members(settings: str) -> None:
     members = [make(SETTINGS[settings], seed)[0] for seed in range(3)]
     _, _, x = make(SETTINGS[settings], 3)
     stacked, _ = stack_module_state(members)
@@ -239,7 +242,7 @@ def test_an_ensemble_runs_and_trains_as_each_of_its_members(settings: str) -> No
     results = vmap(lambda weights: everything(members[0], weights, x))(stacked)
     assert_close(list(results), [everything(member, dict(member.named_parameters()), x) for member in members])
 
-    results.square().sum().backward()  # autograd's own, over the transform
+    results.square().sum().backward()  # autograd through the transform
     for number, member in enumerate(members):
         loss(member, dict(member.named_parameters()), x).backward()
         for name, value in member.named_parameters():
@@ -251,7 +254,7 @@ def test_an_ensemble_runs_and_trains_as_each_of_its_members(settings: str) -> No
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_forward_mode_is_the_transpose_of_reverse_mode(settings: str) -> None:
-    """<jvp(t), u> = <t, vjp(u)> for drawn t and u, over the input, both states and the weights."""
+    """<jvp(t), u> = <t, vjp(u)> for random t and u, over the input, both states and the weights."""
     module, weights, x = make(SETTINGS[settings])
     K = module.num_layers * (1 + module.bidirectional)
     primals = (x, (drawn(K, B, module.proj_size or H), drawn(K, B, H)), weights)
@@ -273,8 +276,8 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(settings: str) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_forward_mode_in_each_argument_alone_is_nn_lstms(settings: str) -> None:
-    """The others then have no tangent at all, which differs from one of zeros."""
+def test_forward_mode_in_each_weight_equals_nn_lstm(settings: str) -> None:
+    """The other weights have no tangent, which differs from a tangent of zeros."""
     module, weights, x = make(SETTINGS[settings])
     for kind in weights:
         direction = torch.randn_like(weights[kind])
@@ -285,11 +288,11 @@ def test_forward_mode_in_each_argument_alone_is_nn_lstms(settings: str) -> None:
         assert_close(found, expected)
 
 
-# ---- of higher order
+# ---- higher derivatives
 
 
 @pytest.mark.parametrize("settings", ["plain", "no bias"])
-def test_the_jacobians_of_both_modes_are_nn_lstms(settings: str) -> None:
+def test_jacobians_of_both_modes_equal_nn_lstm(settings: str) -> None:
     module, weights, x = make(SETTINGS[settings])
     builtin = module.to_builtin()
     expected = jacrev(lambda weights, x: everything(builtin, weights, x), (0, 1))(weights, x)
@@ -298,7 +301,7 @@ def test_the_jacobians_of_both_modes_are_nn_lstms(settings: str) -> None:
 
 
 @pytest.mark.parametrize("settings", ["plain", "no bias"])
-def test_the_hessian_in_all_weights_is_nn_lstms(settings: str) -> None:
+def test_hessian_in_all_weights_equals_nn_lstm(settings: str) -> None:
     module, weights, _ = make(SETTINGS[settings])
     sizes, x = [value.numel() for value in weights.values()], drawn(T, 1, D)
 
@@ -313,7 +316,7 @@ def test_the_hessian_in_all_weights_is_nn_lstms(settings: str) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_a_gradient_penalty_is_nn_lstms(settings: str) -> None:
+def test_gradient_penalty_equals_nn_lstm(settings: str) -> None:
     """Double backward: the squared gradient with respect to the input, differentiated with respect to the weights."""
     module, _, x = make(SETTINGS[settings])
 
@@ -327,7 +330,7 @@ def test_a_gradient_penalty_is_nn_lstms(settings: str) -> None:
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_checkpointing_changes_no_gradient(use_reentrant: bool) -> None:
-    """Bitwise: what is computed again is the same computation."""
+    """The gradients are equal bitwise, because the recomputation is the same computation."""
     module, _, x = make(SETTINGS["everything"])
     of = [x.requires_grad_(), *module.parameters()]
     expected = torch.autograd.grad(loss(module, {}, x), of)
@@ -335,8 +338,7 @@ def test_checkpointing_changes_no_gradient(use_reentrant: bool) -> None:
     assert all(torch.equal(value.grad, plain) for value, plain in zip(of, expected, strict=True))
 
 
-# ---- what nn.LSTM can't
-
+# ---- unsupported by nn.LSTM
 
 Ability = Callable[[nn.Module, Weights, Tensor], Tensor]
 
@@ -365,7 +367,7 @@ needs_onednn = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    ("ability", "dtype", "error", "says"),
+    ("ability", "dtype", "error", "message"),
     [
         *(
             (ability, dtype, RuntimeError, "Batching rule not implemented for aten::lstm")
@@ -376,11 +378,11 @@ needs_onednn = pytest.mark.skipif(
         pytest.param("hessian", torch.float32, NotImplementedError, "forward AD", marks=needs_onednn),
     ],
 )
-def test_nn_lstm_cannot_and_this_one_can(ability: str, dtype: torch.dtype, error: type[Exception], says: str) -> None:
-    """As of PyTorch 2.13, on the CPU. Should a newer one fail here, the README promises too much."""
+def test_transforms_that_nn_lstm_lacks(ability: str, dtype: torch.dtype, error: type[Exception], message: str) -> None:
+    """As of PyTorch 2.13, on the CPU. If this fails with a newer version, correct the README."""
     module, _, x = make({})
     ours, theirs, x = module.to(dtype), module.to_builtin().to(dtype), x.to(dtype)
     weights = {name: value.detach() for name, value in ours.named_parameters()}
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         ABILITIES[ability](theirs, weights, x)
-    assert ABILITIES[ability](ours, weights, x).isfinite().all()  # that it is right is held above
+    assert ABILITIES[ability](ours, weights, x).isfinite().all()  # its values are tested above

@@ -1,6 +1,6 @@
-"""The form in which a network is registered predicts as the network, in eager mode.
+"""ExportableNetwork predicts like the network in eager mode.
 
-tests/integration/lstm_models/nn/test_export.py exports it.
+tests/integration/lstm_models/nn/test_export.py tests its export.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.exports import CLOSE, MODELS, OUTPUTS, as_served, built, check_padding
+from helpers.exports import CLOSE, MODELS, OUTPUTS, build, check_padding, predict_as_served
 from torch import nn
 
 from lstm_models.nn.export import ExportableNetwork
@@ -17,15 +17,15 @@ from lstm_models.nn.lstm import LSTM
 
 @pytest.fixture(autouse=True)
 def without_gradients() -> Iterator[None]:
-    """As a model is served."""
+    """Disable gradients, as a model server does."""
     with torch.no_grad():
         yield
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
 @pytest.mark.parametrize("name", MODELS)
-def test_an_exportable_predicts_as_its_network_padded_or_not(name: str, kind: str) -> None:
-    network = built(name, kind)
+def test_exportable_network_predicts_like_its_network(name: str, kind: str) -> None:
+    network = build(name, kind)
     exportable = ExportableNetwork(network).eval()
     recurrent: Any = exportable.network.recurrent
     assert isinstance(recurrent, LSTM)
@@ -34,21 +34,21 @@ def test_an_exportable_predicts_as_its_network_padded_or_not(name: str, kind: st
     torch.testing.assert_close(state, dict(network.state_dict()), rtol=0, atol=0)
     for B, T in ((1, 1), (2, 3), (5, 50)):
         x_BTD = 3 * torch.randn(B, T, 3)
-        torch.testing.assert_close(exportable(x_BTD), as_served(network, x_BTD), **CLOSE)
+        torch.testing.assert_close(exportable(x_BTD), predict_as_served(network, x_BTD), **CLOSE)
     check_padding(exportable, network)
 
 
-def test_a_missing_value_makes_nan_of_its_own_sequence_and_of_no_other() -> None:
-    network = built("hand_built", "residual forecast")
+def test_missing_value_makes_only_its_sequence_nan() -> None:
+    network = build("hand_built", "residual forecast")
     x_BTD = torch.randn(3, 4, 3)
-    x_BTD[1, 2, 0] = torch.nan  # one feature of a step: no padding
+    x_BTD[1, 2, 0] = torch.nan  # a missing value of one feature is no padding
     predictions = ExportableNetwork(network).eval()(x_BTD)
     assert predictions[1].isnan().all()
-    torch.testing.assert_close(predictions[[0, 2]], as_served(network, x_BTD[[0, 2]]), **CLOSE)
+    torch.testing.assert_close(predictions[[0, 2]], predict_as_served(network, x_BTD[[0, 2]]), **CLOSE)
 
 
-def test_classes_are_probabilities() -> None:
-    network = built("hand_built", "classes")
+def test_classification_outputs_are_probabilities() -> None:
+    network = build("hand_built", "classes")
     x_BTD = 3 * torch.randn(7, 5, 3)
     probabilities_BC, log_odds_BC = ExportableNetwork(network).eval()(x_BTD), network(x_BTD)
     assert (probabilities_BC >= 0).all()

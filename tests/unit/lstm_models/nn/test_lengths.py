@@ -1,20 +1,20 @@
-"""`lengths`, which nn.LSTM lacks: a padded batch gives what nn.LSTM gives for the same sequences packed."""
+"""The argument `lengths`: a padded batch gives the results of nn.LSTM for the same sequences packed."""
 
 from typing import Any
 
 import pytest
 import torch
-from helpers.lstm_parity import CLOSE, assert_identical, draw_state, results, weighed
+from helpers.lstm_parity import CLOSE, assert_identical, draw_state, results, weighted_sum
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_models import LSTM
 
-# nn.LSTM says on the CPU that a faster library than its own does not know projections
+# on the CPU, nn.LSTM warns that oneDNN does not support projections
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 
 T, B, D, H = 6, 4, 2, 3
-LENGTHS = torch.tensor([2, 5, 1, 5])  # none fills all T steps
+LENGTHS = torch.tensor([2, 5, 1, 5])  # all shorter than T
 PADDING_TB1 = (torch.arange(T).unsqueeze(1) >= LENGTHS).unsqueeze(-1)
 
 SETTINGS: list[dict[str, Any]] = [
@@ -26,7 +26,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def make(settings: dict[str, Any]) -> tuple[LSTM, Tensor]:
-    """A module, and sequences, the batch in the middle."""
+    """Return a module and a batch of sequences, (T, B, D)."""
     torch.manual_seed(0)
     return LSTM(D, H, **settings, dtype=torch.float64), torch.randn(T, B, D, dtype=torch.float64)
 
@@ -34,7 +34,7 @@ def make(settings: dict[str, Any]) -> tuple[LSTM, Tensor]:
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_a_padded_batch_gives_what_nn_lstm_gives_packed(
+def test_padded_batch_equals_nn_lstm_on_packed_sequences(
     settings: dict[str, Any], batch_first: bool, with_state: bool
 ) -> None:
     ours, x = make(settings | {"batch_first": batch_first})
@@ -45,7 +45,7 @@ def test_a_padded_batch_gives_what_nn_lstm_gives_packed(
     packed_out, packed_after = reference(pack_padded_sequence(x, LENGTHS, batch_first, enforce_sorted=False), state)
     expected, _ = pad_packed_sequence(packed_out, batch_first, total_length=T)  # with zeros
     for module, both in ((ours, found := [out, *after]), (reference, wanted := [expected, *packed_after])):
-        both += torch.autograd.grad(weighed(both), [x, *(state or ()), *module.parameters()])
+        both += torch.autograd.grad(weighted_sum(both), [x, *(state or ()), *module.parameters()])
     for value, other in zip(found, wanted, strict=True):
         # sums in another order
         torch.testing.assert_close(value, other, rtol=CLOSE[torch.float64], atol=CLOSE[torch.float64])
@@ -54,18 +54,18 @@ def test_a_padded_batch_gives_what_nn_lstm_gives_packed(
 
 @pytest.mark.parametrize("content", [1e9, float("inf"), float("nan")])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_what_stands_in_the_padding_changes_no_bit(settings: dict[str, Any], content: float) -> None:
+def test_padding_content_changes_no_bit(settings: dict[str, Any], content: float) -> None:
     module, x = make(settings)
     state = draw_state(module, B)
     found, expected = (
         results(module, x.masked_fill(PADDING_TB1, fill).requires_grad_(), state, LENGTHS) for fill in (content, 0)
     )
     assert_identical(found, expected)
-    assert not found["dx"].masked_select(PADDING_TB1).any()  # and the padding has no gradient
+    assert not found["dx"].masked_select(PADDING_TB1).any()  # the padding has no gradient
 
 
 @pytest.mark.parametrize("settings", [*SETTINGS, {"num_layers": 3, "dropout": 0.5}], ids=str)
-def test_lengths_that_fill_every_step_change_no_bit(settings: dict[str, Any]) -> None:
+def test_full_lengths_change_no_bit(settings: dict[str, Any]) -> None:
     module, x = make(settings)
     state, of_both = draw_state(module, B), []
     for lengths in (None, torch.full((B,), T)):
@@ -80,6 +80,6 @@ def test_lengths_of_any_integer_type(dtype: torch.dtype) -> None:
     assert torch.equal(module(x, lengths=LENGTHS.to(dtype))[0], module(x, lengths=LENGTHS)[0])
 
 
-def test_an_empty_batch_has_no_lengths() -> None:
+def test_empty_batch_with_empty_lengths() -> None:
     out, (hidden, cell) = LSTM(D, H)(torch.zeros(T, 0, D), None, torch.zeros(0, dtype=torch.int64))
     assert (out.shape, hidden.shape, cell.shape) == ((T, 0, H), (1, 0, H), (1, 0, H))

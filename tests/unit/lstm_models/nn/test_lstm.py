@@ -1,4 +1,4 @@
-"""What the hand-built LSTM has without nn.LSTM: the tutorial's draws, and a name to import."""
+"""Features of the hand-built LSTM without a counterpart in nn.LSTM: the tutorial's draws, the public import."""
 
 import copy
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 import lstm_models
 from lstm_models import LSTM
 
-# By the tutorial's names, the draws after seed 42: l(ong), r(emember): forget; p(otential), r: input; p: candidate;
-# o: output; 1 from the hidden state, 2 from the input.
+# The draws after seed 42 by the tutorial's names. Forget gate: lr (long, remember); input gate: pr (potential,
+# remember); candidate: p; output gate: o. 1 is the recurrent weight, 2 the input weight.
 TUTORIAL = {
     "wlr1": 0.33669036626815796,
     "wlr2": 0.12880940735340118,
@@ -24,7 +24,7 @@ TUTORIAL = {
 }
 
 
-def test_the_normal_init_draws_the_tutorials_numbers() -> None:
+def test_normal_init_draws_the_tutorials_numbers() -> None:
     L.seed_everything(42, verbose=False)
     weights = LSTM(1, 1, double_bias=False, init="normal").state_dict()
     stored = [TUTORIAL[name] for name in ("wpr1", "wlr1", "wp1", "wo1", "wpr2", "wlr2", "wp2", "wo2")]
@@ -39,7 +39,7 @@ def test_the_normal_init_draws_the_tutorials_numbers() -> None:
 
 
 @pytest.mark.parametrize("init", ["default", "normal"])
-def test_reset_draws_anew_as_the_first_time(init: Any) -> None:
+def test_reset_parameters_draws_like_the_constructor(init: Any) -> None:
     torch.manual_seed(9)
     module = LSTM(2, 3, init=init)
     first = copy.deepcopy(module.state_dict())
@@ -50,7 +50,7 @@ def test_reset_draws_anew_as_the_first_time(init: Any) -> None:
     assert all(torch.equal(value, first[name]) for name, value in module.state_dict().items())
 
 
-def test_the_library_offers_the_lstm_and_nothing_that_is_not_there() -> None:
+def test_package_exports_lstm_and_rejects_unknown_names() -> None:
     assert lstm_models.LSTM is LSTM
     with pytest.raises(AttributeError, match="'GRU'"):
         _ = lstm_models.GRU

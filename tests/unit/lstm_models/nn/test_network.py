@@ -1,4 +1,4 @@
-"""Networks as their configuration says, and the cells that it names."""
+"""Networks built from a configuration, and the lookup of cells by name."""
 
 import sys
 import textwrap
@@ -12,7 +12,8 @@ from helpers.errors import names_all
 from torch import Tensor, nn
 
 from lstm_models.config import RNN, AnyModel, BuiltIn, ConfigError, HandBuilt
-from lstm_models.nn.cells import CELLS, Cell, Elman, LayerNorm, Peephole
+from lstm_models.nn.cell_variants import CELLS, Elman, LayerNorm, Peephole
+from lstm_models.nn.cells import Cell
 from lstm_models.nn.lstm import LSTM
 from lstm_models.nn.network import build_cell, build_network, resolve_cell
 
@@ -21,9 +22,7 @@ X_BTD = torch.tensor([[0.0, 0.5, 0.25, 1.0], [1.0, 0.5, 0.25, 1.0], [-1.0, 2.0, 
 
 @pytest.mark.parametrize("head", ["none", "linear"])
 @pytest.mark.parametrize("kind", [HandBuilt, BuiltIn])
-def test_without_a_head_the_prediction_is_the_last_hidden_state_and_with_one_what_it_makes_of_it(
-    kind: type[HandBuilt] | type[BuiltIn], head: str
-) -> None:
+def test_prediction_is_the_last_hidden_state_or_its_head(kind: type[HandBuilt] | type[BuiltIn], head: str) -> None:
     size = 1 if head == "none" else 3
     config = kind(kind="hand_built" if kind is HandBuilt else "built_in", hidden_size=size, num_layers=2, head=head)
     torch.manual_seed(3)
@@ -36,7 +35,7 @@ def test_without_a_head_the_prediction_is_the_last_hidden_state_and_with_one_wha
     predictions_B = network(X_BTD.double())
 
     assert predictions_B.shape == (3,)
-    # float64, sums in another order
+    # float64, summed in another order
     torch.testing.assert_close(predictions_B, expected_B, rtol=1e-12, atol=1e-12)
 
 
@@ -77,7 +76,7 @@ def test_every_setting_reaches_the_recurrent_core(config: AnyModel, text: str) -
 
 
 @pytest.mark.parametrize("head", ["none", "linear"])
-def test_a_plain_networks_prediction_is_its_last_hidden_state_or_what_the_head_makes_of_it(head: str) -> None:
+def test_rnn_prediction_is_the_last_hidden_state_or_its_head(head: str) -> None:
     size = 1 if head == "none" else 3
     torch.manual_seed(3)
     network = build_network(RNN(kind="rnn", hidden_size=size, num_layers=2, head=head), input_size=1).double()
@@ -95,17 +94,17 @@ def test_a_plain_networks_prediction_is_its_last_hidden_state_or_what_the_head_m
             hidden.append(h_BH)
         below_BTH = torch.stack(hidden, dim=1)
     expected_B = h_BH[:, 0] if head == "none" else h_BH @ network.head.weight[0] + network.head.bias
-    # float64, sums in another order
+    # float64, summed in another order
     torch.testing.assert_close(network(X_BTD.double()), expected_B, rtol=1e-12, atol=1e-12)
 
 
-# ---- where the forget gate's bias starts
+# ---- initial forget bias
 def drawn(config: AnyModel) -> dict[str, Tensor]:
     torch.manual_seed(3)
     return dict(build_network(config, input_size=2).recurrent.state_dict())
 
 
-FORGETFUL: dict[str, Callable[[float | None], AnyModel]] = {
+WITH_FORGET_BIAS: dict[str, Callable[[float | None], AnyModel]] = {
     "built_in": lambda bias: BuiltIn(kind="built_in", hidden_size=3, num_layers=2, head="linear", forget_bias=bias),
     **{
         f"hand_built, {biases}, {init}": lambda bias, double_bias=biases, init=init: HandBuilt(
@@ -124,11 +123,11 @@ FORGETFUL: dict[str, Callable[[float | None], AnyModel]] = {
 
 
 @pytest.mark.parametrize("value", [0.0, -2.5])
-@pytest.mark.parametrize("make", FORGETFUL.values(), ids=FORGETFUL)
-def test_the_forget_bias_is_set_in_every_layer_and_all_else_is_drawn_as_without(
+@pytest.mark.parametrize("make", WITH_FORGET_BIAS.values(), ids=WITH_FORGET_BIAS)
+def test_forget_bias_is_set_in_every_layer_without_changing_other_draws(
     make: Callable[[float | None], AnyModel], value: float
 ) -> None:
-    """The two biases add up to it: the first has it, the second is 0."""
+    """The first bias has the value, the second is 0."""
     found, expected = drawn(make(value)), drawn(make(None))
     assert found.keys() == expected.keys()
     for name, of_all_gates in found.items():
@@ -140,7 +139,7 @@ def test_the_forget_bias_is_set_in_every_layer_and_all_else_is_drawn_as_without(
 
 
 @pytest.mark.parametrize("forget_bias", [None, 1.0])
-def test_both_kinds_draw_the_same_network_from_the_same_seed(forget_bias: float | None) -> None:
+def test_hand_built_and_built_in_draw_the_same_network_from_the_same_seed(forget_bias: float | None) -> None:
     drawn = []
     for config in (
         HandBuilt(kind="hand_built", **SIZES, forget_bias=forget_bias),
@@ -153,25 +152,25 @@ def test_both_kinds_draw_the_same_network_from_the_same_seed(forget_bias: float 
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-# ---- which cell
-def test_a_cell_is_found_by_its_name_or_its_dotted_name() -> None:
+# ---- lookup of cells
+def test_resolve_cell_by_name_or_dotted_name() -> None:
     for name, cell in CELLS.items():
         assert resolve_cell(name) is cell
         assert type(build_cell(HandBuilt(kind="hand_built", cell=name))) is cell
     assert build_cell(HandBuilt(kind="hand_built")) == Cell()
-    assert resolve_cell("lstm_models.nn.cells.LayerNorm") is LayerNorm
-    assert resolve_cell("lstm_models.nn.cells.Elman") is Elman
+    assert resolve_cell("lstm_models.nn.cell_variants.LayerNorm") is LayerNorm
+    assert resolve_cell("lstm_models.nn.cell_variants.Elman") is Elman
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Writes a module of the user's into the working directory, and tells its name, one that no other test has."""
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Return a function that writes a user module to the working directory, and returns its unique name."""
     monkeypatch.chdir(tmp_path)
 
     def _write(source: str) -> str:
-        name = f"own_{tmp_path.name}"
+        name = f"user_{tmp_path.name}"
         tmp_path.joinpath(f"{name}.py").write_text(textwrap.dedent(source))
-        monkeypatch.setitem(sys.modules, name, None)  # so that the test's end takes it away again
+        monkeypatch.setitem(sys.modules, name, None)  # so that it is removed at the end of the test
         monkeypatch.delitem(sys.modules, name)
         return name
 
@@ -199,8 +198,8 @@ LEAKY = """
 """
 
 
-def test_a_cell_of_ones_own_is_found_in_the_working_directory(own: Callable[[str], str]) -> None:
-    name, path = own(LEAKY), list(sys.path)
+def test_custom_cell_is_imported_from_the_working_directory(write_module: Callable[[str], str]) -> None:
+    name, path = write_module(LEAKY), list(sys.path)
     config = HandBuilt(kind="hand_built", cell=f"{name}.Leaky", forget_bias=1.0)
     network = build_network(config, input_size=1)
     assert sys.path == path
@@ -211,12 +210,12 @@ def test_a_cell_of_ones_own_is_found_in_the_working_directory(own: Callable[[str
     base = build_network(HandBuilt(kind="hand_built"), input_size=1)
     base.load_state_dict(network.state_dict())
     one_step_BTD = X_BTD[:, :1]
-    # the base may run natively, which rounds otherwise
+    # the base may run in native code, which rounds differently
     torch.testing.assert_close(network(one_step_BTD), 0.5 * base(one_step_BTD), rtol=1e-6, atol=0)
 
 
-def test_a_cell_may_lie_in_a_package(own: Callable[[str], str], tmp_path: Path) -> None:
-    name = own("")
+def test_custom_cell_in_a_package(write_module: Callable[[str], str], tmp_path: Path) -> None:
+    name = write_module("")
     (tmp_path / f"{name}.py").unlink()
     (tmp_path / name).mkdir()
     (tmp_path / name / "cells.py").write_text(textwrap.dedent(LEAKY))
@@ -226,14 +225,16 @@ def test_a_cell_may_lie_in_a_package(own: Callable[[str], str], tmp_path: Path) 
         sys.modules.pop(f"{name}.cells", None)
 
 
-def test_what_a_module_does_to_the_path_stays(own: Callable[[str], str]) -> None:
+def test_path_changes_of_an_imported_module_persist(write_module: Callable[[str], str]) -> None:
     name, path = (
-        own("import sys\nsys.path.insert(0, '/of/its/own')\nfrom lstm_models.nn.cells import Peephole"),
+        write_module(
+            "import sys\nsys.path.insert(0, '/from/the/module')\nfrom lstm_models.nn.cell_variants import Peephole"
+        ),
         list(sys.path),
     )
     try:
         assert resolve_cell(f"{name}.Peephole") is Peephole
-        assert sys.path == ["/of/its/own", *path]
+        assert sys.path == ["/from/the/module", *path]
     finally:
         sys.path[:] = path
 
@@ -246,7 +247,7 @@ def test_what_a_module_does_to_the_path_stays(own: Callable[[str], str]) -> None
         (LEAKY, "{}.Leaky.step", None, ("can't be imported", "'{}' is not a package")),
         (LEAKY, "{}.NotACell", None, ("lstm_models.Cell",)),
         (LEAKY, "{}.not_a_class", None, ("lstm_models.Cell",)),
-        ("there_is_no_such_name", "{}.Leaky", None, ("can't be imported", "'there_is_no_such_name' is not defined")),
+        ("undefined_name", "{}.Leaky", None, ("can't be imported", "'undefined_name' is not defined")),
         ("assert False", "{}.Leaky", None, ("can't be imported", "AssertionError")),
         ("x = (1", "{}.Leaky", None, ("can't be imported", "{}.py, line 1")),
         (LEAKY, "{}.NoForgetting", 1.0, ("forget_bias=1.0", "NoForgetting has no forget gate")),
@@ -255,10 +256,10 @@ def test_what_a_module_does_to_the_path_stays(own: Callable[[str], str]) -> None
         ("", "coupled_gates", 0.0, ("forget_bias=0.0", "CoupledGates has no forget gate")),
     ],
 )
-def test_an_impossible_cell_is_refused_in_one_line(
-    own: Callable[[str], str], source: str, wanted: str, bias: float | None, named: tuple[str, ...]
+def test_invalid_cell_is_a_one_line_error(
+    write_module: Callable[[str], str], source: str, wanted: str, bias: float | None, named: tuple[str, ...]
 ) -> None:
-    name, path = own(source), list(sys.path)
+    name, path = write_module(source), list(sys.path)
     config = HandBuilt(kind="hand_built", cell=wanted.format(name), forget_bias=bias)
     with pytest.raises(ConfigError) as caught:
         build_network(config, input_size=1)

@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one batch, against torch's own packing and against loops in plain Python."""
+"""Batches of sequences of different lengths, against torch's packing and against loops in plain Python."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from lstm_models.nn import padding
 
 
 class Ragged(NamedTuple):
-    """A padded batch: how long each sequence is, to how many steps it is padded, and its features."""
+    """A padded batch: the lengths of the sequences, the padded length T, and the number of features D."""
 
     lengths: list[int]
     T: int
@@ -27,7 +27,7 @@ def batches(draw: st.DrawFn) -> Ragged:
 
 
 def numbered(T: int, B: int, D: int) -> Tensor:
-    """No two elements the same, and none of them 0."""
+    """Return a tensor with different elements, none of them 0."""
     return torch.arange(1.0, T * B * D + 1).reshape(T, B, D)
 
 
@@ -40,22 +40,22 @@ def packed(lengths: list[int], D: int, enforce_sorted: bool = False) -> PackedSe
 @example(Ragged([4, 4, 4], 4, 2), False)
 @example(Ragged([1], 1, 1), True)
 @example(Ragged([2, 6, 1, 6], 6, 2), False)
-def test_pad_is_torchs_own_in_the_packed_order_and_pack_undoes_it(batch: Ragged, enforce_sorted: bool) -> None:
+def test_pad_equals_pad_packed_sequence_and_pack_inverts_it(batch: Ragged, enforce_sorted: bool) -> None:
     lengths = sorted(batch.lengths, reverse=True) if enforce_sorted else batch.lengths
     sequence = packed(lengths, batch.D, enforce_sorted)
     x_TBD, lengths_B, rows = padding.pad(sequence.data, sequence.batch_sizes)
 
-    # torch pads in the order before packing; to_packed leads from there to the packed order
+    # torch pads in the order before packing; to_packed converts it to the packed order
     expected, expected_lengths = pad_packed_sequence(sequence)
     to_packed = torch.arange(len(lengths)) if enforce_sorted else sequence.sorted_indices
     assert torch.equal(x_TBD, expected[:, to_packed])
     assert torch.equal(lengths_B, expected_lengths[to_packed])
-    assert torch.equal(padding.lengths_of(sequence.batch_sizes), lengths_B)
+    assert torch.equal(padding.packed_lengths(sequence.batch_sizes), lengths_B)
     assert torch.equal(padding.pack(x_TBD, rows), sequence.data)
 
 
-def test_pack_leaves_the_padding_out_and_takes_other_features() -> None:
-    """What an LSTM makes of a packed batch: as wide as its hidden state, and with numbers in the padding too."""
+def test_pack_drops_padding_for_any_number_of_features() -> None:
+    """The outputs of an LSTM have as many features as its hidden state, and values in the padding too."""
     sequence = packed([2, 3, 1], 2)
     _, lengths_B, rows = padding.pad(sequence.data, sequence.batch_sizes)
     assert lengths_B.tolist() == [3, 2, 1]
@@ -63,7 +63,7 @@ def test_pack_leaves_the_padding_out_and_takes_other_features() -> None:
     assert torch.equal(padding.pack(out_TBH, rows), pack_padded_sequence(out_TBH, lengths_B).data)
 
 
-def test_padding_and_packing_pass_the_gradient_on_to_each_real_step() -> None:
+def test_gradients_pass_through_padding_and_packing() -> None:
     sequences = [numbered(length, 1, 2).squeeze(1).requires_grad_() for length in (2, 4)]
     sequence = pack_sequence(sequences, enforce_sorted=False)
     x_TBD, _, rows = padding.pad(sequence.data, sequence.batch_sizes)
@@ -74,8 +74,8 @@ def test_padding_and_packing_pass_the_gradient_on_to_each_real_step() -> None:
 # ---- lengths
 @given(batches())
 @example(Ragged([4, 4, 4], 4, 2))
-def test_what_lengths_mean(batch: Ragged) -> None:
-    """Which steps are real, which is the last; and each sequence turned round, with its padding where it was."""
+def test_lengths_define_mask_last_step_and_reversal(batch: Ragged) -> None:
+    """The reversal leaves the padding in place."""
     lengths, x_TBD = torch.tensor(batch.lengths), numbered(batch.T, len(batch.lengths), batch.D)
     real_TB, last_1BD = padding.is_real(lengths, batch.T), padding.last_step(x_TBD, lengths)
     reversed_TBD = padding.reverse(x_TBD, lengths)
@@ -87,15 +87,15 @@ def test_what_lengths_mean(batch: Ragged) -> None:
         assert reversed_TBD[:, b].tolist() == steps[:length][::-1] + steps[length:]
 
 
-def test_without_lengths_every_sequence_fills_all_steps() -> None:
+def test_without_lengths_sequences_have_all_steps() -> None:
     x_TBD = numbered(4, 3, 2)
     assert torch.equal(padding.last_step(x_TBD, None), x_TBD[-1:])
     assert torch.equal(padding.reverse(x_TBD, None), x_TBD.flip(0))
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
-def test_lengths_may_be_integers_of_any_size(dtype: torch.dtype) -> None:
-    """What LSTM.forward lets through: integers, of whatever type."""
+def test_lengths_of_any_integer_type(dtype: torch.dtype) -> None:
+    """LSTM.forward accepts integers of any type."""
     x_TBD, lengths = numbered(4, 3, 2), torch.tensor([1, 4, 3])
     other = lengths.to(dtype)
     assert torch.equal(padding.is_real(other, 4), padding.is_real(lengths, 4))
@@ -103,7 +103,7 @@ def test_lengths_may_be_integers_of_any_size(dtype: torch.dtype) -> None:
     assert torch.equal(padding.reverse(x_TBD, other), padding.reverse(x_TBD, lengths))
 
 
-def test_nothing_given_is_changed_and_nothing_returned_shares_its_memory_with_it() -> None:
+def test_arguments_are_unchanged_and_share_no_memory_with_results() -> None:
     x_TBD, lengths, sequence = numbered(4, 3, 2), torch.tensor([1, 4, 3]), packed([2, 3, 1], 2)
     given = (x_TBD, lengths, *sequence)
     before = [each.clone() for each in given]
@@ -114,7 +114,7 @@ def test_nothing_given_is_changed_and_nothing_returned_shares_its_memory_with_it
     assert all(map(torch.equal, given, before))
 
 
-def test_an_empty_padded_batch() -> None:
+def test_empty_padded_batch() -> None:
     x_TBD, lengths = torch.empty(3, 0, 2), torch.empty(0, dtype=torch.int64)
     assert padding.is_real(lengths, 3).shape == (3, 0)
     assert padding.last_step(x_TBD, lengths).shape == (1, 0, 2)

@@ -1,4 +1,4 @@
-"""The hand-built LSTM against nn.LSTM, in numbers: outputs, states and every gradient, for whatever nn.LSTM takes."""
+"""Parity with nn.LSTM: outputs, states and all gradients, for all options and inputs of nn.LSTM."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from lstm_models import LSTM
 
-# nn.LSTM says on the CPU that a faster library than its own does not know projections
+# on the CPU, nn.LSTM warns that oneDNN does not support projections
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 
 
@@ -41,7 +41,7 @@ def all_options(draw: strategies.DrawFn) -> Options:
     if form.startswith("packed"):
         lengths = draw(strategies.lists(integers(1, steps), min_size=batch, max_size=batch))
         lengths = sorted(lengths, reverse=True) if form == "packed" else lengths
-    # with one layer it is a warning; of packed sequences each kind drops others
+    # one layer with dropout warns; for packed sequences the two kinds drop different elements
     may_drop = num_layers > 1 and not (lengths and training)
     settings = {
         "num_layers": num_layers,
@@ -69,11 +69,11 @@ def all_options(draw: strategies.DrawFn) -> Options:
 LARGER = Options((12, 48), {"num_layers": 2}, torch.float32, True, (24,), 60, None, False, True, True, 1)
 
 
-@hypothesis.settings(max_examples=100)  # twelve options: of 30 examples too few have any three of them together
+@hypothesis.settings(max_examples=100)  # with twelve options, 30 examples contain too few combinations of three
 @example(LARGER)
 @example(LARGER._replace(settings={"bidirectional": True, "proj_size": 7}, lengths=[60, 3] * 12))
 @given(all_options())
-def test_outputs_states_and_gradients_equal_nn_lstms(options: Options) -> None:
+def test_outputs_states_and_gradients_equal_nn_lstm(options: Options) -> None:
     torch.manual_seed(options.seed)
     ours, reference = pair(*options.sizes, **options.settings, dtype=options.dtype)
     x = torch.randn(options.steps, *options.batch, options.sizes[0], dtype=options.dtype)
@@ -97,7 +97,7 @@ def test_outputs_states_and_gradients_equal_nn_lstms(options: Options) -> None:
     ("settings", "lengths"),
     [({"num_layers": 2, "bidirectional": True, "proj_size": 1}, None), ({"bidirectional": True}, [1, 3])],
 )
-def test_second_derivatives_are_those_of_finite_differences(settings: dict[str, Any], lengths: Any) -> None:
+def test_second_derivatives_equal_finite_differences(settings: dict[str, Any], lengths: Any) -> None:
     torch.manual_seed(0)
     module = LSTM(2, 2, **settings, dtype=torch.float64)
     names = [name for name, _ in module.named_parameters()]
@@ -109,15 +109,15 @@ def test_second_derivatives_are_those_of_finite_differences(settings: dict[str, 
         out, state = torch.func.functional_call(module, parameters, (given, (hidden, cell)))
         return (out.data if isinstance(out, PackedSequence) else out), *state
 
-    # fast: the derivative along a drawn direction, rather than along each axis in turn
+    # fast mode: the derivative along a random direction instead of each axis
     given = [value.detach().requires_grad_() for value in (*inputs, *module.parameters())]
     assert torch.autograd.gradgradcheck(run, given, fast_mode=True)
 
 
-# ---- the ends of the range
+# ---- edge cases
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True}, {"proj_size": 1, "bias": False}])
-def test_an_empty_batch(settings: dict[str, Any], batch_first: bool) -> None:
+def test_empty_batch(settings: dict[str, Any], batch_first: bool) -> None:
     ours, reference = pair(**settings, batch_first=batch_first, dtype=torch.float32)
     for state in (None, draw_state(reference, 0)):
         x = torch.zeros((0, 5, 2) if batch_first else (5, 0, 2), requires_grad=True)
@@ -128,19 +128,17 @@ def test_an_empty_batch(settings: dict[str, Any], batch_first: bool) -> None:
 
 # ---- dropout
 @pytest.mark.filterwarnings("ignore:dropout=1.0 has no effect:UserWarning")
-def test_dropout_is_never_on_what_leaves_the_last_layer() -> None:
+def test_dropout_does_not_apply_to_the_last_layer() -> None:
     module = LSTM(1, 4, dropout=1.0)
     x = torch.randn(3, 2, 1)
     assert torch.equal(module.train()(x)[0], module.eval()(x)[0])
 
 
-# float64 runs in PyTorch's operations, float32 in native code where it is there; a mask of another draw is off by 0.1
+# float64 runs in PyTorch operations, float32 in native code if available; a different mask differs by 0.1
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("form", ["dense", "by sequence", "batch first", "batch first, by sequence", "packed"])
-def test_the_same_seed_drops_what_nn_lstm_drops_however_the_batch_lies_in_memory(
-    form: str, bidirectional: bool, dtype: torch.dtype
-) -> None:
+def test_dropout_masks_equal_nn_lstm_for_any_memory_layout(form: str, bidirectional: bool, dtype: torch.dtype) -> None:
     options = {"bidirectional": bidirectional, "batch_first": form.startswith("batch first")}
     kinds: tuple[nn.Module, ...] = pair(num_layers=3, dropout=0.5, dtype=dtype, **options)
     x = torch.randn(7, 5, 2, dtype=dtype)

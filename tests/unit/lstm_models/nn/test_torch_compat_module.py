@@ -1,4 +1,4 @@
-"""The hand-built LSTM against nn.LSTM as a module: parameters, state dicts, copies, conversion."""
+"""Parity with nn.LSTM as a module: parameters, state dicts, copies, conversion."""
 
 import copy
 import io
@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from lstm_models import LSTM
 
-# nn.LSTM says on the CPU that a faster library than its own does not know projections
+# on the CPU, nn.LSTM warns that oneDNN does not support projections
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 
 ALL_OPTIONS: list[dict[str, Any]] = [
@@ -28,7 +28,7 @@ X = torch.arange(30, dtype=torch.float64).sin().view(5, 3, 2)
 
 
 def seeded(module: nn.Module) -> Results:
-    """All that a call computes, from the same draws each time."""
+    """Return everything that a call computes, with the same draws each time."""
     torch.manual_seed(0)
     return results(module, X)
 
@@ -36,7 +36,7 @@ def seeded(module: nn.Module) -> Results:
 # ---- parameters and state dicts
 @pytest.mark.parametrize("dtype", [None, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-def test_the_same_seed_draws_the_same_parameters(options: dict[str, Any], dtype: torch.dtype | None) -> None:
+def test_same_seed_draws_the_same_parameters(options: dict[str, Any], dtype: torch.dtype | None) -> None:
     drawn, after = [], []
     for kind in (LSTM, nn.LSTM):
         torch.manual_seed(123)
@@ -58,7 +58,7 @@ def test_state_dicts_load_both_ways(options: dict[str, Any]) -> None:
         assert_identical(module.state_dict(), state)
 
 
-def test_its_settings_are_attributes_that_read_as_nn_lstms() -> None:
+def test_settings_and_repr_equal_nn_lstm() -> None:
     ours, reference = LSTM(2, 3, **SOME, bias=False), nn.LSTM(2, 3, **SOME, bias=False)
     assert repr(ours) == repr(reference)
     assert repr(LSTM(2, 3)) == repr(nn.LSTM(2, 3))
@@ -74,14 +74,14 @@ def test_flatten_parameters_changes_nothing() -> None:
     assert_identical(module.state_dict(), reference.state_dict())
 
 
-def test_a_parameter_that_is_replaced_is_the_one_that_runs() -> None:
+def test_replaced_parameter_is_used() -> None:
     ours, reference = pair()
     for module in (ours, reference):
         module.weight_hh_l0 = nn.Parameter(torch.eye(12, 3, dtype=torch.float64))
     assert_close(results(ours, X), results(reference, X))
 
 
-def test_on_the_meta_device_until_weights_are_assigned() -> None:
+def test_meta_device_until_weights_are_assigned() -> None:
     expected, reference = pair(**SOME)
     module = LSTM(2, 3, **SOME, device="meta")
     assert all(parameter.is_meta for parameter in module.parameters())
@@ -91,7 +91,7 @@ def test_on_the_meta_device_until_weights_are_assigned() -> None:
     assert_identical(seeded(module), seeded(expected))
 
 
-def test_to_another_type_and_back() -> None:
+def test_conversion_to_another_type_and_back() -> None:
     ours, reference = (module.to(torch.float32) for module in pair(**SOME))
     assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
     assert_identical(ours.state_dict(), reference.state_dict())
@@ -109,7 +109,7 @@ def through_torch_save(module: nn.Module) -> Any:
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module)), through_torch_save]
 )
-def test_a_copy_is_the_same_module_with_parameters_of_its_own(copied: Callable[[LSTM], LSTM]) -> None:
+def test_copied_module_has_separate_parameters(copied: Callable[[LSTM], LSTM]) -> None:
     module, _ = pair(**SOME)
     module.eval().weight_hh_l0.requires_grad_(False)
     other = copied(module)
@@ -134,13 +134,13 @@ class Doubled(nn.Module):
     [
         parametrizations.weight_norm,
         parametrizations.orthogonal,
-        # in training it changes its estimate whenever the weight is read, which nn.LSTM does more often
+        # in training mode every read of the weight updates the estimate, and nn.LSTM reads it more often
         lambda module, name: parametrizations.spectral_norm(module.eval(), name),
         lambda module, name: parametrize.register_parametrization(module, name, Doubled()),
     ],
     ids=["weight_norm", "orthogonal", "spectral_norm", "doubled"],
 )
-def test_a_parametrized_weight(register: Callable[[nn.Module, str], nn.Module]) -> None:
+def test_parametrized_weight(register: Callable[[nn.Module, str], nn.Module]) -> None:
     ours, reference = pair(num_layers=2, bidirectional=True)
     plain = ours(X)[0]
     for module in (ours, reference):
@@ -151,17 +151,17 @@ def test_a_parametrized_weight(register: Callable[[nn.Module, str], nn.Module]) 
     originals = [value for name, value in found.items() if name.startswith("dparametrizations.weight_hh_l0.original")]
     assert len(originals) >= 1
     assert all(value.abs().max() > 1e-3 for value in originals)
-    if register is not parametrizations.weight_norm:  # which changes no value
+    if register is not parametrizations.weight_norm:  # it keeps the values
         assert not torch.allclose(found["out"], plain)
 
     parametrize.remove_parametrizations(ours, "weight_hh_l0")
     assert_close({"out": ours(X)[0].detach()}, {"out": found["out"]})
 
 
-# ---- one made of the other
+# ---- conversion
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("options", [*ALL_OPTIONS, SOME], ids=str)
-def test_one_made_of_the_other_and_back(options: dict[str, Any], dtype: torch.dtype) -> None:
+def test_from_builtin_and_to_builtin_are_inverse(options: dict[str, Any], dtype: torch.dtype) -> None:
     builtin = nn.LSTM(2, 3, **options, dtype=dtype).train(dtype is torch.float32)
     builtin.weight_hh_l0.requires_grad_(False)
     before = torch.get_rng_state()
@@ -170,14 +170,16 @@ def test_one_made_of_the_other_and_back(options: dict[str, Any], dtype: torch.dt
     assert torch.equal(torch.get_rng_state(), before)
 
     assert (type(ours), type(back)) == (LSTM, nn.LSTM)
-    for made in (ours, back):
-        assert (repr(made), made.training) == (repr(builtin), builtin.training)
-        assert_identical(made.state_dict(), builtin.state_dict())
-        assert [name for name, each in made.named_parameters() if not each.requires_grad] == ["weight_hh_l0"]
-        assert all(made.get_parameter(name).data_ptr() != each.data_ptr() for name, each in builtin.named_parameters())
+    for converted in (ours, back):
+        assert (repr(converted), converted.training) == (repr(builtin), builtin.training)
+        assert_identical(converted.state_dict(), builtin.state_dict())
+        assert [name for name, each in converted.named_parameters() if not each.requires_grad] == ["weight_hh_l0"]
+        assert all(
+            converted.get_parameter(name).data_ptr() != each.data_ptr() for name, each in builtin.named_parameters()
+        )
 
 
-def test_one_bias_is_nn_lstm_with_the_other_at_zero() -> None:
+def test_single_bias_converts_to_a_second_bias_of_zero() -> None:
     ours = LSTM(2, 3, num_layers=2, bidirectional=True, double_bias=False, dtype=torch.float64).eval()
     before = torch.get_rng_state()
     builtin = ours.to_builtin()
@@ -193,15 +195,15 @@ def test_one_bias_is_nn_lstm_with_the_other_at_zero() -> None:
     assert_close(results(ours, X), {name: value for name, value in expected.items() if name[1:] not in second})
 
 
-def test_one_frozen_bias_becomes_two() -> None:
-    """What trains nothing goes on training nothing."""
+def test_frozen_single_bias_converts_to_two_frozen_biases() -> None:
+    """Frozen parameters stay frozen."""
     builtin = LSTM(2, 3, double_bias=False).requires_grad_(False).to_builtin()
     assert not any(parameter.requires_grad for parameter in builtin.parameters())
 
 
-def test_a_parametrized_one_becomes_one_with_plain_weights() -> None:
+def test_parametrized_module_converts_to_plain_weights() -> None:
     ours, builtin = (parametrizations.weight_norm(module, "weight_hh_l0") for module in pair())
     expected = {"out": ours(X)[0].detach()}
-    for made in (ours.to_builtin(), LSTM.from_builtin(builtin)):
-        assert "weight_hh_l0" in made.state_dict()
-        assert_close({"out": made(X)[0].detach()}, expected)
+    for converted in (ours.to_builtin(), LSTM.from_builtin(builtin)):
+        assert "weight_hh_l0" in converted.state_dict()
+        assert_close({"out": converted(X)[0].detach()}, expected)

@@ -1,6 +1,6 @@
-"""What the hand-built LSTM refuses: with the very exception type that nn.LSTM raises, where nn.LSTM has such a thing.
+"""Errors for invalid settings and inputs, with the exception types of nn.LSTM where it has such an error.
 
-A message names what is wrong, the value, and what is expected; where PyTorch refuses for both, it is PyTorch's.
+A message names what is wrong, the value, and what is allowed. Where PyTorch raises for both, it is PyTorch's message.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from lstm_models import LSTM
-from lstm_models.nn.cells import CELLS, Cell, CoupledGates, Elman, NoForgetGate, Peephole
+from lstm_models.nn.cell_variants import CELLS, CoupledGates, Elman, NoForgetGate, Peephole
+from lstm_models.nn.cells import Cell
 
-# nn.LSTM says on the CPU that a faster library than its own does not know projections
+# on the CPU, nn.LSTM warns that oneDNN does not support projections
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 
 Maker = Callable[[type[LSTM] | type[nn.LSTM]], Any]
 
 
 def assert_refused(make: Maker, *parts: object) -> None:
-    """Both kinds raise the same type; ours names these parts, or, without any, it says what nn.LSTM says."""
+    """Require the same exception type from both; our message contains the parts, or without parts equals nn.LSTM's."""
     with pytest.raises(Exception) as theirs:
         make(nn.LSTM)
     with pytest.raises(theirs.type) as ours:
@@ -52,7 +53,7 @@ SETTINGS: list[tuple[str, list[Any], str]] = [
 @pytest.mark.parametrize(
     ("name", "value", "allowed"), [(name, value, allowed) for name, values, allowed in SETTINGS for value in values]
 )
-def test_impossible_settings(name: str, value: Any, allowed: str) -> None:
+def test_invalid_settings(name: str, value: Any, allowed: str) -> None:
     assert_refused(
         lambda kind: kind(**{"input_size": 2, "hidden_size": 3, name: value}), name, f"got {value!r}", allowed
     )
@@ -61,7 +62,7 @@ def test_impossible_settings(name: str, value: Any, allowed: str) -> None:
 @pytest.mark.parametrize(
     "settings", [{"dtype": torch.int64}, {"dtype": "float32"}, {"device": "nowhere"}, {"device": 1.5}], ids=str
 )
-def test_types_and_devices_are_pytorchs_to_refuse(settings: dict[str, Any]) -> None:
+def test_invalid_types_and_devices_raise_pytorchs_errors(settings: dict[str, Any]) -> None:
     assert_refused(lambda kind: kind(2, 3, **settings))
 
 
@@ -74,11 +75,11 @@ def test_types_and_devices_are_pytorchs_to_refuse(settings: dict[str, Any]) -> N
     ],
     ids=["none", "unknown", "too many"],
 )
-def test_an_impossible_number_of_settings(positional: Any, named: dict[str, Any], parts: tuple[str, ...]) -> None:
+def test_invalid_number_of_settings(positional: Any, named: dict[str, Any], parts: tuple[str, ...]) -> None:
     assert_refused(lambda kind: kind(*positional, **named), *parts)
 
 
-def test_dropout_in_one_layer_warns_where_it_is_asked_for() -> None:
+def test_dropout_in_one_layer_warns_at_the_caller() -> None:
     for kind, start in ((nn.LSTM, "dropout option adds dropout after all but last"), (LSTM, "dropout=0.5")):
         with pytest.warns(UserWarning, match=f"^{start}") as caught:
             module = kind(2, 3, dropout=0.5)
@@ -87,7 +88,7 @@ def test_dropout_in_one_layer_warns_where_it_is_asked_for() -> None:
     assert caught[0].filename == __file__
 
 
-# ---- settings of its own
+# ---- additional settings
 @pytest.mark.parametrize(
     ("settings", "error", "parts"),
     [
@@ -101,9 +102,7 @@ def test_dropout_in_one_layer_warns_where_it_is_asked_for() -> None:
     ],
     ids=str,
 )
-def test_impossible_settings_of_its_own(
-    settings: dict[str, Any], error: type[Exception], parts: tuple[str, ...]
-) -> None:
+def test_invalid_additional_settings(settings: dict[str, Any], error: type[Exception], parts: tuple[str, ...]) -> None:
     with pytest.raises(error) as caught:
         LSTM(1, 2, **settings)
     assert names_all(caught.value, *parts)
@@ -111,7 +110,7 @@ def test_impossible_settings_of_its_own(
 
 @pytest.mark.parametrize("probability", [-0.1, 1, 1.5, float("nan"), float("inf")])
 @pytest.mark.parametrize("option", ["recurrent_dropout", "zoneout"])
-def test_what_is_no_probability_of_a_cell(option: str, probability: float) -> None:
+def test_cell_probabilities_out_of_range(option: str, probability: float) -> None:
     for cell in (Cell, Peephole):
         with pytest.raises(ValueError) as caught:
             cell(**{option: probability})
@@ -119,13 +118,13 @@ def test_what_is_no_probability_of_a_cell(option: str, probability: float) -> No
 
 
 @pytest.mark.parametrize("cell", [NoForgetGate, CoupledGates, Elman])
-def test_no_forget_bias_without_a_forget_gate(cell: type[Cell]) -> None:
+def test_forget_bias_requires_a_forget_gate(cell: type[Cell]) -> None:
     with pytest.raises(ValueError) as caught:
         cell(forget_bias=1.0)
     assert names_all(caught.value, "forget_bias=1.0", cell.__name__, "no forget gate")
 
 
-def test_what_has_no_counterpart_of_the_other_kind() -> None:
+def test_conversion_without_counterpart() -> None:
     others = [cell() for name, cell in CELLS.items() if name != "lstm"]
     for cell in (*others, Cell(zoneout=0.1), Cell(recurrent_dropout=0.1)):
         with pytest.raises(ValueError) as caught:
@@ -136,7 +135,7 @@ def test_what_has_no_counterpart_of_the_other_kind() -> None:
     assert names_all(caught.value, "nn.RNN", "relu", "tanh")
 
 
-# ---- what is read: (T, B, D) = (5, 4, 2)
+# ---- input: (T, B, D) = (5, 4, 2)
 X = torch.zeros(5, 4, 2)
 DENSE, ONE, PACKED = X, X[:, 0], pack_padded_sequence(X, [5, 4, 2, 1])
 UNSORTED = pack_padded_sequence(X, [1, 4, 2, 5], enforce_sorted=False)
@@ -168,17 +167,17 @@ def packed(x: Tensor) -> PackedSequence:
     ],
     ids=lambda given: str(given) if isinstance(given, tuple) and not isinstance(given, PackedSequence) else None,
 )
-def test_impossible_inputs(given: Any, parts: tuple[str, ...]) -> None:
+def test_invalid_inputs(given: Any, parts: tuple[str, ...]) -> None:
     for settings in ({}, {"num_layers": 2, "bidirectional": True}, {"proj_size": 1}):
         assert_refused(lambda kind: kind(2, 3, **settings)(given), *parts)  # noqa: B023
 
 
 @pytest.mark.parametrize("shape", [(4, 0, 2), (0, 2), (0, 0, 2)])
-def test_no_time_step_where_the_batch_comes_first(shape: tuple[int, ...]) -> None:
+def test_batch_first_input_without_time_steps(shape: tuple[int, ...]) -> None:
     assert_refused(lambda kind: kind(2, 3, batch_first=True)(torch.zeros(shape)), "input", "at least one time step")
 
 
-# ---- the state before the first step, with 2 layers of size 3 and a projection to 1: (2, 4, 1) and (2, 4, 3)
+# ---- initial state, with 2 layers of size 3 and a projection to 1: (2, 4, 1) and (2, 4, 3)
 def state(*batch: int, layers: int = 2, hidden: int = 1, cell: int = 3) -> tuple[Tensor, Tensor]:
     return torch.zeros(layers, *batch, hidden), torch.zeros(layers, *batch, cell)
 
@@ -220,15 +219,15 @@ H, C = state(4)
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) and all(isinstance(p, str) for p in given) else None,
 )
-def test_impossible_states(given: Tensor | PackedSequence, hx: Any, parts: tuple[str, ...]) -> None:
+def test_invalid_states(given: Tensor | PackedSequence, hx: Any, parts: tuple[str, ...]) -> None:
     assert_refused(lambda kind: kind(2, 3, num_layers=2, proj_size=1)(given, hx), *parts)
 
 
-def test_an_unknown_argument() -> None:
+def test_unknown_argument() -> None:
     assert_refused(lambda kind: kind(2, 3)(DENSE, state=None), "'state'")
 
 
-# ---- the lengths of a padded batch, which nn.LSTM has not: of 4 sequences in 5 steps
+# ---- lengths of a padded batch, which nn.LSTM lacks: 4 sequences, 5 steps
 @pytest.mark.parametrize(
     ("given", "lengths", "error", "parts"),
     [
@@ -247,7 +246,7 @@ def test_an_unknown_argument() -> None:
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) and all(isinstance(p, str) for p in given) else None,
 )
-def test_impossible_lengths(given: Any, lengths: Any, error: type[Exception], parts: tuple[str, ...]) -> None:
+def test_invalid_lengths(given: Any, lengths: Any, error: type[Exception], parts: tuple[str, ...]) -> None:
     for batch_first in (False, True) if given is DENSE else (False,):
         x = given.transpose(0, 1) if batch_first else given
         with pytest.raises(error) as caught:

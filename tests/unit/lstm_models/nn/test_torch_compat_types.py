@@ -1,4 +1,4 @@
-"""The hand-built LSTM against nn.LSTM in number types other than float32 and float64, and under autocast."""
+"""Parity with nn.LSTM in types other than float32 and float64, and under autocast."""
 
 import copy
 from typing import Any
@@ -9,7 +9,7 @@ from helpers.lstm_parity import assert_identical, pair, results
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-# nn.LSTM says on the CPU that a faster library than its own does not know projections
+# on the CPU, nn.LSTM warns that oneDNN does not support projections
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 
 every_setting = pytest.mark.parametrize(
@@ -32,10 +32,10 @@ def packing(form: str) -> dict[str, Any]:
 
 @every_form
 @every_setting
-def test_complex_numbers_give_what_nn_lstm_gives(settings: dict[str, Any], form: str) -> None:
+def test_complex_numbers_equal_nn_lstm(settings: dict[str, Any], form: str) -> None:
     torch.manual_seed(0)
     ours, reference = pair(3, 4, **settings, dtype=torch.complex128)
-    # small: of complex numbers tanh and sigmoid have poles, and near one a rounding error grows without bound
+    # small values: complex tanh and sigmoid have poles, near which rounding errors grow without bound
     x = drawn(form, torch.complex128) / 8
     expected = results(reference, x, **packing(form))
     for name, value in results(ours, x, **packing(form)).items():
@@ -45,7 +45,7 @@ def test_complex_numbers_give_what_nn_lstm_gives(settings: dict[str, Any], form:
 
 @every_form
 @every_setting
-def test_bfloat16_is_near_what_its_numbers_give_in_float64(settings: dict[str, Any], form: str) -> None:
+def test_bfloat16_is_close_to_float64(settings: dict[str, Any], form: str) -> None:
     torch.manual_seed(0)
     ours, reference = pair(3, 4, **settings, dtype=torch.bfloat16)
     x = drawn(form, torch.bfloat16)
@@ -55,17 +55,15 @@ def test_bfloat16_is_near_what_its_numbers_give_in_float64(settings: dict[str, A
             if value is None or not value.is_floating_point():
                 continue
             assert value.dtype == torch.bfloat16, name
-            # with 8 bits both kinds were off by up to 2.7 % in outputs and 6.6 % in gradients, over 60 seeds
+            # with 8 bits, both kinds differed by up to 2.7 % in outputs and 6.6 % in gradients over 60 seeds
             bound = 0.125 if name.startswith("d") and name != "data" else 0.03125
             assert (value - truth[name]).abs().max() < bound * truth[name].abs().max(), name
 
 
 @every_form
 @every_setting
-def test_autocast_computes_what_a_bfloat16_module_computes_in_nn_lstms_types(
-    settings: dict[str, Any], form: str
-) -> None:
-    """For packed sequences and projections too, where nn.LSTM on the CPU returns float32."""
+def test_autocast_equals_a_bfloat16_module(settings: dict[str, Any], form: str) -> None:
+    """Packed sequences and projections are included, although nn.LSTM on the CPU returns float32 for them."""
     x = drawn(form, torch.float32)
     module, reference = pair(3, 4, **settings, dtype=torch.float32)
     found = results(module, x, **packing(form), autocast=torch.bfloat16)
@@ -86,7 +84,7 @@ def test_autocast_computes_what_a_bfloat16_module_computes_in_nn_lstms_types(
 
 @every_form
 @every_setting
-def test_autocast_leaves_float64_alone(settings: dict[str, Any], form: str) -> None:
+def test_autocast_does_not_affect_float64(settings: dict[str, Any], form: str) -> None:
     module, _ = pair(3, 4, **settings)
     x = drawn(form, torch.float64)
     expected = results(module, x, **packing(form))

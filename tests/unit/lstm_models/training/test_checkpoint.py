@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and what is no checkpoint."""
+"""Checkpoints: their content, invalid files and malicious files."""
 
 import pickle
 import random
@@ -22,9 +22,9 @@ from lstm_models.evaluation.evaluate import predict
 from lstm_models.training.checkpoint import (
     FORMAT_VERSION,
     CheckpointError,
+    get_random_state,
     latest_valid_checkpoint,
     load_network,
-    random_state,
     set_random_state,
 )
 from lstm_models.training.trainer import fit, new_network
@@ -41,7 +41,7 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A checkpoint of one epoch by the name of its model."""
+    """Return a checkpoint after one epoch for each model, by name."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name, model in MODELS.items():
         fit(contender(model), DATA, seed=0, last_path=folder / f"{name}.ckpt")
@@ -53,11 +53,11 @@ def checkpoint(trained: dict[str, Path]) -> Path:
     return trained["hand-built"]
 
 
-# ---- what it holds
-def test_a_checkpoint_holds_tensors_and_primitives_only(checkpoint: Path) -> None:
-    ours = content(checkpoint)["lstm_flows"]  # by weights_only=True
-    assert ours.pop("random_state").keys() == {"python", "numpy", "torch", "cuda"}
-    assert ours == {
+# ---- content
+def test_a_checkpoint_contains_tensors_and_primitives_only(checkpoint: Path) -> None:
+    state = content(checkpoint)["lstm_flows"]  # loaded with weights_only=True
+    assert state.pop("random_state").keys() == {"python", "numpy", "torch", "cuda"}
+    assert state == {
         "format_version": FORMAT_VERSION,
         "network": MODELS["hand-built"].model_dump(),
         "input_size": 2,
@@ -70,7 +70,7 @@ def test_a_checkpoint_holds_tensors_and_primitives_only(checkpoint: Path) -> Non
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_loaded_network_predicts_as_the_trained_one(trained: dict[str, Path], name: str) -> None:
+def test_a_loaded_network_predicts_like_the_trained_one(trained: dict[str, Path], name: str) -> None:
     network = load_network(trained[name])
     untrained, expected = (new_network(contender(MODELS[name]), DATA, seed).eval() for seed in (0, 1))
     weights = content(trained[name])["state_dict"]
@@ -79,31 +79,31 @@ def test_a_loaded_network_predicts_as_the_trained_one(trained: dict[str, Path], 
     assert not network.training
     found = predict(network, SEQUENCES.x_BTD)
     assert torch.equal(found, predict(expected, SEQUENCES.x_BTD))
-    assert torch.equal(found, predict(network, SEQUENCES.x_BTD))  # twice the same: dropout is off
+    assert torch.equal(found, predict(network, SEQUENCES.x_BTD))  # repeatable: dropout is off
     assert not torch.equal(found, predict(untrained, SEQUENCES.x_BTD))
 
 
 def draws() -> list[float]:
-    """Some of every generator's; an odd number of Gaussian ones, of which NumPy and Python keep a second in reserve."""
+    """Draw from every generator; an odd number of Gaussians, since NumPy and Python cache the second of each pair."""
     return [random.random(), random.gauss(), np.random.rand(), np.random.randn(), *torch.rand(3).tolist()]
 
 
-def test_the_random_state_is_restored_and_reading_it_does_not_move_it(tmp_path: Path) -> None:
+def test_the_random_state_is_restored_and_reading_does_not_advance_it(tmp_path: Path) -> None:
     draws()
-    torch.save(random_state(), tmp_path / "state.pt")
+    torch.save(get_random_state(), tmp_path / "state.pt")
     expected = [draws(), draws()]
-    random.seed(999)  # a seed that no test begins with: what is not restored must differ
+    random.seed(999)  # a seed that no test starts with, so that a state that is not restored differs
     np.random.seed(999)
     torch.manual_seed(999)
     assert draws() not in expected
 
     set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    random_state()
+    get_random_state()
     assert [draws(), draws()] == expected
 
 
-# ---- what is no checkpoint
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+# ---- invalid files
+def test_a_file_that_is_not_a_checkpoint_is_rejected(tmp_path: Path, checkpoint: Path) -> None:
     path = tmp_path / "last.ckpt"
     with refused_at(CheckpointError, path, "can't be read", "No such file"):
         load_network(path)
@@ -121,59 +121,59 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, checkpoint: Pat
             load_network(path)
 
 
-@pytest.mark.parametrize("place", [0.01, 0.5, 0.99])
-def test_a_checkpoint_with_one_changed_byte_is_refused(tmp_path: Path, checkpoint: Path, place: float) -> None:
+@pytest.mark.parametrize("position", [0.01, 0.5, 0.99])
+def test_a_checkpoint_with_one_changed_byte_is_rejected(tmp_path: Path, checkpoint: Path, position: float) -> None:
     path, changed = tmp_path / "last.ckpt", bytearray(checkpoint.read_bytes())
-    changed[int(len(changed) * place)] ^= 1
+    changed[int(len(changed) * position)] ^= 1
     path.write_bytes(changed)
-    with refused_at(CheckpointError, path, "damaged", "bytes are not those that were written"):
+    with refused_at(CheckpointError, path, "damaged", "checksum does not match"):
         load_network(path)
 
 
-def test_another_format_version_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+def test_another_format_version_is_rejected(tmp_path: Path, checkpoint: Path) -> None:
     path, changed = tmp_path / "last.ckpt", content(checkpoint)
     changed["lstm_flows"]["format_version"] = 1
     torch.save(changed, path)
-    with refused_at(CheckpointError, path, "format version 1", "reads 2", "train anew"):
+    with refused_at(CheckpointError, path, "format version 1", "reads 2", "train again"):
         load_network(path)
 
 
-def test_instead_of_a_damaged_checkpoint_the_one_before_is_used_with_a_warning(
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one_with_a_warning(
     tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path, before = tmp_path / "last.ckpt", tmp_path / "last.ckpt.previous"
+    path, previous = tmp_path / "last.ckpt", tmp_path / "last.ckpt.previous"
     shutil.copy(checkpoint, path)
-    shutil.copy(checkpoint, before)
+    shutil.copy(checkpoint, previous)
     assert latest_valid_checkpoint(path) == path
     assert caplog.messages == []
     path.write_bytes(b"cut short")
-    assert latest_valid_checkpoint(path) == before
+    assert latest_valid_checkpoint(path) == previous
     (warning,) = caplog.messages
-    assert names_all(warning, f"{path}: not a checkpoint of lstm-flows (BadZipFile)", "the one before is used")
+    assert names_all(warning, f"{path}: not a checkpoint of lstm-flows (BadZipFile)", "the previous checkpoint is used")
     path.unlink()
-    assert latest_valid_checkpoint(path) == before
-    before.write_bytes(checkpoint.read_bytes()[:-1])
-    with refused_at(CheckpointError, path, "can't be read", f"{before}: ", "train anew"):
+    assert latest_valid_checkpoint(path) == previous
+    previous.write_bytes(checkpoint.read_bytes()[:-1])
+    with refused_at(CheckpointError, path, "can't be read", f"{previous}: ", "train again"):
         latest_valid_checkpoint(path)
-    before.unlink()
+    previous.unlink()
     with pytest.raises(CheckpointError, match=r"last.ckpt: can't be read: No such file or directory$"):
         latest_valid_checkpoint(path)
 
 
-def test_training_resumed_from_the_one_before_ends_bit_identically(tmp_path: Path) -> None:
+def test_training_resumed_from_the_previous_checkpoint_ends_bit_identically(tmp_path: Path) -> None:
     settings = contender(MODELS["built-in"])
-    straight, broken, end = (tmp_path / name for name in ("straight.ckpt", "last.ckpt", "end.ckpt"))
-    fit(settings, DATA, seed=1, last_path=straight, max_epochs=6)
+    uninterrupted, broken, end = (tmp_path / name for name in ("uninterrupted.ckpt", "last.ckpt", "end.ckpt"))
+    fit(settings, DATA, seed=1, last_path=uninterrupted, max_epochs=6)
     fit(settings, DATA, seed=1, last_path=broken, max_epochs=2)
     fit(settings, DATA, seed=1, last_path=broken, max_epochs=4, resume_from=broken)
     broken.write_bytes(broken.read_bytes()[:1000])
     fit(settings, DATA, seed=1, last_path=end, max_epochs=6, resume_from=broken)
-    assert_same_state(end, straight)
+    assert_same_state(end, uninterrupted)
 
 
-# ---- what a file may do to who reads it
+# ---- malicious files
 class Payload:
-    """Unpickled, it makes a folder."""
+    """Object that creates a directory when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -182,7 +182,7 @@ class Payload:
         return Path.mkdir, (self.folder,)
 
 
-def test_a_pickles_payload_does_not_run(tmp_path: Path) -> None:
+def test_the_payload_of_a_pickle_is_not_executed(tmp_path: Path) -> None:
     folder, path = tmp_path / "it ran", tmp_path / "last.ckpt"
     path.write_bytes(pickle.dumps({"lstm_flows": Payload(folder)}))
     with refused_at(CheckpointError, path, "BadZipFile"):
@@ -190,28 +190,28 @@ def test_a_pickles_payload_does_not_run(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("sealed", [False, True])
-def test_a_payload_inside_a_checkpoint_does_not_run(tmp_path: Path, checkpoint: Path, sealed: bool) -> None:
+@pytest.mark.parametrize("with_checksum", [False, True])
+def test_a_payload_inside_a_checkpoint_is_not_executed(tmp_path: Path, checkpoint: Path, with_checksum: bool) -> None:
     folder, path = tmp_path / "it ran", tmp_path / "last.ckpt"
     torch.save(content(checkpoint) | {"more": Payload(folder)}, path)
-    if sealed:  # a seal tells of damage, not of who made it
+    if with_checksum:  # a checksum detects damage, not a malicious author
         atomic_files.append_checksum(path)
     with refused_at(CheckpointError, path, "__builtin__.getattr", "no part of a tensor"):
         load_network(path)
     assert not folder.exists()
 
     torch.load(path, weights_only=False)
-    assert folder.exists()  # the payload is a real one
+    assert folder.exists()  # the payload works
 
 
 class Long:
-    """A hundred megabytes, in the pickle a few bytes: torch's weights_only has nothing against it."""
+    """Object of 100 MB from a few bytes of pickle, which torch's weights_only accepts."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return bytearray, (10**8,)
 
 
-def test_what_a_pickle_asks_for_is_not_made(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_large_object_in_a_pickle_is_not_allocated(tmp_path: Path, checkpoint: Path) -> None:
     path = tmp_path / "last.ckpt"
     for protocol, named in ((2, "__builtin__.bytearray"), (4, "what it hides")):
         torch.save(content(checkpoint) | {"more": Long()}, path, pickle_protocol=protocol)
@@ -221,7 +221,7 @@ def test_what_a_pickle_asks_for_is_not_made(tmp_path: Path, checkpoint: Path) ->
             load_network(path)
 
 
-def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_compressed_checkpoint_is_not_decompressed(tmp_path: Path, checkpoint: Path) -> None:
     path, small = tmp_path / "last.ckpt", tmp_path / "small.ckpt"
     torch.save(content(checkpoint) | {"more": torch.zeros(10**7)}, path)
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as target:
@@ -240,7 +240,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path, checkpoint: Pat
         ({"num_layers": 10**9}, ("1,000,000,000 layers", "736 bytes of weights")),
     ],
 )
-def test_a_description_that_lies_takes_no_memory(
+def test_a_false_description_allocates_no_memory(
     tmp_path: Path, checkpoint: Path, change: dict[str, int], named: tuple[str, ...]
 ) -> None:
     path, changed = tmp_path / "last.ckpt", content(checkpoint)
@@ -250,11 +250,11 @@ def test_a_description_that_lies_takes_no_memory(
         load_network(path)
 
 
-def test_a_weight_of_an_absurd_size_takes_no_memory(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_weight_of_absurd_size_allocates_no_memory(tmp_path: Path, checkpoint: Path) -> None:
     path, changed = tmp_path / "last.ckpt", content(checkpoint)
     changed["lstm_flows"]["network"]["hidden_size"] = 10**6
     for name, shape in {"weight_ih_l0": (2,), "weight_hh_l0": (10**6,), "weight_ih_l1": (10**6,)}.items():
-        # one number, told of often
+        # one number, expanded
         changed["state_dict"][f"network.recurrent.{name}"] = torch.zeros(1).expand(4 * 10**6, *shape)
     torch.save(changed, path)
     with little_memory(5e6), refused_at(CheckpointError, path, f"a file of {path.stat().st_size:,} bytes", "2 layers"):

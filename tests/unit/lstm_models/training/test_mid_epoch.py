@@ -1,4 +1,4 @@
-"""A checkpoint from the middle of an epoch: the training resumes from it as if it had never been interrupted."""
+"""Checkpoints in the middle of an epoch: an interrupted training resumes from them bit-identically."""
 
 import errno
 import math
@@ -36,7 +36,7 @@ SEQUENCES = Sequences((torch.arange(11 * 6 * 2) * 0.7).sin().reshape(11, 6, 2), 
 
 
 def windows() -> Dataset:
-    """Two columns of sizes far from 1; 35 windows to train on, 5 batches of them, and 15 to validate on."""
+    """Return unscaled data of two columns: 35 training windows, which are 5 batches, and 15 validation windows."""
     n = torch.arange(60.0)
     rows = torch.stack([1000 * torch.cos(n / 5), 50 + 20 * torch.sin(n / 3)], dim=1)
 
@@ -67,7 +67,7 @@ def contender(kind: str = "hand_built", replicas: int = 1, **training: Any) -> C
 
 
 CASES: dict[str, tuple[Contender, Dataset]] = {
-    # a step so large that the validation loss goes up and down
+    # a learning rate so large that the validation loss oscillates
     "hand_built, windows": (contender(batch_size=8, patience=2, learning_rate=0.3), windows()),
     "built_in, windows": (contender("built_in", batch_size=8, patience=2, log_every_n_steps=1), windows()),
     "hand_built, sequences": (contender(log_predictions=True), in_sample_dataset(SEQUENCES)),
@@ -75,17 +75,17 @@ CASES: dict[str, tuple[Contender, Dataset]] = {
         contender("built_in", log_predictions=True, log_every_n_steps=1),
         in_sample_dataset(SEQUENCES),
     ),
-    "copies": (contender(replicas=3, log_predictions=True), in_sample_dataset(SEQUENCES)),
-    "in order, without a schedule": (contender(shuffle=False, lr_schedule="none"), in_sample_dataset(SEQUENCES)),
+    "replicas": (contender(replicas=3, log_predictions=True), in_sample_dataset(SEQUENCES)),
+    "unshuffled, without a schedule": (contender(shuffle=False, lr_schedule="none"), in_sample_dataset(SEQUENCES)),
 }
 
 
 class Crash(Exception):
-    """What ends a training here."""
+    """Exception that interrupts a training."""
 
 
-class Crashes(L.Callback):
-    """Ends the training in one of a step's hooks, or at the end of that step's epoch; by default after the step."""
+class CrashAtStep(L.Callback):
+    """Callback that raises an error in a hook of a step, or at the end of its epoch; by default after the step."""
 
     def __init__(self, step: int, hook: str = "on_train_batch_end", error: type[BaseException] = Crash) -> None:
         def crash(trainer: L.Trainer, *args: Any) -> None:
@@ -95,8 +95,8 @@ class Crashes(L.Callback):
         setattr(self, hook, crash)
 
 
-class Terminates(L.Callback):
-    """Sends SIGTERM to this process in one of a step's hooks."""
+class TerminateAtStep(L.Callback):
+    """Callback that sends SIGTERM to this process in a hook of a step."""
 
     def __init__(self, step: int, hook: str) -> None:
         def terminate(trainer: L.Trainer, *_: Any) -> None:
@@ -110,7 +110,7 @@ class Terminates(L.Callback):
 
 @dataclass
 class Run:
-    """What is left of a training."""
+    """Result, logged points and checkpoint files of a training; no result if it was interrupted."""
 
     done: FitResult | None
     points: list[tuple[int | None, dict[str, float]]]
@@ -119,7 +119,7 @@ class Run:
 
 
 def run(case: tuple[Contender, Dataset], folder: Path, crash: L.Callback | None = None, **options: Any) -> Run:
-    """Train, into a crash if there is one."""
+    """Train, until the crash if there is one."""
     points, last, best = Points(), folder / "last.ckpt", folder / "best.ckpt"
     options = {"seed": SEED, "last_path": last, "best_path": best, "loggers": [points]} | options
     if crash is None:
@@ -130,26 +130,26 @@ def run(case: tuple[Contender, Dataset], folder: Path, crash: L.Callback | None 
 
 
 def every(case: tuple[Contender, Dataset], steps: int | None, **training: Any) -> tuple[Contender, Dataset]:
-    """The case, with a checkpoint every so many steps."""
+    """Return the case with a checkpoint every `steps` steps."""
     changed = case[0].training.model_copy(update={"checkpoint_every_n_steps": steps, **training})
     return case[0].model_copy(update={"training": changed}), case[1]
 
 
-def go_on(case: tuple[Contender, Dataset], folder: Path, **options: Any) -> Run:
-    """From what an interrupted training has left, if it has left anything."""
-    torch.manual_seed(999)  # whatever else happens in between
+def resume(case: tuple[Contender, Dataset], folder: Path, **options: Any) -> Run:
+    """Resume an interrupted training from its last checkpoint, or start again if there is none."""
+    torch.manual_seed(999)  # resuming does not depend on the global random state
     last = folder / "last.ckpt"
     options = {"resume_from": last if last.exists() else None, "max_epochs": case[0].training.max_epochs} | options
     return run(case, folder, **options)
 
 
-Straight = Callable[[str], Run]
+Uninterrupted = Callable[[str], Run]
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
-    """A case in one go, with no checkpoint on its way; each is trained once."""
-    folder = tmp_path_factory.mktemp("straight")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    """Return a function that trains a case without interruption or periodic checkpoints; each is trained once."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
 
     @cache
     def _train(name: str) -> Run:
@@ -160,7 +160,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
 
 
 def assert_same_checkpoint(found: Path, expected: Path) -> None:
-    """To the last bit all but Lightning's own counts within its loops."""
+    """Assert that two checkpoints are bit-identical, except for the counts in Lightning's loops."""
     a, b = checkpoint(found), checkpoint(expected)
     assert a.keys() == b.keys()
     assert flat(a) == flat(b)
@@ -176,99 +176,101 @@ def assert_same_run(found: Run, expected: Run) -> None:
         assert_same_checkpoint(found.best, expected.best)
 
 
-def assert_whole_curve(first: Run, then: Run, whole: Run) -> None:
-    """Each run logs each point once, in order; together they leave none out."""
+def assert_complete_curve(first: Run, then: Run, whole: Run) -> None:
+    """Assert that each run logs each point once, in order, and that together they log all."""
     assert first.points == whole.points[: len(first.points)]
     assert then.points == whole.points[len(whole.points) - len(then.points) :]
     assert len(first.points) + len(then.points) >= len(whole.points)
 
 
-@pytest.mark.parametrize("name", ["hand_built, windows", "built_in, sequences", "copies"])
-def test_checkpoints_on_the_way_change_nothing(tmp_path: Path, name: str, straight: Straight) -> None:
+@pytest.mark.parametrize("name", ["hand_built, windows", "built_in, sequences", "replicas"])
+def test_periodic_checkpoints_do_not_change_the_training(
+    tmp_path: Path, name: str, uninterrupted: Uninterrupted
+) -> None:
     found = run(every(CASES[name], 1), tmp_path)
-    assert_same_run(found, straight(name))
-    assert found.points == straight(name).points
+    assert_same_run(found, uninterrupted(name))
+    assert found.points == uninterrupted(name).points
     names = {path.name.removesuffix(".previous") for path in tmp_path.iterdir()}
     assert names <= {"last.ckpt", "best.ckpt"}
 
 
-# of windows an epoch has 5 steps, of sequences 4
+# an epoch has 5 steps with windows, and 4 with sequences
 @pytest.mark.parametrize(
     ("name", "steps", "crash", "written"),
     [
-        ("hand_built, windows", 4, 4, 4),  # just at a checkpoint, before the step's point is logged
+        ("hand_built, windows", 4, 4, 4),  # at a checkpoint, before the step's point is logged
         ("hand_built, windows", 3, 5, 3),  # the last step of an epoch
         ("hand_built, windows", 6, 6, 6),  # the first step of an epoch
-        ("hand_built, windows", 7, 15, 14),  # so that nothing but an epoch's last step is left
+        ("hand_built, windows", 7, 15, 14),  # only an epoch's last step remains
         ("hand_built, windows", 5, 6, 5),  # due with the last step, written when the epoch is complete
-        ("built_in, windows", 2, 10, 8),  # the checkpoint of the tenth is still to be written
+        ("built_in, windows", 2, 10, 8),  # before the checkpoint of step 10 is written
         ("hand_built, sequences", 4, 11, 8),
         ("built_in, sequences", 2, 11, 10),
-        ("copies", 5, 7, 5),
-        ("in order, without a schedule", 5, 12, 10),
+        ("replicas", 5, 7, 5),
+        ("unshuffled, without a schedule", 5, 12, 10),
     ],
 )
 def test_an_interrupted_training_resumes_bit_identically(
-    tmp_path: Path, name: str, steps: int, crash: int, written: int, straight: Straight
+    tmp_path: Path, name: str, steps: int, crash: int, written: int, uninterrupted: Uninterrupted
 ) -> None:
-    case, an_epoch = every(CASES[name], steps), 5 if "windows" in name else 4
-    first = run(case, tmp_path, Crashes(crash))
-    left = torch.load(first.last, weights_only=True)
-    assert (left["global_step"], left["epoch"]) == (written, written // an_epoch)
-    (loader,) = left["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-    assert loader["position"] == (written % an_epoch or an_epoch)
+    case, epoch_steps = every(CASES[name], steps), 5 if "windows" in name else 4
+    first = run(case, tmp_path, CrashAtStep(crash))
+    saved = torch.load(first.last, weights_only=True)
+    assert (saved["global_step"], saved["epoch"]) == (written, written // epoch_steps)
+    (loader,) = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    assert loader["position"] == (written % epoch_steps or epoch_steps)
 
-    then = go_on(case, tmp_path)
-    assert_same_run(then, straight(name))
-    assert_whole_curve(first, then, straight(name))
+    then = resume(case, tmp_path)
+    assert_same_run(then, uninterrupted(name))
+    assert_complete_curve(first, then, uninterrupted(name))
 
 
 @pytest.mark.parametrize(
     ("step", "hook"),
     [
-        (5, "on_train_batch_end"),  # the checkpoint that is due has not been written yet
+        (5, "on_train_batch_end"),  # before the checkpoint that is due is written
         (5, "on_validation_end"),
-        (5, "on_train_epoch_start"),  # it has been written just now
+        (5, "on_train_epoch_start"),  # after it is written
         (6, "on_train_batch_start"),
         (5 * EPOCHS, "on_train_end"),
     ],
 )
-def test_resume_is_bit_identical_whatever_hook_it_crashes_in(
-    tmp_path: Path, step: int, hook: str, straight: Straight
+def test_resuming_is_bit_identical_after_a_crash_in_any_hook(
+    tmp_path: Path, step: int, hook: str, uninterrupted: Uninterrupted
 ) -> None:
     case = every(CASES["hand_built, windows"], 5)
-    first = run(case, tmp_path, Crashes(step, hook))
+    first = run(case, tmp_path, CrashAtStep(step, hook))
     assert first.last.exists() == (step > 5 or hook == "on_train_epoch_start")
-    then = go_on(case, tmp_path)
-    assert_same_run(then, straight("hand_built, windows"))
-    assert_whole_curve(first, then, straight("hand_built, windows"))
+    then = resume(case, tmp_path)
+    assert_same_run(then, uninterrupted("hand_built, windows"))
+    assert_complete_curve(first, then, uninterrupted("hand_built, windows"))
 
 
-def test_a_training_may_be_interrupted_again_and_again(tmp_path: Path, straight: Straight) -> None:
-    case, whole = every(CASES["built_in, windows"], 1), straight("built_in, windows")
-    runs = [run(case, tmp_path, Crashes(3, error=KeyboardInterrupt))]
+def test_a_training_may_be_interrupted_repeatedly(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
+    case, whole = every(CASES["built_in, windows"], 1), uninterrupted("built_in, windows")
+    runs = [run(case, tmp_path, CrashAtStep(3, error=KeyboardInterrupt))]
     for step in (4, 5, 11):
-        runs.append(go_on(case, tmp_path, crash=Crashes(step)))
-    runs.append(go_on(case, tmp_path))
+        runs.append(resume(case, tmp_path, crash=CrashAtStep(step)))
+    runs.append(resume(case, tmp_path))
     assert_same_run(runs[-1], whole)
-    # with a checkpoint at every step, a point is logged again only where the crash came after that
+    # with a checkpoint at every step, a point is logged twice only if the crash came after it was logged
     points = [point for part in runs for point in part.points]
     assert [point for n, point in enumerate(points) if point not in points[:n]] == whole.points
 
 
-def test_the_best_checkpoint_is_one_to_go_on_from_too(tmp_path: Path, straight: Straight) -> None:
-    """It is written after the last step of an epoch, which then still has to be closed."""
-    case, whole = CASES["hand_built, windows"], straight("hand_built, windows")
+def test_training_can_resume_from_the_best_checkpoint(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
+    """It is written after the last step of an epoch, before the epoch is complete."""
+    case, whole = CASES["hand_built, windows"], uninterrupted("hand_built, windows")
     assert whole.done is not None
     assert whole.done.best_epoch < EPOCHS
-    first = run(case, tmp_path, Crashes(5 * whole.done.best_epoch + 1))
+    first = run(case, tmp_path, CrashAtStep(5 * whole.done.best_epoch + 1))
     assert not first.last.exists()
-    then = go_on(case, tmp_path, resume_from=first.best)
+    then = resume(case, tmp_path, resume_from=first.best)
     assert_same_run(then, whole)
-    assert_whole_curve(first, then, whole)
+    assert_complete_curve(first, then, whole)
 
 
-@settings(max_examples=4)  # each trains three times
+@settings(max_examples=4)  # each example trains three times
 @given(count=st.integers(1, 7), batch_size=st.integers(1, 8), steps=st.integers(1, 4), data=st.data())
 def test_any_training_resumes_bit_identically(
     tmp_path_factory: pytest.TempPathFactory, count: int, batch_size: int, steps: int, data: st.DataObject
@@ -277,83 +279,83 @@ def test_any_training_resumes_bit_identically(
     case = contender(batch_size=batch_size, max_epochs=2, log_every_n_steps=1, log_predictions=True), few
     crash = data.draw(st.integers(1, 2 * -(-count // batch_size)), label="crash")
     parted = tmp_path_factory.mktemp("parted")
-    whole, first = run(case, tmp_path_factory.mktemp("whole")), run(every(case, steps), parted, Crashes(crash))
-    then = go_on(every(case, steps), parted)
+    whole, first = run(case, tmp_path_factory.mktemp("whole")), run(every(case, steps), parted, CrashAtStep(crash))
+    then = resume(every(case, steps), parted)
     assert_same_run(then, whole)
-    assert_whole_curve(first, then, whole)
+    assert_complete_curve(first, then, whole)
 
 
-# ---- fine-tuning, and what begins anew
-def test_fine_tuning_goes_on_from_where_it_was_interrupted(tmp_path: Path, straight: Straight) -> None:
-    """Its best epoch is one of its own, before and after the interruption."""
+# ---- fine-tuning, patience and the best epoch
+def test_an_interrupted_fine_tuning_resumes_bit_identically(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
+    """Fine-tuning searches for the best epoch independently of the initial training, also when it is interrupted."""
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     whole.mkdir(), parted.mkdir()
-    case, initial = CASES["hand_built, windows"], straight("hand_built, windows").last
+    case, initial = CASES["hand_built, windows"], uninterrupted("hand_built, windows").last
     expected = run(case, whole, resume_from=initial)
     assert expected.done is not None
     assert expected.done.epochs > EPOCHS
 
-    first = run(every(case, 3), parted, Crashes(19), resume_from=initial)
-    then = go_on(every(case, 3), parted, max_epochs=None)  # none: fine_tuning.max_epochs
+    first = run(every(case, 3), parted, CrashAtStep(19), resume_from=initial)
+    then = resume(every(case, 3), parted, max_epochs=None)  # None: fine_tuning.max_epochs
     assert_same_run(then, expected)
-    assert_whole_curve(first, then, expected)
+    assert_complete_curve(first, then, expected)
 
 
-def test_n_epochs_and_n_more_are_2n_from_the_middle_of_an_epoch_too(tmp_path: Path) -> None:
+def test_n_epochs_and_n_more_equal_2n_also_from_the_middle_of_an_epoch(tmp_path: Path) -> None:
     expected = run(CASES["built_in, sequences"], tmp_path, max_epochs=2 * EPOCHS - 1)
     folder = tmp_path / "parted"
     folder.mkdir()
     case = every(CASES["built_in, sequences"], 2)
-    first = run(case, folder, Crashes(7))
-    then = go_on(case, folder, max_epochs=2 * EPOCHS - 1)
+    first = run(case, folder, CrashAtStep(7))
+    then = resume(case, folder, max_epochs=2 * EPOCHS - 1)
     assert_same_run(then, expected)
-    assert_whole_curve(first, then, expected)
+    assert_complete_curve(first, then, expected)
 
 
 @contextmanager
-def refused(path: Path, *parts: object) -> Iterator[None]:
-    """The block raises a CheckpointError that names the path and all parts."""
+def rejected(path: Path, *parts: object) -> Iterator[None]:
+    """Expect a CheckpointError that names the path and all parts."""
     with pytest.raises(CheckpointError) as caught:
         yield
     assert names_all(caught.value, f"{path}: ", *parts)
 
 
-# at this learning rate no weight moves in float32: the loss never falls below that of the first epoch
+# at this learning rate no weight changes in float32, so the loss never improves on that of the first epoch
 STUCK = contender(batch_size=8, patience=1, learning_rate=1e-30), windows()
 
 
 @pytest.mark.parametrize(
     ("max_epochs", "epochs", "best_epoch"),
-    [(EPOCHS, 2, 1), (EPOCHS + 2, 3, 2)],  # the same training, and another one
+    [(EPOCHS, 2, 1), (EPOCHS + 2, 3, 2)],  # resumed, and fine-tuned
 )
-def test_patience_and_the_best_epoch_are_kept_in_the_same_training_only(
+def test_patience_and_the_best_epoch_are_restored_only_when_training_is_resumed(
     tmp_path: Path, max_epochs: int, epochs: int, best_epoch: int
 ) -> None:
-    run(every(STUCK, 1), tmp_path, Crashes(7))
-    then = go_on(every(STUCK, 1), tmp_path, max_epochs=max_epochs)
+    run(every(STUCK, 1), tmp_path, CrashAtStep(7))
+    then = resume(every(STUCK, 1), tmp_path, max_epochs=max_epochs)
     assert then.done is not None
     assert (then.done.epochs, then.done.best_epoch) == (epochs, best_epoch)
     assert checkpoint(then.best)["global_step"] == 5 * best_epoch
 
 
-def test_a_training_that_patience_has_ended_has_ended(tmp_path: Path) -> None:
+def test_a_training_that_was_stopped_early_can_not_be_resumed(tmp_path: Path) -> None:
     last = run(STUCK, tmp_path).last
-    with refused(last, "2 epochs", "patience 1", f"max_epochs {EPOCHS}"):
-        go_on(STUCK, tmp_path)
+    with rejected(last, "2 epochs", "patience 1", f"max_epochs {EPOCHS}"):
+        resume(STUCK, tmp_path)
 
 
 # ---- when a checkpoint is written
 @pytest.mark.parametrize("minutes", [None, 60.0])
-def test_with_no_checkpoint_due_it_is_written_at_the_end_only(tmp_path: Path, minutes: float | None) -> None:
+def test_without_periodic_checkpoints_one_is_written_only_at_the_end(tmp_path: Path, minutes: float | None) -> None:
     case = every(CASES["hand_built, sequences"], None, checkpoint_every_n_minutes=minutes)
-    run(case, tmp_path, Crashes(4 * EPOCHS))
+    run(case, tmp_path, CrashAtStep(4 * EPOCHS))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_fails_while_it_is_written_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, straight: Straight
+def test_a_failure_while_writing_a_checkpoint_preserves_the_previous_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, uninterrupted: Uninterrupted
 ) -> None:
-    """A crash ends the training, a full disk is a warning."""
+    """A crash interrupts the training; a full disk causes a warning."""
     name = "hand_built, sequences"
     case, save, error = every(CASES[name], 3), L.Trainer.save_checkpoint, [Exception()]
 
@@ -365,7 +367,7 @@ def test_a_checkpoint_that_fails_while_it_is_written_leaves_the_one_before(
 
     monkeypatch.setattr(L.Trainer, "save_checkpoint", half)
     error[0] = Crash()
-    first = run(case, tmp_path, Crashes(99))
+    first = run(case, tmp_path, CrashAtStep(99))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert checkpoint(first.last)["global_step"] == 3
 
@@ -374,42 +376,42 @@ def test_a_checkpoint_that_fails_while_it_is_written_leaves_the_one_before(
     (warning,) = caplog.messages
     assert names_all(warning, f"{first.last}: ", "No space left on device")
     assert written == [3, 9]
-    assert_same_run(done, straight(name))
+    assert_same_run(done, uninterrupted(name))
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "last.ckpt.previous"}
 
 
 @pytest.mark.parametrize(
     ("name", "step", "hook", "written"),
     [
-        # of windows an epoch has 5 steps, and a validation after them; of sequences 4
+        # an epoch has 5 steps and a validation with windows, and 4 steps with sequences
         ("hand_built, windows", 2, "on_train_batch_start", 3),
-        ("hand_built, windows", 2, "on_train_batch_end", 3),  # here it comes too late for that step's checkpoint
+        ("hand_built, windows", 2, "on_train_batch_end", 3),  # too late for that step's checkpoint
         ("hand_built, windows", 2, "on_validation_start", 5),
         ("hand_built, windows", 5, "on_train_batch_start", 6),
         ("hand_built, windows", 5, "on_train_batch_end", 5),
-        ("hand_built, windows", 14, "on_train_batch_end", 15),  # the training has ended
+        ("hand_built, windows", 14, "on_train_batch_end", 15),  # the training is complete
         ("hand_built, windows", 14, "on_validation_start", 15),
         ("hand_built, sequences", 4, "on_train_batch_end", 4),
         ("hand_built, sequences", 10, "on_train_batch_start", 11),
         ("hand_built, sequences", 11, "on_train_batch_start", 12),
     ],
 )
-def test_on_sigterm_a_checkpoint_is_written_after_the_step_and_the_handler_called(
-    tmp_path: Path, name: str, step: int, hook: str, written: int, straight: Straight
+def test_on_sigterm_a_checkpoint_is_written_after_the_step_and_the_handler_is_called(
+    tmp_path: Path, name: str, step: int, hook: str, written: int, uninterrupted: Uninterrupted
 ) -> None:
-    """Resumed, it ends bit-identically."""
-    case, whole, terminates = every(CASES[name], None), straight(name), Terminates(step, hook)
+    """The resumed training ends bit-identically."""
+    case, whole, terminates = every(CASES[name], None), uninterrupted(name), TerminateAtStep(step, hook)
     assert whole.done is not None
 
     def handler(*_: Any) -> None:
         raise Crash
 
-    before = signal.signal(signal.SIGTERM, handler)
+    previous = signal.signal(signal.SIGTERM, handler)
     try:
         first = run(case, tmp_path, terminates)
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
     assert terminates.done
     assert checkpoint(first.last)["global_step"] == written
     done = completed_result(first.last, case[0], EPOCHS)
@@ -419,27 +421,27 @@ def test_on_sigterm_a_checkpoint_is_written_after_the_step_and_the_handler_calle
         assert done.loss == whole.done.loss or case[1].validation is None
         assert_same_checkpoint(first.last, whole.last)
     else:
-        then = go_on(case, tmp_path)
+        then = resume(case, tmp_path)
         assert_same_run(then, whole)
-        assert_whole_curve(first, then, whole)
+        assert_complete_curve(first, then, whole)
 
 
-def test_minutes_are_a_measure_too_also_where_the_clock_jumps_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: Straight
+def test_checkpoints_by_minutes_do_not_depend_on_the_system_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: Uninterrupted
 ) -> None:
-    """Neither how often checkpoints are written, nor what comes of the training."""
+    """Neither their number nor the training changes if the clock jumps back."""
     name, now = "hand_built, sequences", time.time()
     times = iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(times))
     written: list[int] = []
     case = every(CASES[name], None, checkpoint_every_n_minutes=1e-9)
     done = run(case, tmp_path, on_snapshot=lambda: written.append(checkpoint(tmp_path / "last.ckpt")["global_step"]))
-    assert written == [*range(1, 12)]  # the twelfth is the last: it is written when the training has ended
-    assert_same_run(done, straight(name))
+    assert written == [*range(1, 12)]  # the twelfth is the last: it is written at the end of the training
+    assert_same_run(done, uninterrupted(name))
 
 
-def test_no_checkpoint_is_written_once_the_loss_is_no_number(tmp_path: Path) -> None:
-    """The one from before that stays."""
+def test_no_checkpoint_is_written_after_a_non_finite_loss(tmp_path: Path) -> None:
+    """The previous checkpoint stays."""
     y_B = SEQUENCES.y_B.clone()
     y_B[8] = math.inf  # in the third batch
     case = contender(shuffle=False, checkpoint_every_n_steps=1), in_sample_dataset(SEQUENCES._replace(y_B=y_B))
@@ -448,29 +450,29 @@ def test_no_checkpoint_is_written_once_the_loss_is_no_number(tmp_path: Path) -> 
     assert checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
 
 
-class Buffers(Points):
-    """Notes how much of what was logged before a checkpoint was out when it was written."""
+class BufferedPoints(Points):
+    """Logger that records how many points were logged when the buffer was last persisted."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.out = 0
+        self.persisted = 0
 
     def persist_buffer(self) -> None:
-        self.out = len(self.logged)
+        self.persisted = len(self.logged)
 
 
-def test_points_from_before_a_checkpoint_are_out_before_it_is_written(tmp_path: Path, straight: Straight) -> None:
-    case, points = every(CASES["built_in, sequences"], 3), Buffers()
-    run(case, tmp_path, Crashes(5), loggers=[points])
-    assert points.out == 2  # the third is in the checkpoint itself
-    whole = straight("built_in, sequences")
-    assert points.logged[:2] + go_on(case, tmp_path).points == whole.points
+def test_points_are_persisted_before_the_checkpoint_is_written(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
+    case, points = every(CASES["built_in, sequences"], 3), BufferedPoints()
+    run(case, tmp_path, CrashAtStep(5), loggers=[points])
+    assert points.persisted == 2  # the third is in the checkpoint itself
+    whole = uninterrupted("built_in, sequences")
+    assert points.logged[:2] + resume(case, tmp_path).points == whole.points
 
 
-# ---- what is refused
-def test_a_position_in_other_batches_is_refused(tmp_path: Path) -> None:
+# ---- errors
+def test_a_position_in_other_batches_is_rejected(tmp_path: Path) -> None:
     case = every(CASES["hand_built, sequences"], 3)
-    last = run(case, tmp_path, Crashes(3)).last
+    last = run(case, tmp_path, CrashAtStep(3)).last
     fewer = in_sample_dataset(Sequences(*(part[:9] for part in SEQUENCES)))
     for changed, options, named in (
         (every(case, 3, batch_size=4), {}, ("{'batch_size': 3}", "{'batch_size': 4}")),
@@ -478,21 +480,21 @@ def test_a_position_in_other_batches_is_refused(tmp_path: Path) -> None:
         (case, {"seed": 12}, (f"{{'seed': {SEED}}}", "{'seed': 12}")),
         ((case[0], fewer), {}, ("{'count': 11}", "{'count': 9}")),
     ):
-        with refused(last, "middle of an epoch", *named):
-            go_on(changed, tmp_path, **options)
+        with rejected(last, "middle of an epoch", *named):
+            resume(changed, tmp_path, **options)
     assert checkpoint(last)["global_step"] == 3
 
 
-def test_a_resumed_training_without_its_best_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_resuming_without_the_best_checkpoint_is_rejected(tmp_path: Path) -> None:
     case = every(CASES["hand_built, windows"], 2)
-    first = run(case, tmp_path, Crashes(7))
+    first = run(case, tmp_path, CrashAtStep(7))
     first.best.unlink()
-    with refused(first.best, "missing", "epoch 1"):
-        go_on(case, tmp_path)
+    with rejected(first.best, "missing", "epoch 1"):
+        resume(case, tmp_path)
 
 
 def make_older(path: Path) -> None:
-    """As the version before wrote it; its patience had a state."""
+    """Rewrite a checkpoint as the previous version of the program wrote it, with a callback for patience."""
     older = torch.load(path, weights_only=True)
     assert older["lstm_flows"]["format_version"] == FORMAT_VERSION
     del older["epoch_state"], older["best"], older["lstm_flows"]["max_epochs"]
@@ -501,11 +503,11 @@ def make_older(path: Path) -> None:
     torch.save(older, path)
 
 
-def test_a_checkpoint_from_before_there_were_positions_is_read(tmp_path: Path, straight: Straight) -> None:
+def test_a_checkpoint_of_the_previous_version_is_read(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
     case = CASES["hand_built, windows"]
     whole, older = tmp_path / "whole", tmp_path / "older"
     whole.mkdir(), older.mkdir()
-    expected = run(case, whole, resume_from=straight("hand_built, windows").last)
+    expected = run(case, whole, resume_from=uninterrupted("hand_built, windows").last)
     run(case, older)
     make_older(older / "last.ckpt")
     then = run(case, older, resume_from=older / "last.ckpt")
@@ -513,5 +515,5 @@ def test_a_checkpoint_from_before_there_were_positions_is_read(tmp_path: Path, s
     assert then.points == expected.points
 
     make_older(older / "best.ckpt")
-    with refused(older / "best.ckpt", "older program", "middle of an epoch", "use the last"):
+    with rejected(older / "best.ckpt", "older program", "middle of an epoch", "use the last"):
         run(case, older, resume_from=older / "best.ckpt")

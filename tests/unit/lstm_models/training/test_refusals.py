@@ -1,4 +1,4 @@
-"""What is refused although it almost passes: each of these was a fault once, found by whoever tried."""
+"""Invalid input that is almost valid; each case is a regression test for a fault."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,19 +26,19 @@ def message(source: Any, *changes: str) -> str:
 
 
 # ---- configurations
-def test_a_change_of_one_contender_leaves_the_other_alone_where_the_recipe_uses_anchors() -> None:
+def test_a_change_to_one_contender_does_not_affect_another_one_that_shares_a_yaml_anchor() -> None:
     config = recipes.load("parity", [f"{HB}.training.learning_rate=0.5"])
     assert config.contenders["hand_built"].training.learning_rate == 0.5
     assert config.contenders["built_in"].training.learning_rate == 0.001
 
 
 @pytest.mark.parametrize("content", ["", "- 1\n", "text\n", "5\n"])
-def test_a_change_of_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_change_to_a_file_without_a_mapping_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "my.yaml").write_text(content)
     assert names_all(message(str(tmp_path / "my.yaml"), "seed=7"))
 
 
-def test_taking_away_a_contender_that_is_not_there_is_refused() -> None:
+def test_removing_an_unknown_contender_is_rejected() -> None:
     assert names_all(message("tutorial", "contenders.hand_bilt=null"), "hand_bilt", "hand_built")
 
 
@@ -47,45 +47,45 @@ def test_taking_away_a_contender_that_is_not_there_is_refused() -> None:
     ["? [a]\n: b", "[]: 1", "a: !!bool x", "a: !!int ''", "a: !!float ''", "a: !!timestamp x", "a: !!map [1]",
      "a: !!set [b]", '"a\\nb": 1', "seed: 0x" + "f" * 5000],
 )  # fmt: skip
-def test_text_that_is_no_configuration_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+def test_text_that_is_not_a_configuration_is_rejected_in_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "any.yaml").write_text(content)
     assert names_all(message(str(tmp_path / "any.yaml")), "any.yaml: ")
 
 
-def test_a_name_that_looks_like_a_number_is_written_so_that_it_loads_again(tmp_path: Path) -> None:
+def test_a_name_that_looks_like_a_number_survives_a_round_trip(tmp_path: Path) -> None:
     config = recipes.load("tutorial", ["experiment='1e3'"])
     (tmp_path / "my.yaml").write_text(config.to_yaml())
     assert recipes.load(str(tmp_path / "my.yaml")) == config
 
 
 @pytest.mark.parametrize("source", ["a\0b.yaml", "a\nb.yaml"])
-def test_a_path_that_can_not_be(source: str) -> None:
+def test_an_impossible_path_is_rejected(source: str) -> None:
     assert names_all(message(source))
 
 
-def test_a_bomb_of_aliases_is_refused_in_a_short_line(tmp_path: Path) -> None:
+def test_a_billion_laughs_file_is_rejected_in_a_short_line(tmp_path: Path) -> None:
     text = "[x]"
-    for level in range(5):  # 300 kB; five levels more and it is 20 GB
-        text = f"[&a{level} {text}{f', *a{level}' * 8}]"
+    for depth in range(5):  # 300 kB; five levels more are 20 GB
+        text = f"[&a{depth} {text}{f', *a{depth}' * 8}]"
     (tmp_path / "my.yaml").write_text(f"experiment: {text}")
     assert len(message(str(tmp_path / "my.yaml"))) < 1000
 
 
-def test_a_key_with_a_newline_stays_in_one_line() -> None:
+def test_a_key_with_a_newline_is_reported_in_one_line() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config({**recipes.load("tutorial").model_dump(), "a\nb": 1}, "x.yaml")
     assert names_all(caught.value, "x.yaml: ", "unknown")
 
 
 # ---- loader
-def test_the_epoch_may_be_set_after_the_iterator_was_asked_for() -> None:
+def test_the_epoch_may_be_set_after_the_iterator_is_created() -> None:
     y_B = torch.arange(30.0)
 
-    def order(before: int, after: int) -> list[float]:
+    def order(first_epoch: int, epoch: int) -> list[float]:
         loader = BatchLoader(Sequences(y_B.reshape(30, 1, 1), y_B), batch_size=30, shuffle=True, seed=1)
-        loader.set_epoch(before)
+        loader.set_epoch(first_epoch)
         batches = iter(loader)
-        loader.set_epoch(after)
+        loader.set_epoch(epoch)
         return next(batches).y.tolist()
 
     assert order(0, 3) == order(3, 3) != order(0, 0)
@@ -110,7 +110,7 @@ Edit = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture
 def altered(trained: Path, tmp_path: Path) -> Callable[[Edit], Path]:
-    """Write the checkpoint with an edit of its content, and return where it is."""
+    """Return a function that writes the checkpoint with an edit of its content and returns the path."""
 
     def write(edit: Edit) -> Path:
         content = torch.load(trained, weights_only=True)
@@ -137,20 +137,20 @@ def resume(path: Path, contender: Contender = TINY) -> None:
         lambda content: content["lstm_flows"]["network"].update(hidden_size=2, head="linear"),
     ],
 )
-def test_a_damaged_checkpoint_is_refused(altered: Callable[[Edit], Path], edit: Edit) -> None:
+def test_a_damaged_checkpoint_is_rejected(altered: Callable[[Edit], Path], edit: Edit) -> None:
     path = altered(edit)
     with pytest.raises(CheckpointError) as caught:
         load_network(path)
     assert names_all(caught.value, path)
 
 
-def test_loading_a_network_does_not_move_the_global_random_state(trained: Path) -> None:
+def test_loading_a_network_does_not_change_the_global_random_state(trained: Path) -> None:
     before = torch.get_rng_state()
     load_network(trained)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_resuming_from_what_is_no_checkpoint_of_this_program_is_refused(
+def test_resuming_from_a_file_that_is_not_a_checkpoint_is_rejected(
     altered: Callable[[Edit], Path], tmp_path: Path
 ) -> None:
     (text := tmp_path / "text.ckpt").write_text("weights: none\n")
@@ -165,14 +165,14 @@ def test_resuming_from_what_is_no_checkpoint_of_this_program_is_refused(
         assert names_all(caught.value, path)
 
 
-def test_resuming_with_another_network_is_refused(altered: Callable[[Edit], Path]) -> None:
-    """nn.LSTM's parameters have the same names: a hand-built checkpoint would be resumed as a built-in one."""
+def test_resuming_with_another_network_is_rejected(altered: Callable[[Edit], Path]) -> None:
+    """The parameters of nn.LSTM have the same names, so the weights of a hand-built LSTM would load."""
     path = altered(lambda content: None)
     with pytest.raises(ValueError, match="hand_built"):
         resume(path, TINY.model_copy(update={"model": BuiltIn(kind="built_in")}))
 
 
-def test_resuming_to_an_epoch_already_reached_is_refused(tmp_path: Path) -> None:
+def test_resuming_to_an_epoch_already_reached_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     fit(TINY.model_copy(update={"training": Training(max_epochs=2)}), in_sample_dataset(WAVES), seed=0, last_path=path)
     with pytest.raises(ValueError) as caught:

@@ -1,4 +1,4 @@
-"""Training: bit-identical resuming, its losses and curves, and what is done about a loss that is no number."""
+"""Training: bit-identical resuming, losses and curves, non-finite losses, and the state of the process."""
 
 import logging
 import signal
@@ -31,7 +31,7 @@ SHUFFLED: dict[str, Any] = {"shuffle": True, "batch_size": 2, "learning_rate": 0
 
 
 def tutorials(name: str, first: int, then: int) -> Contender:
-    """A contender of the tutorial's, trained for less long."""
+    """Return a contender of the tutorial with fewer epochs."""
     changes = [f"contenders.{name}.training.max_epochs={first}", f"contenders.{name}.fine_tuning.max_epochs={then}"]
     return recipes.load("tutorial", changes).contenders[name]
 
@@ -44,16 +44,16 @@ def shuffled(kind: str, first: int, then: int) -> Contender:
 @pytest.mark.parametrize("make", [tutorials, shuffled])
 @pytest.mark.parametrize("name", ["hand_built", "built_in"])
 def test_n_epochs_and_n_more_are_bit_identical_to_2n(tmp_path: Path, make: Any, name: str) -> None:
-    straight, half, resumed = (tmp_path / f"{phase}.ckpt" for phase in ("straight", "half", "resumed"))
-    in_one = fit(make(name, 6, 7), DATA, seed=11, last_path=straight)
+    uninterrupted, half, resumed = (tmp_path / f"{name}.ckpt" for name in ("uninterrupted", "half", "resumed"))
+    in_one = fit(make(name, 6, 7), DATA, seed=11, last_path=uninterrupted)
     fit(make(name, 3, 6), DATA, seed=11, last_path=half)
-    torch.manual_seed(999)  # whatever else happens in between
+    torch.manual_seed(999)  # resuming does not depend on the global random state
     in_two = fit(make(name, 3, 6), DATA, seed=11, last_path=resumed, resume_from=half)
 
-    assert_same_state(resumed, straight)
+    assert_same_state(resumed, uninterrupted)
     assert (in_two.epochs, in_two.steps, in_two.loss) == (in_one.epochs, in_one.steps, in_one.loss)
     before, after = (content(path)["state_dict"] for path in (half, resumed))
-    assert not any(torch.equal(before[name], after[name]) for name in before)  # it did train further
+    assert not any(torch.equal(before[name], after[name]) for name in before)  # training continued
 
 
 @pytest.mark.skipif(native.library().code is None, reason=native.backend())
@@ -62,7 +62,7 @@ def test_a_checkpoint_of_one_backend_resumes_on_the_other(
     order: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = shuffled("hand_built", 3, 6)
-    backends = {"native": native.library(), "python": native.Library("python: as the test wants it")}
+    backends = {"native": native.library(), "python": native.Library("python: set by the test")}
     used = []
 
     def train(backend: str, last_path: str, resume_from: Path | None = None) -> Path:
@@ -76,12 +76,12 @@ def test_a_checkpoint_of_one_backend_resumes_on_the_other(
     assert used[:2] == [backends[name].name for name in order]
     mixed, alone = (content(tmp_path / name) for name in ("mixed", "all"))
     assert (mixed["epoch"], mixed["global_step"]) == (alone["epoch"], alone["global_step"])
-    for name, value in alone["state_dict"].items():  # Adam divides by small gradients, and makes rounding larger
+    for name, value in alone["state_dict"].items():  # Adam divides by small gradients, which amplifies rounding
         torch.testing.assert_close(mixed["state_dict"][name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_resuming_does_not_depend_on_the_seed_that_it_is_given(tmp_path: Path) -> None:
-    """Unshuffled, everything is in the checkpoint: also the state that dropout draws from."""
+def test_resuming_does_not_depend_on_the_seed(tmp_path: Path) -> None:
+    """Without shuffling, the checkpoint contains all random state, including that of dropout."""
     settings = contender(HandBuilt(kind="hand_built", **BIG), 2, 4)
     half = tmp_path / "half.ckpt"
     fit(settings, DATA, seed=11, last_path=half)
@@ -90,7 +90,7 @@ def test_resuming_does_not_depend_on_the_seed_that_it_is_given(tmp_path: Path) -
     assert_same_state(tmp_path / "12.ckpt", tmp_path / "11.ckpt")
 
 
-def test_a_contender_is_seeded_by_itself(tmp_path: Path) -> None:
+def test_each_contender_is_seeded_independently(tmp_path: Path) -> None:
     settings = shuffled("hand_built", 2, 3)
     untrained = new_network(settings, DATA, seed=5).state_dict()
     fit(settings, DATA, seed=5, last_path=tmp_path / "alone.ckpt")
@@ -109,9 +109,9 @@ def test_seed_and_shuffling_change_the_training(tmp_path: Path) -> None:
     assert len(losses) == len(trainings)
 
 
-def test_a_fit_counts_epochs_and_steps_and_has_the_last_epochs_mean_loss(tmp_path: Path) -> None:
-    # at the rate of 1e-30 no weight moves in float32, so that each batch meets the untrained network; batches of 2
-    # leave a smaller one, which must not weigh as much
+def test_fit_returns_epochs_steps_and_the_last_epochs_mean_loss(tmp_path: Path) -> None:
+    # at a learning rate of 1e-30 no weight changes in float32, so each batch sees the untrained network; with a batch
+    # size of 2 the last batch is smaller, and must have less weight
     for training, epochs, steps in (
         ({"batch_size": 5}, 1, 1),
         ({"batch_size": 2, "learning_rate": 1e-30}, 1, 3),
@@ -122,10 +122,10 @@ def test_a_fit_counts_epochs_and_steps_and_has_the_last_epochs_mean_loss(tmp_pat
         assert (done.epochs, done.steps, done.seconds > 0) == (epochs, steps, True)
         if epochs == 1:
             untrained = evaluate(new_network(settings, DATA, seed=0), DATA).evaluation.metrics["mse"]
-            assert done.loss == pytest.approx(untrained, rel=1e-6)  # float32's sum
+            assert done.loss == pytest.approx(untrained, rel=1e-6)  # the sum is in float32
 
 
-# ---- a loss that is no number
+# ---- non-finite losses
 def with_targets(*values: float) -> Any:
     return in_sample_dataset(WAVES._replace(y_B=torch.tensor(values)))
 
@@ -135,7 +135,7 @@ def with_targets(*values: float) -> Any:
     [
         (tutorials("hand_built", 2, 3), with_targets(0.3, -0.2, 0.8, 0.1, 1e30), ("inf", "epoch 1;", "0.001")),
         (tutorials("hand_built", 2, 3), with_targets(0.3, -0.2, 0.8, 0.1, torch.nan), ("nan", "epoch 1;", "0.001")),
-        # the first step leaves weights of 1e30, whose prediction's square is infinite in float32
+        # the first step sets weights to 1e30; the square of the prediction is infinite in float32
         (
             contender(BuiltIn(kind="built_in", **BIG | {"dropout": 0.0}), 3, batch_size=5, learning_rate=1e30),
             DATA,
@@ -143,7 +143,7 @@ def with_targets(*values: float) -> Any:
         ),
     ],
 )
-def test_a_loss_that_is_no_number_ends_the_training(
+def test_a_non_finite_loss_stops_the_training(
     tmp_path: Path, settings: Contender, data: Any, named: tuple[str, ...]
 ) -> None:
     with pytest.raises(NonFiniteLoss) as caught:
@@ -152,7 +152,7 @@ def test_a_loss_that_is_no_number_ends_the_training(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_resumed_training_counts_epochs_from_the_beginning(tmp_path: Path) -> None:
+def test_a_resumed_training_counts_epochs_from_the_start(tmp_path: Path) -> None:
     settings, half, last = contender(PLAIN, 2, 4), tmp_path / "half.ckpt", tmp_path / "last.ckpt"
     fit(settings, DATA, seed=0, last_path=half)
     with pytest.raises(NonFiniteLoss) as caught:
@@ -164,15 +164,15 @@ def test_a_resumed_training_counts_epochs_from_the_beginning(tmp_path: Path) -> 
     assert not last.exists()
 
 
-# ---- around the training
+# ---- the state of the process
 class PressesCtrlC(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_ends_the_training_and_works_again_afterwards(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_training_and_its_handler_is_restored(tmp_path: Path) -> None:
     handler = signal.default_int_handler
-    before = signal.signal(signal.SIGINT, handler)  # which a test run in the background ignores
+    before = signal.signal(signal.SIGINT, handler)  # a test run in the background ignores SIGINT
     try:
         with pytest.raises(KeyboardInterrupt):
             fit(contender(PLAIN, 2), DATA, seed=0, last_path=tmp_path / "last.ckpt", callbacks=[PressesCtrlC()])
@@ -187,40 +187,40 @@ class Exits(L.Callback):
         raise SystemExit(3)
 
 
-def test_an_exit_that_is_not_ctrl_c_stays_an_exit(tmp_path: Path) -> None:
+def test_system_exit_is_not_converted_to_keyboard_interrupt(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         fit(contender(PLAIN, 2), DATA, seed=0, last_path=tmp_path / "last.ckpt", callbacks=[Exits()])
     assert caught.value.code == 3
 
 
-def test_a_training_prints_nothing_and_leaves_loggers_and_threads_as_they_were(
+def test_training_prints_nothing_and_restores_log_levels_and_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Threads(L.Callback):
         def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-            inside.append(torch.get_num_threads())
+            threads_in_fit.append(torch.get_num_threads())
 
     def state() -> list[int]:
         levels = [logging.getLogger(name).level for name in ("lightning.pytorch", "pytorch_lightning")]
         return [*levels, torch.get_num_threads()]
 
     monkeypatch.chdir(tmp_path)
-    inside: list[int] = []
+    threads_in_fit: list[int] = []
     before = state()
     for threads in (2, None):
         settings = contender(PLAIN, num_threads=threads)
         fit(settings, DATA, seed=0, last_path=tmp_path / "last.ckpt", callbacks=[Threads()])
         assert state() == before
-    assert inside == [2, before[-1]]
+    assert threads_in_fit == [2, before[-1]]
     assert capfd.readouterr() == ("", "")
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "last.ckpt.previous"}
 
 
-def test_the_curves_have_the_tutorials_names_and_points_at_every_nth_step(tmp_path: Path) -> None:
+def test_curves_have_the_tutorials_names_and_a_point_at_every_nth_step(tmp_path: Path) -> None:
     companies = in_sample_dataset(to_sequences(tutorial.table(), tutorial.COLUMNS))
     settings, points = contender(PLAIN, 3, log_every_n_steps=4, log_predictions=True), Points()
     done = fit(settings, companies, seed=0, last_path=tmp_path / "last.ckpt", loggers=[points])
-    # 2 sequences, 3 epochs: steps 0 to 5; the 4th is step 3, the last of epoch 1; the last epoch has its mean loss too
+    # 2 sequences, 3 epochs: steps 0 to 5; the 4th is step 3, the last of epoch 1; the last epoch also logs its mean
     assert [(step, sorted(point)) for step, point in points.logged] == [
         (3, ["epoch", "out_0", "out_1", "train_loss"]),
         (3, ["epoch", "train_loss_epoch"]),
@@ -229,7 +229,7 @@ def test_the_curves_have_the_tutorials_names_and_points_at_every_nth_step(tmp_pa
     (_, step), (_, epoch), (_, last) = points.logged
     assert [point["epoch"] for point in (step, epoch, last)] == [1, 1, 2]
     loss_of_A, loss_of_B = step["out_0"] ** 2, (step["out_1"] - 1) ** 2
-    # the square is float32's
+    # the square is in float32
     assert step["train_loss"] == pytest.approx(loss_of_B, rel=1e-6)
     assert epoch["train_loss_epoch"] == pytest.approx((loss_of_A + loss_of_B) / 2, rel=1e-6)
     assert last["train_loss_epoch"] == pytest.approx(done.loss, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Fine-tuning on a table that has grown: against a loop of our own, to the bit; and what stays as it was."""
+"""Fine-tuning on a table that has grown: bit-identical to a plain training loop; warm starts; other networks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +24,14 @@ from lstm_models.training.trainer import fit, new_network
 
 SMALL: dict[str, Any] = {"hidden_size": 3, "head": "linear"}
 DEEP: dict[str, Any] = {**SMALL, "num_layers": 2, "dropout": 0.5}
-BEFORE, MORE = 3, 2  # epochs
+INITIAL, MORE = 3, 2  # epochs
 WAVES = in_sample_dataset(
     Sequences(torch.arange(5 * 6 * 2.0).sin().reshape(5, 6, 2), torch.tensor([0.3, -0.2, 0.8, 0.1, 0.5]))
 )
 
 
 def forecast(count: int, **changes: Any) -> Dataset:
-    """Two columns whose level and spread grow with the time, one of which is told."""
+    """Return a forecast of one of two columns, whose mean and spread grow over time."""
     t = np.arange(count)
     table = pd.DataFrame({"y": np.sin(t / 3) * (5 + t / 9) + t, "x": np.cos(t / 5) - t / 50})
     values = {"target": "y", "features": ["y", "x"], "context_length": 5, "horizon": 2, "split": Split()} | changes
@@ -39,7 +39,7 @@ def forecast(count: int, **changes: Any) -> Dataset:
 
 
 def labelled(task: str, count: int, **changes: Any) -> Dataset:
-    """Groups of three to five rows, a day apart; what is to be told grows."""
+    """Return groups of three to five daily rows with a label; numbers to predict grow."""
     sizes = [3 + g % 3 for g in range(count)]
     g = np.repeat(np.arange(count), sizes)
     table = pd.DataFrame({"g": g, "t": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(g)), unit="D")})
@@ -62,24 +62,24 @@ MODELS: dict[str, AnyModel] = {
 
 def contender(model: AnyModel, replicas: int = 1, **settings: Any) -> Contender:
     values = {"batch_size": 4, "shuffle": True, "learning_rate": 0.01} | settings
-    return any_contender(model, MORE, BEFORE + MORE, replicas, **values)
+    return any_contender(model, MORE, INITIAL + MORE, replicas, **values)
 
 
 def trained(of: Contender, data: Dataset, path: Path, **settings: Any) -> dict[str, Any]:
-    """Train, and return what the checkpoint holds."""
-    fit(of, data, last_path=path, **{"seed": 1, "max_epochs": BEFORE, **settings})
+    """Train, and return the content of the checkpoint."""
+    fit(of, data, last_path=path, **{"seed": 1, "max_epochs": INITIAL, **settings})
     return content(path)
 
 
 def assert_equal(found: Any, expected: Any) -> None:
-    """Equality of nested mappings and lists, of tensors to the last bit."""
+    """Assert that nested mappings and lists are equal, with tensors bit-identical."""
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
-def by_hand(
+def train_by_hand(
     network: Network, data: Dataset, seed: int, epochs: range, rate: float, state: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Adam on the mean loss, batch by batch, in the order of these epochs; its state is fresh, or given."""
+    """Train with a plain loop: Adam on the mean loss of each batch, with a fresh or a given optimizer state."""
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     if state:
         optimizer.load_state_dict(state)
@@ -97,20 +97,20 @@ def by_hand(
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the hand-built contender's forecasts."""
+    """Return a checkpoint of the hand-built contender on the forecast data."""
     path = tmp_path_factory.mktemp("forecasts") / "first.ckpt"
     trained(contender(MODELS["hand_built"]), forecast(40), path)
     return path
 
 
-# ---- to the bit
+# ---- bit-identical to a loop
 @pytest.mark.parametrize(
     ("kind", "name"), [("forecast", "hand_built"), ("regress", "built_in"), ("classify", "hand_built")]
 )
-def test_fine_tuning_on_new_rows_against_a_loop(tmp_path: Path, kind: str, name: str) -> None:
-    """A warm start has a fresh optimizer and its own rate; resuming keeps the optimizer and the epoch.
+def test_fine_tuning_on_new_rows_equals_a_plain_loop(tmp_path: Path, kind: str, name: str) -> None:
+    """A warm start has a fresh optimizer and its own learning rate; resuming keeps the optimizer and the epoch.
 
-    Scale and unit stay those of the checkpoint, though the data's own have moved.
+    The scaling and the unit stay the checkpoint's, although those of the data have changed.
     """
     first, best = tmp_path / "first.ckpt", tmp_path / "best.ckpt"
     small, large, settings = DATA[kind](10), DATA[kind](16), contender(MODELS[name], gradient_clip_norm=0.5)
@@ -118,7 +118,7 @@ def test_fine_tuning_on_new_rows_against_a_loop(tmp_path: Path, kind: str, name:
     bytes_before, (state,) = first.read_bytes(), before["optimizer_states"]
 
     def check(after: dict[str, Any], epochs: range, rate: float, state: dict[str, Any] | None) -> None:
-        expected = by_hand(load_network(first).train(), large, 5, epochs, rate, state)
+        expected = train_by_hand(load_network(first).train(), large, 5, epochs, rate, state)
         assert_equal({key: after[key] for key in expected}, expected)
         changed = [name for name, value in before["state_dict"].items() if not value.equal(after["state_dict"][name])]
         assert changed == [name for name in before["state_dict"] if "scaler" not in name]
@@ -144,7 +144,7 @@ def test_fine_tuning_on_new_rows_against_a_loop(tmp_path: Path, kind: str, name:
     )
     check(warm, range(MORE), 0.03, None)
     resumed = trained(settings, large, **options, resume_from=first, max_epochs=None)
-    check(resumed, range(BEFORE, BEFORE + MORE), 0.01, state)
+    check(resumed, range(INITIAL, INITIAL + MORE), 0.01, state)
     assert first.read_bytes() == bytes_before
 
 
@@ -155,27 +155,27 @@ def test_fine_tuning_on_new_rows_against_a_loop(tmp_path: Path, kind: str, name:
         (contender(HandBuilt(kind="hand_built", **SMALL, zoneout=0.3), fused=True), DATA["classify"]),
         (contender(HandBuilt(kind="hand_built", **DEEP), replicas=3), lambda _: WAVES),
     ],
-    ids=["decay, cosine, dropout", "fused, zoneout", "copies"],
+    ids=["weight decay, cosine, dropout", "fused, zoneout", "replicas"],
 )
-def test_but_for_its_weights_a_warm_start_is_a_training_from_the_seed(
+def test_a_warm_start_is_a_training_from_the_seed_with_other_initial_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Contender, of: Any
 ) -> None:
-    """The random state that dropout draws from, the schedule, the best epoch: as if the seed had given the weights."""
+    """The random state of dropout, the schedule and the best epoch do not depend on the checkpoint."""
     first, warm, best, other, other_best = (tmp_path / f"{number}.ckpt" for number in range(5))
     trained(settings, of(10), first)
     done = fit(settings, of(16), seed=5, last_path=warm, best_path=best, init_from=first)
 
-    def with_those_weights(of_contender: Contender, data: Dataset, seed: int) -> Any:
+    def network_with_those_weights(of_contender: Contender, data: Dataset, seed: int) -> Any:
         network = load_network(first).train()
-        new_network(of_contender, data, seed)  # which leaves the random state as it is when a training begins
+        new_network(of_contender, data, seed)  # sets the random state as at the start of a training
         return network
 
-    monkeypatch.setattr(trainer, "new_network", with_those_weights)
+    monkeypatch.setattr(trainer, "new_network", network_with_those_weights)
     expected = fit(settings, of(16), seed=5, last_path=other, best_path=other_best)
     assert replace(done, seconds=0) == replace(expected, seconds=0)
     assert best.exists() == other_best.exists() == (of(16).validation is not None)
-    for one, another in ((warm, other), (best, other_best))[: 1 + best.exists()]:
-        found, wanted = content(one), content(another)
+    for path, reference in ((warm, other), (best, other_best))[: 1 + best.exists()]:
+        found, wanted = content(path), content(reference)
         for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "epoch_state", "loops"):
             assert_equal(found[key], wanted[key])
         assert_equal(found["lstm_flows"]["random_state"]["torch"], wanted["lstm_flows"]["random_state"]["torch"])
@@ -183,13 +183,13 @@ def test_but_for_its_weights_a_warm_start_is_a_training_from_the_seed(
 
 
 # ---- epochs
-def test_the_epochs_of_a_warm_start_count_from_1(tmp_path: Path) -> None:
-    """max_epochs may be less than the checkpoint has, of which patience may have been the end."""
+def test_the_epochs_of_a_warm_start_are_counted_from_1(tmp_path: Path) -> None:
+    """max_epochs may be below the epoch of the checkpoint, which may have been stopped early."""
     first, last, best = (tmp_path / f"{name}.ckpt" for name in ("first", "last", "best"))
     stopped = contender(MODELS["hand_built"], patience=1, learning_rate=10.0)
     ended = fit(stopped, forecast(40), seed=1, last_path=first, max_epochs=40)
     assert MORE < ended.epochs < 40
-    # the first batches are seen by the checkpoint's weights, at step 0 of epoch 0
+    # the first batch sees the checkpoint's weights, at step 0 of epoch 0
     batches = -(-forecast(64).train.count // 4)
     logger = Points()
     settings = contender(MODELS["hand_built"], log_every_n_steps=1, shuffle=False)
@@ -205,20 +205,20 @@ def test_the_epochs_of_a_warm_start_count_from_1(tmp_path: Path) -> None:
     after = content(last)
     assert (after["epoch"], after["global_step"], after["lstm_flows"]["max_epochs"]) == (MORE, MORE * batches, MORE)
     (optimizer,) = after["optimizer_states"]
-    assert {own["step"].item() for own in optimizer["state"].values()} == {MORE * batches}
+    assert {state["step"].item() for state in optimizer["state"].values()} == {MORE * batches}
     assert [group["lr"] for group in optimizer["param_groups"]] == [0.01]
 
 
-@pytest.mark.parametrize("given", [1, None, 7])
-def test_a_warm_start_lasts_for_the_initial_trainings_epochs_by_default(
-    tmp_path: Path, first: Path, given: int | None
+@pytest.mark.parametrize("max_epochs", [1, None, 7])
+def test_a_warm_start_has_the_epochs_of_the_initial_training_by_default(
+    tmp_path: Path, first: Path, max_epochs: int | None
 ) -> None:
     settings = contender(MODELS["hand_built"], batch_size=64)
-    done = fit(settings, forecast(64), seed=1, last_path=tmp_path / "last.ckpt", init_from=first, max_epochs=given)
-    assert done.epochs == (given or settings.training.max_epochs)
+    done = fit(settings, forecast(64), seed=1, last_path=tmp_path / "last.ckpt", init_from=first, max_epochs=max_epochs)
+    assert done.epochs == (max_epochs or settings.training.max_epochs)
 
 
-# ---- what is refused
+# ---- errors
 HAND_BUILT = contender(MODELS["hand_built"])
 NETWORK, OUTPUT = ("'network'", str(MODELS["hand_built"].model_dump(mode="json"))), ("'output'", "'horizon': 2")
 OTHERS: dict[str, tuple[Contender, Dataset, tuple[str, ...]]] = {
@@ -233,7 +233,7 @@ OTHERS: dict[str, tuple[Contender, Dataset, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("ours", "data", "named"), OTHERS.values(), ids=OTHERS)
-def test_a_checkpoint_of_another_network_is_refused(
+def test_a_checkpoint_of_another_network_is_rejected(
     tmp_path: Path, first: Path, ours: Contender, data: Dataset, named: tuple[str, ...]
 ) -> None:
     for how in ("init_from", "resume_from"):
@@ -245,7 +245,7 @@ def test_a_checkpoint_of_another_network_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_classes_are_another_network(tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_classes_is_rejected(tmp_path: Path) -> None:
     path, data = tmp_path / "first.ckpt", labelled("classify", 10)
     before = trained(HAND_BUILT, data, path)
     for classes in (["a", "b"], ["even", "more", "odd"], ["odd", "even"]):
@@ -257,7 +257,7 @@ def test_other_classes_are_another_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("output", [None, [], "number"])
-def test_a_checkpoint_with_no_output_is_of_another_network(tmp_path: Path, first: Path, output: object) -> None:
+def test_a_checkpoint_with_an_invalid_output_is_rejected(tmp_path: Path, first: Path, output: object) -> None:
     path, before = tmp_path / "first.ckpt", content(first)
     before["lstm_flows"]["output"] = output
     torch.save(before, path)
@@ -267,7 +267,7 @@ def test_a_checkpoint_with_no_output_is_of_another_network(tmp_path: Path, first
 
 
 @pytest.mark.parametrize("how", ["init_from", "resume_from"])
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, how: str) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_rejected(tmp_path: Path, how: str) -> None:
     path = tmp_path / "first.ckpt"
     path.write_text("weights: none\n")
     with pytest.raises(CheckpointError) as caught:
@@ -276,8 +276,8 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, how: str) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_epochs_that_patience_saved_can_be_added_by_another_training(tmp_path: Path) -> None:
-    """With the same max_epochs it looks like the training that patience has ended; the caller knows better."""
+def test_fine_tuning_may_add_the_epochs_that_early_stopping_saved(tmp_path: Path) -> None:
+    """The same max_epochs looks like the training that was stopped early; is_fine_tuning says it is a new one."""
     impatient = contender(MODELS["built_in"], patience=1, learning_rate=0.3)
     first = {"seed": 0, "last_path": tmp_path / "first", "best_path": tmp_path / "first best"}
     before = fit(impatient, forecast(60), max_epochs=10, **first)
@@ -289,7 +289,7 @@ def test_the_epochs_that_patience_saved_can_be_added_by_another_training(tmp_pat
     assert before.epochs < after.best_epoch <= after.epochs <= 10
 
 
-def test_a_training_begins_from_one_checkpoint(tmp_path: Path) -> None:
+def test_resume_from_and_init_from_exclude_each_other(tmp_path: Path) -> None:
     options = {"seed": 0, "last_path": tmp_path / "a", "resume_from": tmp_path, "init_from": tmp_path}
     with pytest.raises(ValueError, match=r"resume_from.*init_from"):
         fit(HAND_BUILT, forecast(60), **options)  # type: ignore[arg-type]

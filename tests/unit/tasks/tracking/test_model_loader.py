@@ -8,7 +8,7 @@ from helpers.networks import assert_equal_networks
 from pydantic import TypeAdapter
 
 from lstm_models.config import AnyModel
-from lstm_models.nn.cells import CELLS
+from lstm_models.nn.cell_variants import CELLS
 from lstm_models.nn.export import ExportableNetwork
 from lstm_models.nn.network import build_from_state_dict, build_network
 from lstm_models.utils.errors import one_line
