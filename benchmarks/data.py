@@ -37,7 +37,7 @@ def measure(path: Path) -> dict[str, float]:
     import lightning as L
 
     from lstm_models.config import CompareConfig, TableData
-    from lstm_models.data.dataset import build_dataset, read_table
+    from lstm_models.data.builders import build_dataset, read_table
     from lstm_models.data.loader import BatchLoader
     from lstm_models.training.trainer import fit
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from flows import recipes
 from lstm_models.config import CompareConfig
-from lstm_models.data.dataset import Dataset, build_dataset, read_table
+from lstm_models.data.builders import build_dataset, read_table
+from lstm_models.data.dataset import Dataset
 from lstm_models.evaluation.evaluate import evaluate, evaluate_predictor, fit_baselines
 from lstm_models.training.checkpoint import load_network
 from lstm_models.training.trainer import fit

@@ -32,7 +32,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # they compare runs in the same way
 
-from helpers.outcomes import compare, difference, left_behind, tracked
+from helpers.outcomes import collect_outcome, compare, difference, tracking_uri
 
 NOTHING_TO_RESUME = 2  # the exit code
 MAX_SHARE = 0.02  # of the time of a training
@@ -108,7 +108,7 @@ def kill_and_resume(workspace: Path, config: Path, kills: int, draw: random.Rand
         began = time.monotonic()
         assert process.wait() == 0, (reference / "log").read_text()
         seconds = time.monotonic() - began
-    expected = left_behind(tracked(reference), config.stem, reference)
+    expected = collect_outcome(tracking_uri(reference), config.stem, reference)
     print(f"\n## {config.stem}: {kills} kills in {seconds:.0f} s\n", flush=True)
     print("| killed after, s | cached results | then | identical |\n| ---: | ---: | --- | --- |", flush=True)
     resumed_count = identical = 0
@@ -129,7 +129,7 @@ def kill_and_resume(workspace: Path, config: Path, kills: int, draw: random.Rand
                 with compare(directory, config) as second_run:
                     code = second_run.wait()
         differs = "exit code " + str(code) + ": " + (directory / "log").read_text()[-300:] if code else ""
-        differs = differs or difference(left_behind(tracked(directory), config.stem, directory), expected)
+        differs = differs or difference(collect_outcome(tracking_uri(directory), config.stem, directory), expected)
         identical += not differs
         then = "resumed" if resumed else "started again" if cached_results == 0 else "had ended"
         print(f"| {moment:.1f} | {cached_results} | {then} | {f'no: {differs}' if differs else 'yes'} |", flush=True)
@@ -143,7 +143,7 @@ def measure_cost(minutes: float) -> bool:
     import lightning as L
 
     from lstm_models.config import parse_config
-    from lstm_models.data.dataset import read_dataset
+    from lstm_models.data.builders import read_dataset
     from lstm_models.training.callbacks import PeriodicCheckpoint
     from lstm_models.training.trainer import fit
     from tasks import tracking
@@ -185,7 +185,7 @@ def measure_cost(minutes: float) -> bool:
     config = parse_config({"experiment": "cost", **values}, "cost")
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
-        os.environ["MLFLOW_TRACKING_URI"] = tracked(Path(scratch))
+        os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(Path(scratch))
         experiment = tracking.get_or_create_experiment("cost")
         run_id = tracking.start_run(experiment, "cost", tags={}, note="")
         parent = ParentRun(run_id=run_id, experiment_id=experiment, experiment="cost", tensorboard_dir="boards")

@@ -54,7 +54,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from lstm_models import LSTM, backend
 from lstm_models.nn.kernels.dispatch import bptt_loop
-from lstm_models.nn.kernels.native import INSTRUCTION_SETS
+from lstm_models.nn.kernels.native_library import INSTRUCTION_SETS
 
 SEED = 42
 WARM_UP_ROUNDS = 3

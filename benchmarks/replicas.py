@@ -23,7 +23,7 @@ import torch
 
 from flows import recipes
 from lstm_models.config import Contender
-from lstm_models.data.dataset import in_sample_dataset
+from lstm_models.data.builders import in_sample_dataset
 from lstm_models.data.loader import BatchLoader
 from lstm_models.data.sequences import to_sequences
 from lstm_models.data.synthetic import tutorial

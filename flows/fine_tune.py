@@ -83,4 +83,4 @@ def skipped(version: TrainedVersion, reason: str) -> FineTuneResult:
     message = f"Skipped: {reason}."
     result = FineTuneResult(experiment=version.name, outcome="skipped", message=message, base_version=version.number)
     # Prefect gives the caller the data of a state that a flow returns
-    return cast(FineTuneResult, Completed(name="NothingToDo", message=message, data=result))
+    return cast(FineTuneResult, Completed(name="Skipped", message=message, data=result))

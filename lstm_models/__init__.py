@@ -7,7 +7,7 @@ from typing import Any
 _LOCATIONS = {
     "LSTM": "lstm_models.nn.lstm",
     "Cell": "lstm_models.nn.cells",
-    "backend": "lstm_models.nn.kernels.native",
+    "backend": "lstm_models.nn.kernels.native_library",
     "record_gates": "lstm_models.nn.introspection",
 }
 __all__ = ["LSTM", "Cell", "backend", "record_gates"]  # see _LOCATIONS

@@ -13,7 +13,8 @@ from prefect import task
 
 from lstm_models.config import AnyData, CompareConfig, TableData
 from lstm_models.data import sequences
-from lstm_models.data.dataset import Dataset, build_dataset, read_dataset, read_table
+from lstm_models.data.builders import build_dataset, read_dataset, read_table
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.readers import files
 from tasks import tracking
 from tasks.orchestration.result_cache import cached_in_run

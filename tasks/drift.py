@@ -1,4 +1,4 @@
-"""Whether the rows that are judged by are still what a version was trained on."""
+"""Drift of the evaluated rows against the rows that a version was trained on."""
 
 from prefect import task
 
@@ -15,36 +15,39 @@ from tasks.schemas import DatasetRef, FeatureDrift, ParentRun, TrainedVersion
 @task(**RETRY_OPTIONS)
 @cached_in_run
 def measure_drift(version: TrainedVersion, dataset: DatasetRef, parent: ParentRun) -> list[FeatureDrift]:
-    """Hold a dataset's test rows against the version's training rows, feature by feature, and log it to the parent."""
-    found = compute_drift(version, load_dataset(dataset))
-    tracking.log_metrics(parent.run_id, as_metrics(found), dataset_name=dataset.name, dataset_digest=dataset.digest)
-    return found
+    """Compute the drift of each feature from the version's training rows to the test rows, and log it to the parent."""
+    drift = compute_drift(version, load_dataset(dataset))
+    tracking.log_metrics(parent.run_id, as_metrics(drift), dataset_name=dataset.name, dataset_digest=dataset.digest)
+    return drift
 
 
 def compute_drift(version: TrainedVersion, data: Dataset) -> list[FeatureDrift]:
-    """The same, of a dataset at hand; of one without a time step a row, nothing."""
+    """Return each feature's drift from the version's training rows to the dataset's test rows.
+
+    The list is empty unless the dataset's table has one time step per row.
+    """
     if not data.series:
         return []
-    moved = dataset_drift(load_dataset(version.trained.dataset), data)
-    return [FeatureDrift(feature=feature, psi=own.psi, ks=own.ks) for feature, own in moved.items()]
+    features = dataset_drift(load_dataset(version.trained.dataset), data)
+    return [FeatureDrift(feature=name, psi=drift.psi, ks=drift.ks) for name, drift in features.items()]
 
 
 def as_metrics(drift: list[FeatureDrift]) -> dict[str, float]:
-    """By a name that MLflow takes, whatever the features are called."""
-    found: dict[str, float] = {}
-    for place, one in enumerate(drift):
-        name = tracking.metric_name(one.feature)
-        name = name if name == one.feature else f"{name}:{place}"  # two may come out alike
-        found |= {f"drift/{name}/psi": one.psi, f"drift/{name}/ks": one.ks}
-    return found
+    """Return the drift as metrics, with names that are valid in MLflow, whatever the names of the features."""
+    metrics: dict[str, float] = {}
+    for index, feature in enumerate(drift):
+        name = tracking.metric_name(feature.feature)
+        name = name if name == feature.feature else f"{name}:{index}"  # distinct even if two names are cleaned to one
+        metrics |= {f"drift/{name}/psi": feature.psi, f"drift/{name}/ks": feature.ks}
+    return metrics
 
 
 def drift_gate(config: FineTuneConfig, drift: list[FeatureDrift]) -> str | None:
-    """Why drift lets nobody be promoted, or None."""
-    over = [
-        f"{what} of {one.feature} is {value:.3g}, above {most:g}"
-        for one in drift
-        for what, value, most in (("PSI", one.psi, config.max_psi), ("KS", one.ks, config.max_ks))
-        if most is not None and value > most
+    """Return the reason why drift forbids a promotion, or None."""
+    exceeded = [
+        f"{statistic} of {feature.feature} is {value:.3g}, above {limit:g}"
+        for feature in drift
+        for statistic, value, limit in (("PSI", feature.psi, config.max_psi), ("KS", feature.ks, config.max_ks))
+        if limit is not None and value > limit
     ]
-    return "; ".join(over) or None
+    return "; ".join(exceeded) or None

@@ -1,4 +1,4 @@
-"""What a contender predicts after a phase, and how far off it is; and the baselines, on the same examples."""
+"""Evaluation of contenders and baselines on the same examples; metrics and tables go to MLflow."""
 
 import math
 import tempfile
@@ -19,7 +19,7 @@ from lstm_models.evaluation.evaluate import (
     fit_baselines,
     select_replica,
 )
-from lstm_models.evaluation.evaluate import evaluate as judge_network
+from lstm_models.evaluation.evaluate import evaluate as evaluate_network
 from lstm_models.evaluation.model_selection import wilson_interval
 from lstm_models.evaluation.predict import predictions_table
 from lstm_models.nn.network import Network
@@ -40,23 +40,23 @@ from tasks.schemas import (
     TrainedVersion,
 )
 
-MAX_INLINE_PREDICTIONS = 100  # predictions that a result carries itself
+MAX_INLINE_PREDICTIONS = 100  # a result contains its predictions up to this number
 
 
 @task(task_run_name="evaluate {contender}, untrained", **RETRY_OPTIONS)
 @cached_in_run
 def evaluate_untrained(config: CompareConfig, contender: str, dataset: DatasetRef, parent: ParentRun) -> PhaseResult:
-    """Judge a contender as its seed makes it. It has no run of its own: the figures go to the parent."""
+    """Evaluate a contender with its initial weights; it has no run, so its metrics are logged to the parent."""
     data = load_dataset(dataset)
     network = new_network(config.contenders[contender], data, config.seed)
-    place = f"{contender}/untrained"
-    return _evaluate(config, network, data, dataset, parent.run_id, contender, "untrained", place)
+    artifact_dir = f"{contender}/untrained"
+    return _evaluate(config, network, data, dataset, parent.run_id, contender, "untrained", artifact_dir)
 
 
 @task(task_run_name="evaluate {checkpoint.contender}, {checkpoint.phase}", **RETRY_OPTIONS)
 @cached_in_run
 def evaluate(config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef) -> PhaseResult:
-    """Judge a training's best checkpoint on a dataset."""
+    """Evaluate the best checkpoint of a training on a dataset."""
     return _evaluate_checkpoint(config, checkpoint, dataset, checkpoint.run_id, "")
 
 
@@ -65,18 +65,18 @@ def evaluate(config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetR
 def evaluate_champion(
     config: CompareConfig, version: TrainedVersion, dataset: DatasetRef, parent: ParentRun
 ) -> PhaseResult:
-    """Judge a champion on a dataset. The figures go to the parent; the version's judgement is now this one."""
+    """Evaluate a champion on a dataset, log its metrics to the parent, and replace the version's score."""
     result = _evaluate_checkpoint(config, version.trained.checkpoint, dataset, parent.run_id, "champion")
     promotion.update_score(version.name, version.number, result)
     return result.model_copy(update={"model_uri": f"models:/{version.name}/{version.number}"})
 
 
 def _evaluate_checkpoint(
-    config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef, run_id: str, place: str
+    config: CompareConfig, checkpoint: CheckpointRef, dataset: DatasetRef, run_id: str, artifact_dir: str
 ) -> PhaseResult:
     network = load_network(tracking.download(checkpoint.best_uri))
     data = load_dataset(dataset)
-    result = _evaluate(config, network, data, dataset, run_id, checkpoint.contender, checkpoint.phase, place)
+    result = _evaluate(config, network, data, dataset, run_id, checkpoint.contender, checkpoint.phase, artifact_dir)
     best = {} if data.validation is None else {"best_epoch": checkpoint.best_epoch}
     return result.model_copy(update={"epochs": checkpoint.epochs, "seconds": checkpoint.seconds, **best})
 
@@ -84,21 +84,25 @@ def _evaluate_checkpoint(
 @task(**RETRY_OPTIONS)
 @cached_in_run
 def evaluate_baselines(dataset: DatasetRef, parent: ParentRun) -> list[BaselineResult]:
-    """Judge what needs little or no learning; in sample there is nothing to hold it against."""
+    """Evaluate the baselines of a dataset; none in sample."""
     data = load_dataset(dataset)
     if data.in_sample:
         return []
-    found = []
-    for name, tell in fit_baselines(data).items():
-        place = f"baselines/{name}"
-        judgement = evaluate_predictor(tell, data)
-        judged = _log_evaluation(judgement, data, dataset, parent.run_id, place)
-        found.append(
+    results = []
+    for name, predictor in fit_baselines(data).items():
+        artifact_dir = f"baselines/{name}"
+        evaluation = evaluate_predictor(predictor, data)
+        results.append(
             BaselineResult(
-                name=name, metrics=judgement.metrics, run_id=parent.run_id, artifacts=place, parameters=0, **judged
+                name=name,
+                metrics=evaluation.metrics,
+                run_id=parent.run_id,
+                artifacts=artifact_dir,
+                parameters=0,
+                **_log_evaluation(evaluation, data, dataset, parent.run_id, artifact_dir),
             )
         )
-    return found
+    return results
 
 
 def _evaluate(
@@ -109,91 +113,94 @@ def _evaluate(
     run_id: str,
     contender: str,
     phase: Phase,
-    place: str,
+    artifact_dir: str,
 ) -> PhaseResult:
-    """Judge, and log to a run, what there are files of to this folder of it."""
-    evaluation = judge_network(network, data)
-    judgement = evaluation.evaluation
-    judged = _log_evaluation(judgement, data, dataset, run_id, place)
-    few = data.output.kind == "regression" and len(judgement.targets) <= MAX_INLINE_PREDICTIONS
-    stored = _log_table(predictions_table(judgement, data), run_id, place, "predictions", as_text=few)
-    one = select_replica(network, evaluation.replica)
-    introspection.log_gates(config.figures, one, data, run_id, f"{contender}/{phase}", place)
+    """Evaluate a network, log the metrics to a run, and store tables and figures in this directory of its artifacts."""
+    network_evaluation = evaluate_network(network, data)
+    evaluation = network_evaluation.evaluation
+    score = _log_evaluation(evaluation, data, dataset, run_id, artifact_dir)
+    few = data.output.kind == "regression" and len(evaluation.targets) <= MAX_INLINE_PREDICTIONS
+    table = predictions_table(evaluation, data)
+    predictions_uri = _log_table(table, run_id, artifact_dir, "predictions", as_text=few)
+    replica = select_replica(network, network_evaluation.replica)
+    introspection.log_gates(config.figures, replica, data, run_id, f"{contender}/{phase}", artifact_dir)
     if config.figures.gradients_through_time:
-        introspection.log_gradients(one, data, run_id, place)
-    copies = None
+        introspection.log_gradients(replica, data, run_id, artifact_dir)
+    replicas = None
     if isinstance(network, Replicas):
-        copies = _replica_stats(evaluation, config.converged)
-        _log_replicas(copies, evaluation, config.seed, dataset, run_id, place)
+        replicas = _replica_stats(network_evaluation, config.converged)
+        _log_replicas(replicas, network_evaluation, config.seed, dataset, run_id, artifact_dir)
     return PhaseResult(
         contender=contender,
         phase=phase,
         epochs=0,
-        targets=judgement.targets.tolist() if few else None,
-        predictions=judgement.predictions.tolist() if few else None,
-        predictions_uri=stored,
-        metrics=judgement.metrics,
+        targets=evaluation.targets.tolist() if few else None,
+        predictions=evaluation.predictions.tolist() if few else None,
+        predictions_uri=predictions_uri,
+        metrics=evaluation.metrics,
         seconds=0.0,
-        parameters=evaluation.parameters,
+        parameters=network_evaluation.parameters,
         run_id=run_id,
-        artifacts=place,
+        artifacts=artifact_dir,
         model_uri=None,
-        replicas=copies,
-        **judged,
+        replicas=replicas,
+        **score,
     )
 
 
 def _log_evaluation(
-    judgement: Evaluation, data: Dataset, dataset: DatasetRef, run_id: str, place: str
+    evaluation: Evaluation, data: Dataset, dataset: DatasetRef, run_id: str, artifact_dir: str
 ) -> dict[str, object]:
-    """Log a judgement to a run, its files to this folder: what a reference to it says."""
-    _log_metrics(judgement.metrics, dataset, run_id, place)
-    found = {"loss": judgement.metrics[PRIMARY_METRIC[data.output.kind]], "dataset": dataset.digest}
+    """Log an evaluation's metrics and tables to a run; return the fields of its `Score`."""
+    _log_metrics(evaluation.metrics, dataset, run_id, artifact_dir)
+    score = {"loss": evaluation.metrics[PRIMARY_METRIC[data.output.kind]], "dataset": dataset.digest}
     if data.in_sample:
-        return found
-    if judgement.by_step:
-        steps = pd.DataFrame(judgement.by_step)
+        return score
+    if evaluation.by_step:
+        steps = pd.DataFrame(evaluation.by_step)
         steps.insert(0, "step", range(1, len(steps) + 1))
-        _log_table(steps, run_id, place, "steps", as_text=True)
-    if judgement.confusion:
+        _log_table(steps, run_id, artifact_dir, "steps", as_text=True)
+    if evaluation.confusion:
         classes = data.output.classes
-        matrix = pd.DataFrame(judgement.confusion, columns=classes, index=pd.Index(classes, name="is, told as"))
-        _log_table(matrix.reset_index(), run_id, place, "confusion", as_text=True)
-    losses = data.keys().assign(loss=judgement.losses_W.numpy())
-    together = bootstrap_block(data)
-    low, high = block_bootstrap(judgement.losses_W, together)
-    known = {"loss_low": low, "loss_high": high} if math.isfinite(high - low) else {}  # of too few nothing is known
-    _log_metrics(known, dataset, run_id, place)
+        matrix = pd.DataFrame(evaluation.confusion, columns=classes, index=pd.Index(classes, name="actual, predicted"))
+        _log_table(matrix.reset_index(), run_id, artifact_dir, "confusion", as_text=True)
+    losses = data.keys().assign(loss=evaluation.losses_W.numpy())
+    block = bootstrap_block(data)
+    low, high = block_bootstrap(evaluation.losses_W, block)
+    # too few examples have an infinite interval
+    interval = {"loss_low": low, "loss_high": high} if math.isfinite(high - low) else {}
+    _log_metrics(interval, dataset, run_id, artifact_dir)
     return {
-        **found,
-        "low": known.get("loss_low"),
-        "high": known.get("loss_high"),
-        "losses_uri": _log_table(losses, run_id, place, "losses"),
-        "block": together,
+        **score,
+        "low": interval.get("loss_low"),
+        "high": interval.get("loss_high"),
+        "losses_uri": _log_table(losses, run_id, artifact_dir, "losses"),
+        "block": block,
     }
 
 
-def _log_metrics(metrics: dict[str, float], dataset: DatasetRef, run_id: str, place: str) -> None:
-    named = {tracking.join_path(place, key): value for key, value in metrics.items()}
+def _log_metrics(metrics: dict[str, float], dataset: DatasetRef, run_id: str, artifact_dir: str) -> None:
+    named = {tracking.join_path(artifact_dir, key): value for key, value in metrics.items()}
     tracking.log_metrics(run_id, named, dataset_name=dataset.name, dataset_digest=dataset.digest)
 
 
-def _log_table(table: pd.DataFrame, run_id: str, place: str, name: str, *, as_text: bool = False) -> str:
-    """Put a table among a run's artifacts, and return its URI."""
+def _log_table(table: pd.DataFrame, run_id: str, artifact_dir: str, name: str, *, as_text: bool = False) -> str:
+    """Store a table as an artifact of a run, CSV or Parquet, and return its URI."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / (f"{name}.csv" if as_text else f"{name}.parquet")
         if as_text:
             table.to_csv(path, index=False)
         else:
             table.to_parquet(path, index=False)
-        tracking.mlflow_client().log_artifact(run_id, str(path), place or None)
-        return f"runs:/{run_id}/{tracking.join_path(place, path.name)}"
+        tracking.mlflow_client().log_artifact(run_id, str(path), artifact_dir or None)
+        return f"runs:/{run_id}/{tracking.join_path(artifact_dir, path.name)}"
 
 
 def _replica_stats(evaluation: NetworkEvaluation, converged: ConvergenceCriterion) -> ReplicaStats:
     count = len(evaluation.replica_metrics)
     successes = sum(
-        own is not None and own[converged.metric] < converged.threshold for own in evaluation.replica_metrics
+        metrics is not None and metrics[converged.metric] < converged.threshold
+        for metrics in evaluation.replica_metrics
     )
     low, high = wilson_interval(successes, count)
     return ReplicaStats(
@@ -203,14 +210,19 @@ def _replica_stats(evaluation: NetworkEvaluation, converged: ConvergenceCriterio
         low=low,
         high=high,
         median=evaluation.replica,
-        errors=[own and own["mse"] for own in evaluation.replica_metrics],
+        errors=[metrics and metrics["mse"] for metrics in evaluation.replica_metrics],
     )
 
 
 def _log_replicas(
-    copies: ReplicaStats, evaluation: NetworkEvaluation, seed: int, dataset: DatasetRef, run_id: str, place: str
+    replicas: ReplicaStats,
+    evaluation: NetworkEvaluation,
+    seed: int,
+    dataset: DatasetRef,
+    run_id: str,
+    artifact_dir: str,
 ) -> None:
-    """Every copy's errors as a table, and the share that converged."""
-    rows = [{"seed": (seed + n) % 2**32, **(own or {})} for n, own in enumerate(evaluation.replica_metrics)]
-    _log_table(pd.DataFrame(rows), run_id, place, "copies", as_text=True)
-    _log_metrics({"converged": copies.converged / copies.count}, dataset, run_id, place)
+    """Log each replica's metrics as a table, and the share of converged replicas as a metric."""
+    rows = [{"seed": (seed + n) % 2**32, **(metrics or {})} for n, metrics in enumerate(evaluation.replica_metrics)]
+    _log_table(pd.DataFrame(rows), run_id, artifact_dir, "copies", as_text=True)
+    _log_metrics({"converged": replicas.converged / replicas.count}, dataset, run_id, artifact_dir)

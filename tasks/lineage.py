@@ -7,7 +7,8 @@ from mlflow.exceptions import MlflowException
 from prefect import task
 
 from lstm_models.config import CompareConfig
-from lstm_models.data.dataset import Dataset, build_dataset, read_table
+from lstm_models.data.builders import build_dataset, read_table
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.holdout import RowRanges, merge_row_ranges, row_ranges, validate_holdout
 from lstm_models.data.readers.schema import abbreviate
 from lstm_models.utils.errors import TableError, UserError

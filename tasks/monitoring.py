@@ -9,7 +9,7 @@ from mlflow.entities import Metric
 from prefect import task
 
 from lstm_models.config import CompareConfig
-from lstm_models.data.dataset import build_dataset, read_table
+from lstm_models.data.builders import build_dataset, read_table
 from lstm_models.evaluation.evaluate import evaluate
 from lstm_models.training.checkpoint import load_network
 from tasks import data, lineage, tracking

@@ -9,7 +9,7 @@ from lstm_models.config import AnyData, CompareConfig, FineTuneConfig, Phase
 from lstm_models.data.cleaning.series import RowCounts
 from lstm_models.data.holdout import RowRanges
 from lstm_models.data.output import OutputSpec
-from lstm_models.evaluation.model_selection import Verdict
+from lstm_models.evaluation.model_selection import Score, Verdict
 
 
 class Reference(BaseModel):
@@ -143,22 +143,6 @@ class ReplicaStats(Reference):
     high: float
     median: int = Field(description="number of the median replica by mse, whose metrics the result has")
     errors: list[float | None] = Field(description="each replica's mse; null if it predicts NaN or infinity")
-
-
-class Score(Reference):
-    """How far off something is on a dataset's test part: its loss, and where the loss of every example lies.
-
-    low and high: the 95 % interval of the loss over other data of the kind; None in sample. block: how many
-    neighbouring losses belong together, for an interval.
-    """
-
-    loss: float = Field(description="the comparison's metric")
-    low: float | None = None
-    high: float | None = None
-    parameters: int
-    dataset: str = Field(description="its digest")
-    losses_uri: str | None = Field(None, description="a Parquet table with each example's; none: judged in sample")
-    block: int = 1
 
 
 class PhaseResult(Score):

@@ -1,4 +1,4 @@
-"""What all lanes share: settings of the libraries, and an MLflow and a Prefect of the tests' own."""
+"""Settings of the libraries for all tests, and fixtures for MLflow and Prefect."""
 
 import os
 import shutil
@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before Prefect, MLflow and torch are imported: what the command line sets, and nothing that leaves this machine. One
-# thread: for small matrices, threads that wait for each other take longer than the sums.
+# Set before Prefect, MLflow and torch are imported: the same as the command line sets, and no telemetry. One thread,
+# because for small matrices synchronizing threads takes longer than the arithmetic.
 for _name, _value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -17,7 +17,7 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # where they keep a list of fonts and compiled code: torch sets its own to whatever tempfile says at its first use
+    # caches of fonts and compiled code; by default, torch uses the temporary directory at its first use
     "MPLCONFIGDIR": tempfile.gettempdir() + "/lstm-flows-matplotlib",
     "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir() + "/lstm-flows-inductor",
     "OMP_NUM_THREADS": "1",
@@ -28,19 +28,19 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 TESTS = Path(__file__).parent
-LANES = {"unit": 120, "integration": 300, "e2e": 900}  # seconds after which a test is taken to hang, on a busy machine
+LANES = {"unit": 120, "integration": 300, "e2e": 900}  # timeouts in seconds, long enough for a busy machine
 
-# The same examples each time (but for constants of the program's own, which hypothesis takes from what is imported), so
-# that a change is judged by nothing but itself; `--hypothesis-profile=explore` draws others, and more.
+# The same examples each time, so that a test only fails because of a change (hypothesis also uses constants of imported
+# modules, which may differ); `--hypothesis-profile=explore` draws different and more examples.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.register_profile("explore", database=None, deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set what the processes that tests start take from this one: Ctrl-C, and whether coverage is measured."""
+    """Set what child processes inherit: the handling of Ctrl-C, and coverage measurement."""
     if threading.current_thread() is threading.main_thread():
-        # a shell's background jobs ignore Ctrl-C, and so would their children
+        # background jobs of a shell ignore Ctrl-C, and their children would inherit that
         signal.signal(signal.SIGINT, signal.default_int_handler)
     runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
     if config.getoption("cov_source", None) and runs_tests:
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test with its lane, by its folder."""
+    """Mark every test with its lane, the name of its folder, and set the lane's timeout."""
     for item in items:
         lane = item.path.relative_to(TESTS).parts[0]
         item.add_marker(lane)
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with nothing in it: making one takes seconds, copying it none."""
+    """An empty MLflow database, to copy: creating one takes seconds."""
     from tasks import tracking
 
     directory = tmp_path_factory.mktemp("database")
@@ -72,14 +72,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(empty_directory: Path, database: Path) -> Path:
-    """A working directory of its own with an MLflow database; artifacts come to lie in it too."""
+    """A new working directory with an MLflow database; artifacts are stored in it too."""
     shutil.copy(database, empty_directory)
     return empty_directory
 
 
 @pytest.fixture
 def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory in which nobody has worked."""
+    """A new, empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return tmp_path
@@ -87,7 +87,7 @@ def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def harness() -> Iterator[None]:
-    """A Prefect server with a database of its own, one for all tests of this process."""
+    """A Prefect server with its own database, one for all tests of this process."""
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=300):

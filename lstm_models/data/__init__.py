@@ -1,1 +1,1 @@
-"""Where sequences come from, and how they reach the training loop."""
+"""Datasets: read, clean and split tables, and load them in batches."""

@@ -1,6 +1,7 @@
-"""Which rows a model has seen, so that it is never judged on them.
+"""Row ranges that a model was trained on, and validation that it is evaluated on held-out rows only.
 
-Of forecasts the targets count, series by series; what a window sees may reach back. Of labelled sequences the groups.
+For forecasts, the targets of each series count; a window's inputs may be earlier rows. For labelled sequences, the
+groups count.
 """
 
 from typing import Any
@@ -17,13 +18,13 @@ SPLITS = ("train", "validation", "test")
 
 
 class DataLeakageError(UserError):
-    """Rows to judge by are among those that were learnt from; the message names them."""
+    """A model would be evaluated on rows that it was trained on; the message names them."""
 
 
 class RowRange(BaseModel):
-    """From which to which time a series' rows were told, both included; row numbers, from 1, where there is no time.
+    """Times of the first and the last target of a series, both included; row numbers from 1 if there is no time.
 
-    The number is that within the series: it means the same row in another table only if rows came at the end alone.
+    A row number counts within its series. It means the same row in another table only if all new rows are at the end.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,11 +34,12 @@ class RowRange(BaseModel):
 
 
 class RowRanges(BaseModel):
-    """By part, and by series ("" where there is one only), the rows that are told; of labelled sequences each group has
-    a span of 0 to 0.
+    """Target rows by part and series; the name of a single series is "".
 
-    by: what the rows are called by: the group, or the row, number or time (in UTC, where the source has a zone), or
-    the group and one of these. Rows that are called by different things can't be told apart.
+    For labelled sequences, each group has the range 0 to 0.
+
+    by: what identifies the rows: "group"; or "row", "number", "time" or "time in UTC" (if the source has a time zone);
+    or "group and" one of these. Ranges with different values of `by` can't be compared.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,66 +51,71 @@ class RowRanges(BaseModel):
 
 
 def row_ranges(dataset: Dataset) -> RowRanges:
-    """The rows of a dataset from a table with a time step a row."""
-    examples = {part: getattr(dataset, part) for part in SPLITS}
-    spans = {part: _ranges_by_series(dataset, some) if some else {} for part, some in examples.items()}
-    return RowRanges.model_validate({"by": _ordering(dataset), **spans})
+    """Return the row ranges of a dataset from a table with one time step per row."""
+    parts = {part: getattr(dataset, part) for part in SPLITS}
+    ranges = {part: _ranges_by_series(dataset, examples) if examples else {} for part, examples in parts.items()}
+    return RowRanges.model_validate({"by": _identified_by(dataset), **ranges})
 
 
-def merge_row_ranges(before: RowRanges, now: RowRanges) -> RowRanges:
-    """What a model that continues another one has learnt from: the rows of both. The test is the later one's.
+def merge_row_ranges(previous: RowRanges, current: RowRanges) -> RowRanges:
+    """Return what a fine-tuned model was trained on: the rows of both trainings, with the test part of the current one.
 
     Raises:
-        NotHeldOut: if they are called by different things.
+        DataLeakageError: if different things identify the rows.
     """
-    if before.by != now.by:
-        raise DataLeakageError(f"the rows are called by {now.by}, but those before by {before.by}; compare anew")
-    both = {part: _merge(getattr(before, part), getattr(now, part)) for part in ("train", "validation")}
-    return now.model_copy(update=both)
+    if previous.by != current.by:
+        raise DataLeakageError(
+            f"the rows are identified by {current.by}, but those of the previous training by {previous.by}; run "
+            "lstm-flows compare again"
+        )
+    merged = {part: _merge(getattr(previous, part), getattr(current, part)) for part in ("train", "validation")}
+    return current.model_copy(update=merged)
 
 
-def _merge(one: dict[str, RowRange], other: dict[str, RowRange]) -> dict[str, RowRange]:
-    spans = dict(one)
-    for name, span in other.items():
-        own = spans.get(name, span)
-        first = own.first if _latest(span.first, own.first) else span.first
-        spans[name] = RowRange(first=first, last=span.last if _latest(span.last, own.last) else own.last)
-    return spans
+def _merge(previous: dict[str, RowRange], current: dict[str, RowRange]) -> dict[str, RowRange]:
+    """Return for each series the smallest range that contains both ranges."""
+    ranges = dict(previous)
+    for name, new in current.items():
+        old = ranges.get(name, new)
+        first = old.first if _is_later(new.first, old.first) else new.first
+        ranges[name] = RowRange(first=first, last=new.last if _is_later(new.last, old.last) else old.last)
+    return ranges
 
 
-def _ordering(dataset: Dataset) -> str:
+def _identified_by(dataset: Dataset) -> str:
+    """Return what identifies the rows; see `RowRanges`."""
     assert dataset.config
     assert dataset.series
     if dataset.config.task != "forecast":
         return "group"
     time = dataset.series.time
     if time is None:
-        clock = "row"
+        label = "row"
     elif time.dtype.kind in "iu":
-        clock = "number"
+        label = "number"
     else:
-        clock = "time" if dataset.series.zone is None else "time in UTC"
-    return clock if dataset.config.group is None else f"group and {clock}"
+        label = "time" if dataset.series.zone is None else "time in UTC"
+    return label if dataset.config.group is None else f"group and {label}"
 
 
 def _ranges_by_series(dataset: Dataset, examples: Examples) -> dict[str, dict[str, Any]]:
     assert dataset.series
     series = dataset.series
     assert isinstance(examples, Windows | LabelledSequences)
-    found: dict[str, dict[str, Any]] = {}
+    ranges: dict[str, dict[str, Any]] = {}
     spans = examples.spans()
-    for place, (begin, end) in zip(series.segment_of(np.array(spans)[:, 0]), spans, strict=True):
-        group = series.segments[place]
+    for index, (begin, end) in zip(series.segment_of(np.array(spans)[:, 0]), spans, strict=True):
+        segment = series.segments[index]
         if isinstance(examples, LabelledSequences):
-            found[group.name] = {"first": 0, "last": 0}
+            ranges[segment.name] = {"first": 0, "last": 0}
             continue
-        own = found.setdefault(group.name, {"first": _row_label(dataset, begin, group.start)})
-        own["last"] = _row_label(dataset, end - 1, group.start)
-    return found
+        row_range = ranges.setdefault(segment.name, {"first": _row_label(dataset, begin, segment.start)})
+        row_range["last"] = _row_label(dataset, end - 1, segment.start)
+    return ranges
 
 
 def _row_label(dataset: Dataset, row: int, start: int) -> int | str:
-    """A row's time, as text that sorts like it; or its number within its series."""
+    """Return a row's time, as a number or in ISO format; without times, its number within the series, from 1."""
     assert dataset.series
     time, zone = dataset.series.time, dataset.series.zone
     if time is None:
@@ -116,41 +123,46 @@ def _row_label(dataset: Dataset, row: int, start: int) -> int | str:
     return int(time[row]) if time.dtype.kind in "iu" else pd.Timestamp(time[row], tz=zone and "UTC").isoformat()
 
 
-def validate_holdout(seen: RowRanges, judged: RowRanges, who: str) -> None:
-    """See to it that a model is judged on what came after all that it has learnt from, or chosen its epoch by.
+def validate_holdout(trained_on: RowRanges, evaluation: RowRanges, model_name: str) -> None:
+    """Validate that test rows are later than all rows of a model's training and validation parts.
 
-    Series that it has not learnt from are held out as they are. Of a model that continues another one the rows of both
-    count: see `joined`.
+    A series that the model was not trained on is held out at any time. For a fine-tuned model the rows of all its
+    trainings count; see `merge_row_ranges`.
+
+    Args:
+        trained_on: the rows of the model's trainings.
+        evaluation: the rows of the dataset whose test part the model is to be evaluated on.
+        model_name: the name of the model in messages.
 
     Raises:
-        NotHeldOut: naming a series and the rows.
+        DataLeakageError: if a test row is not held out; the message names the series and the rows.
     """
-    if seen.by != judged.by:
+    if trained_on.by != evaluation.by:
         raise DataLeakageError(
-            f"the rows to judge by are called by {judged.by}, but those that {who} has learnt from by {seen.by}: "
-            f"they can't be told apart; compare anew"
+            f"the test rows are identified by {evaluation.by}, but the rows that {model_name} was trained on by "
+            f"{trained_on.by}, so they can't be compared; run lstm-flows compare again"
         )
-    for part in ("validation", "train"):  # the later one first
-        before: dict[str, RowRange] = getattr(seen, part)
-        for name, span in judged.test.items():
-            own = before.get(name)
-            if own is None:
+    for part in ("validation", "train"):  # the later part first
+        ranges: dict[str, RowRange] = getattr(trained_on, part)
+        for name, test in evaluation.test.items():
+            trained = ranges.get(name)
+            if trained is None:
                 continue
-            if seen.by == "group":
+            if trained_on.by == "group":
                 raise DataLeakageError(
-                    f"group {name} is to judge by, but {who} has learnt from it ({part}); "
-                    f"split by date, or compare anew"
+                    f"group {name} is in the test part, but {model_name} was trained on it ({part}); split by date, or "
+                    "run lstm-flows compare again"
                 )
-            if not _latest(span.first, own.last):
-                series = f"group {name}: " if "group" in seen.by else ""
+            if not _is_later(test.first, trained.last):
+                series = f"group {name}: " if "group" in trained_on.by else ""
                 raise DataLeakageError(
-                    f"{series}the rows to judge by begin at {span.first}, but {who} has learnt from rows up to "
-                    f"{own.last} ({part}); move the split, or compare anew"
+                    f"{series}the test rows begin at {test.first}, but {model_name} was trained on rows up to "
+                    f"{trained.last} ({part}); move the split, or run lstm-flows compare again"
                 )
 
 
-def _latest(one: int | str, other: int | str) -> bool:
-    """Of two rows that are called by the same thing."""
-    if isinstance(one, int) and isinstance(other, int):
-        return one > other
-    return pd.Timestamp(one) > pd.Timestamp(other)
+def _is_later(a: int | str, b: int | str) -> bool:
+    """Return whether row a is later than row b, both identified by the same thing."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a > b
+    return pd.Timestamp(a) > pd.Timestamp(b)

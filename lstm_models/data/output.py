@@ -1,4 +1,4 @@
-"""Describe what a network predicts."""
+"""Specification of a network's output."""
 
 from typing import Literal
 
@@ -8,20 +8,20 @@ from lstm_models.config.base import Config
 
 
 class OutputSpec(Config):
-    """What a network tells of a sequence: a number; the next steps of some of its columns; or its class."""
+    """Output of a network per sequence: one number, the next steps of some columns, or a class."""
 
     kind: Literal["regression", "forecast", "classification"] = "regression"
-    targets: list[str] = Field([], description="the columns that are told")
-    horizon: int = Field(1, ge=1, description="how many steps a forecast tells")
-    target_indices: list[int] = Field([], description="where a forecast's targets stand among the inputs")
-    residual: bool = Field(False, description="whether a forecast is told as the change from the last value")
-    classes: list[str] = Field([], description="what the classes are called")
-    mean: float = Field(0.0, description="what a number is told as the difference from")
-    scale: float = Field(1.0, gt=0, description="what that difference is told in units of")
+    targets: list[str] = Field([], description="columns to predict")
+    horizon: int = Field(1, ge=1, description="number of steps to forecast")
+    target_indices: list[int] = Field([], description="indices of a forecast's targets among the input columns")
+    residual: bool = Field(False, description="whether a forecast is modelled as the difference from the last value")
+    classes: list[str] = Field([], description="names of the classes")
+    mean: float = Field(0.0, description="value subtracted from a regression's target to scale it")
+    scale: float = Field(1.0, gt=0, description="value that the difference is divided by")
 
     @property
     def size(self) -> int:
-        """How many numbers the head gives."""
+        """Number of values that the head outputs."""
         match self.kind:
             case "forecast":
                 return self.horizon * len(self.target_indices)

@@ -1,12 +1,12 @@
-"""Scale raw values, and scale them back."""
+"""Scaling of the network's inputs."""
 
 from torch import Tensor, nn
 
 
 class Scaler(nn.Module):
-    """Raw values to the size that networks learn best from, and back; part of the network, so that it is never lost.
+    """Scaling of raw inputs: subtracts mean_D, then divides by scale_D, both (D).
 
-    mean_D, scale_D: what is subtracted from each of the D columns, and what the rest is divided by.
+    It is part of the network and its buffers are in the state dict, so that no checkpoint lacks them.
     """
 
     mean_D: Tensor
@@ -18,4 +18,5 @@ class Scaler(nn.Module):
         self.register_buffer("scale_D", scale_D.clone())
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return the scaled inputs, (B, T, D)."""
         return (x_BTD - self.mean_D) / self.scale_D

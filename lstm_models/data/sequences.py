@@ -1,4 +1,4 @@
-"""Sequences as a table: what its content is called, and how it becomes tensors. B batch, T time, D features."""
+"""Tables with one sequence per row: their digest, and conversion to tensors. B batch, T time, D features."""
 
 import hashlib
 import math
@@ -16,8 +16,10 @@ from lstm_models.utils.errors import TableError
 
 
 class SequenceColumns(NamedTuple):
-    """Which columns of a table hold what: one sequence a row; in `inputs` one time step after another, each with its
-    features side by side."""
+    """Roles of the columns of a table with one sequence per row.
+
+    inputs: the time steps in order, each with all its features. features: number of features per time step.
+    """
 
     inputs: tuple[str, ...]
     target: str
@@ -25,22 +27,28 @@ class SequenceColumns(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """Sequences of one length, and what is to be predicted for each: x (B, T, D) and y (B), float32."""
+    """Sequences of one length, x (B, T, D), with their targets, y (B), both float32."""
 
     x_BTD: Tensor
     y_B: Tensor
 
-    # these are Examples too: see examples.py
+    # implements windows.Examples
     @property
-    def count(self) -> int:  # type: ignore[override]  # a tuple's own counts the occurrences of a value
+    def count(self) -> int:  # type: ignore[override]  # tuple.count counts the occurrences of a value
+        """Number of sequences."""
         return len(self.y_B)
 
-    def get_batch(self, numbers: Tensor) -> Batch:
-        return Batch(self.x_BTD[numbers], self.y_B[numbers])
+    def get_batch(self, indices: Tensor) -> Batch:
+        """Return the sequences with these indices, (B), as one batch."""
+        return Batch(self.x_BTD[indices], self.y_B[indices])
 
 
 def read_inputs(path: Path, columns: SequenceColumns) -> tuple[pd.DataFrame, Tensor]:
-    """A CSV file, and its input columns as x (B, T, D); errors as `read_csv` and `numbers`, naming the file."""
+    """Return the table of a CSV file, and its input columns as x (B, T, D).
+
+    Raises:
+        TableError: as `read_csv` and `column_tensor`; the message names the file.
+    """
     table = read_csv(path)
     try:
         return table, input_tensor(table, columns)
@@ -49,9 +57,9 @@ def read_inputs(path: Path, columns: SequenceColumns) -> tuple[pd.DataFrame, Ten
 
 
 def table_digest(table: pd.DataFrame) -> str:
-    """A name for a table's content: the same for the same columns, types and values in the same order.
+    """Return a hash of a table's content: equal for equal columns, types and values in the same order.
 
-    It does not depend on the file format or its writer's version, as the bytes of a Parquet file do.
+    Unlike the bytes of a Parquet file, it depends neither on the file format nor on the version of its writer.
     """
     content = hashlib.sha256()
     content.update(repr([(str(name), str(dtype)) for name, dtype in table.dtypes.items()]).encode())
@@ -60,27 +68,27 @@ def table_digest(table: pd.DataFrame) -> str:
 
 
 def input_tensor(table: pd.DataFrame, columns: SequenceColumns) -> Tensor:
-    """The input columns as x (B, T, D), float32; errors as `numbers`."""
+    """Return the input columns as x (B, T, D), float32; raise the errors of `column_tensor`."""
     return column_tensor(table, columns.inputs).reshape(len(table), -1, columns.features)
 
 
 def to_sequences(table: pd.DataFrame, columns: SequenceColumns) -> Sequences:
-    """A table's rows as sequences with their targets; errors as `numbers`."""
+    """Return a table's rows as sequences with their targets; raise the errors of `column_tensor`."""
     return Sequences(input_tensor(table, columns), column_tensor(table, (columns.target,)).squeeze(1))
 
 
 def column_tensor(table: pd.DataFrame, columns: tuple[str, ...]) -> Tensor:
-    """These columns as a tensor (rows, columns), float32.
+    """Return these columns as a tensor (rows, columns), float32.
 
     Raises:
-        TableError: if a column is missing, or a value in one is missing, infinite or no number.
+        TableError: if a column is missing, the table has no rows, or a value is missing, infinite or not a number.
     """
     if missing := [name for name in columns if name not in table.columns]:
-        found = ", ".join(map(str, table.columns)) or "none"
-        raise TableError(f"column {missing[0]} is missing; needed: {', '.join(columns)}; found: {found}")
+        present = ", ".join(map(str, table.columns)) or "none"
+        raise TableError(f"column {missing[0]} is missing; required: {', '.join(columns)}; found: {present}")
     if table.empty:
         raise TableError("the table has no rows")
-    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which raises below
         values = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32, copy=True)
     if not np.isfinite(values).all():
         row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(values)))

@@ -1,8 +1,7 @@
-"""What is learnt from and judged on: examples by their number. B batch, T time, D features, S horizon, K targets.
+"""Examples by their index. B batch, T time, D features, S horizon, K targets, N rows, P segments, G sequences.
 
-Three kinds: tables.Sequences, all of one length and held as they are; Windows, cut out of long series when they are
-asked for; Labelled, whole series of different lengths. Each has a count, and `take`, which makes a batch of those asked
-for.
+There are three kinds: sequences.Sequences, all of one length and stored as they are; Windows, which get_batch slices
+from long series; and LabelledSequences, of different lengths.
 """
 
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Sequences and what is to be told of each.
+    """Sequences and their targets.
 
-    x_BTD: (B, T, D), float32. y: (B), a number each; or (B, S, K), the next S steps of K targets, in the target's unit;
-    or (B), int64, the number of each one's class. lengths_B: where the sequences differ in length, theirs; they are
-    padded with 0.
+    x_BTD: (B, T, D), float32. y: (B), a number per sequence; or (B, S, K), the next S steps of K targets, unscaled; or
+    (B), int64, the index of each sequence's class. lengths_B: the lengths, if the sequences differ in length; then they
+    are padded with 0.
     """
 
     x_BTD: Tensor
@@ -26,27 +25,27 @@ class Batch(NamedTuple):
 
 
 class Examples(Protocol):
-    """Any of the three kinds."""
+    """Interface of the three kinds of examples."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of examples."""
         ...
 
-    def get_batch(self, numbers: Tensor) -> Batch:
-        """The examples of these numbers, (B), as one batch."""
+    def get_batch(self, indices: Tensor) -> Batch:
+        """Return the examples with these indices, (B), as one batch."""
         ...
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of T + S steps, cut out of the rows of a table: the first T are seen, the targets of the last S are told.
+    """Windows of T + S consecutive rows: the first T are the input, the last S hold the targets.
 
-    The rows are held once, whatever the number of windows. Window number n of a piece begins n * stride rows after the
-    piece's first one; the pieces follow one another.
+    All windows share the memory of the rows. The windows of a segment start every `stride` rows, from the segment's
+    first window on; windows are numbered segment by segment.
 
-    values_ND: the rows, (N, D). targets: which of the D columns are to be told. firsts_P, counts_P: of each piece its
-    first window's first row, and the number of its windows.
+    values_ND: the rows, (N, D). targets: indices of the target columns. context, horizon: T and S. starts_P, counts_P:
+    for each segment the first row of its first window, and its number of windows.
     """
 
     values_ND: Tensor
@@ -59,37 +58,39 @@ class Windows:
 
     @property
     def count(self) -> int:
+        """Number of windows."""
         return int(self.counts_P.sum())
 
-    def rows(self, numbers: Tensor) -> Tensor:
-        """The first row of each of these windows, (B)."""
+    def rows(self, indices: Tensor) -> Tensor:
+        """Return the first row of each of these windows, (B)."""
         ends_P = self.counts_P.cumsum(0)
-        piece_B = torch.searchsorted(ends_P, numbers, right=True)
-        within_B = numbers - (ends_P - self.counts_P)[piece_B]
-        return self.starts_P[piece_B] + within_B * self.stride
+        segment_B = torch.searchsorted(ends_P, indices, right=True)
+        within_B = indices - (ends_P - self.counts_P)[segment_B]
+        return self.starts_P[segment_B] + within_B * self.stride
 
     def forecast_starts(self) -> Tensor:
-        """Of every window the first row that is to be told."""
+        """Return each window's first target row."""
         return self.rows(torch.arange(self.count)) + self.context
 
     def spans(self) -> list[tuple[int, int]]:
-        """Of each piece the first row that is told, and the one after the last."""
+        """Return for each segment the range of its target rows, the end exclusive."""
         begins_P = self.starts_P + self.context
         ends_P = begins_P + (self.counts_P - 1) * self.stride + self.horizon
         return list(zip(begins_P.tolist(), ends_P.tolist(), strict=True))
 
-    def get_batch(self, numbers: Tensor) -> Batch:
+    def get_batch(self, indices: Tensor) -> Batch:
+        """Return copies of these windows: inputs (B, T, D) and targets (B, S, K)."""
         steps = torch.arange(self.context + self.horizon)
-        window_BLD = self.values_ND[self.rows(numbers).unsqueeze(1) + steps]
+        window_BLD = self.values_ND[self.rows(indices).unsqueeze(1) + steps]
         return Batch(window_BLD[:, : self.context], window_BLD[:, self.context :, list(self.targets)])
 
 
 @dataclass(frozen=True)
 class LabelledSequences:
-    """Whole series of different lengths, and a label or a number for each.
+    """Sequences of different lengths, each with a class or a number.
 
-    values_ND: the rows of all, (N, D). firsts_G, lengths_G: where each one's begin, and how many they are. y_G: the
-    class's number, int64, or the number to be told, float32.
+    values_ND: the rows of all sequences, (N, D). starts_G, lengths_G: first row and number of rows of each sequence.
+    y_G: index of the class, int64, or the number to predict, float32.
     """
 
     values_ND: Tensor
@@ -99,15 +100,17 @@ class LabelledSequences:
 
     @property
     def count(self) -> int:
+        """Number of sequences."""
         return len(self.y_G)
 
     def spans(self) -> list[tuple[int, int]]:
-        """Of each series the first row, and the one after the last."""
+        """Return the range of rows of each sequence, the end exclusive."""
         return list(zip(self.starts_G.tolist(), (self.starts_G + self.lengths_G).tolist(), strict=True))
 
-    def get_batch(self, numbers: Tensor) -> Batch:
-        lengths_B = self.lengths_G[numbers]
+    def get_batch(self, indices: Tensor) -> Batch:
+        """Return these sequences, padded at the end with 0, and their lengths."""
+        lengths_B = self.lengths_G[indices]
         steps = torch.arange(int(lengths_B.max()))
         real_BT = steps < lengths_B.unsqueeze(1)
-        rows_BT = torch.where(real_BT, self.starts_G[numbers].unsqueeze(1) + steps, 0)
-        return Batch(self.values_ND[rows_BT] * real_BT.unsqueeze(-1), self.y_G[numbers], lengths_B)
+        rows_BT = torch.where(real_BT, self.starts_G[indices].unsqueeze(1) + steps, 0)
+        return Batch(self.values_ND[rows_BT] * real_BT.unsqueeze(-1), self.y_G[indices], lengths_B)

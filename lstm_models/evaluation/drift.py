@@ -1,4 +1,7 @@
-"""Whether inputs are still what a model was trained on: two figures a feature. N training rows, M new ones."""
+"""Drift of the inputs between training data and new data, as two statistics per feature.
+
+Shapes: N training rows, M new rows, D columns.
+"""
 
 from dataclasses import dataclass
 
@@ -9,30 +12,34 @@ from lstm_models.data.dataset import Dataset
 from lstm_models.data.windows import Examples, LabelledSequences, Windows
 
 BINS = 10
-MAX_ROWS = 200_000  # rows of either kind that are looked at: a draw that is always the same, which no season escapes
+MAX_ROWS = 200_000  # rows that are compared; of more rows, a random sample with a fixed seed
 
 Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a feature has moved.
+    """How far a feature's distribution has moved.
 
-    psi: the population stability index, the training rows' deciles as bins: sum of (q - p) ln(q / p) over the shares p
-        of the training rows and q of the new ones; by custom below 0.1 is stable, above 0.25 another population. Where
-        nothing has moved chance alone makes it about 9 (1 / N + 1 / M): 0.25 takes more than a few dozen new rows.
-    ks: the Kolmogorov-Smirnov statistic, the largest distance between the two distribution functions, 0 to 1.
+    Attributes:
+        psi: The population stability index, with the training rows' deciles as bins: the sum of (q - p) ln(q / p) over
+            the bins' shares p of the training rows and q of the new ones. By convention, a feature is stable below
+            0.1 and has shifted above 0.25. Without drift its expected value is about 9 (1 / N + 1 / M), so that a
+            threshold of 0.25 needs more than a few dozen new rows.
+        ks: The Kolmogorov-Smirnov statistic, the largest distance between the two distribution functions, 0 to 1.
     """
 
     psi: float
     ks: float
 
 
-def dataset_drift(trained: Dataset, now: Dataset) -> dict[str, Drift]:
-    """How far each input has moved, by its name: the rows that one dataset is judged by against those that another one
-    trains on. Both are of tables with a time step a row, and have the same columns."""
-    trained_ND, now_ND = _rows(trained, trained.train), _rows(now, now.test)
-    return {name: feature_drift(trained_ND[:, place], now_ND[:, place]) for place, name in enumerate(now.columns)}
+def dataset_drift(trained: Dataset, new: Dataset) -> dict[str, Drift]:
+    """Return each input's drift, by name, from one dataset's training rows to another one's test rows.
+
+    Both are datasets of tables with one time step per row, and have the same columns.
+    """
+    trained_ND, new_ND = _rows(trained, trained.train), _rows(new, new.test)
+    return {name: feature_drift(trained_ND[:, index], new_ND[:, index]) for index, name in enumerate(new.columns)}
 
 
 def _rows(dataset: Dataset, examples: Examples) -> Floats:
@@ -42,48 +49,52 @@ def _rows(dataset: Dataset, examples: Examples) -> Floats:
 
 
 def feature_drift(trained_N: Floats, new_M: Floats) -> Drift:
-    """Hold a feature's new values against those of the training rows; in float32, as a model sees them.
+    """Compare a feature's new values with those of the training rows, in float32, the precision of a model's input.
 
-    A share that is 0 of one kind alone counts as half a row, so that the index stays finite.
+    A share of 0 on one side only counts as half a row, so that the index is finite.
 
-    Source: Siddiqi 2006 for the index.
+    Source of the index: Siddiqi 2006.
 
     Raises:
-        ValueError: if there are no rows of either kind, or a value is not finite in float32.
+        ValueError: If either array is empty, or a value is not finite in float32.
     """
-    with np.errstate(over="ignore"):  # then it is infinite
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which is checked below
         trained_N, new_M = (np.asarray(values, dtype=np.float32) for values in (trained_N, new_M))
     if not len(trained_N) or not len(new_M) or not np.isfinite(trained_N).all() or not np.isfinite(new_M).all():
         raise ValueError(
-            f"{len(trained_N)} training values and {len(new_M)} new ones given: it takes some of both, all finite"
+            f"{len(trained_N)} training values and {len(new_M)} new values: both must have some, all finite"
         )
-    trained_N, new_M = (np.sort(_has_few_values(values)) for values in (trained_N, new_M))
+    trained_N, new_M = (np.sort(_sample(values)) for values in (trained_N, new_M))
     return Drift(_psi(trained_N, new_M), _ks(trained_N, new_M))
 
 
-def _has_few_values(values: Floats) -> Floats:
+def _sample(values: Floats) -> Floats:
+    # random, because every n-th row of seasonal data could be always the same hour
     return values if len(values) <= MAX_ROWS else np.random.default_rng(0).choice(values, MAX_ROWS, replace=False)
 
 
 def _psi(trained_N: Floats, new_M: Floats) -> float:
-    """Of sorted values. A bin holds its lower edge; a value that is several deciles has a bin of its own."""
+    """Return the index of sorted values.
+
+    A bin includes its lower edge. A value that equals several deciles has a bin of its own.
+    """
     tenths = [len(trained_N) * tenth // BINS for tenth in range(1, BINS)]
     deciles, times = np.unique(trained_N[tenths], return_counts=True)
-    often = deciles[times > 1]
+    repeated = deciles[times > 1]
     trained, new = (
         np.bincount(
-            np.searchsorted(deciles, values, side="right") + np.searchsorted(often, values, side="left"),
-            minlength=len(deciles) + len(often) + 1,
+            np.searchsorted(deciles, values, side="right") + np.searchsorted(repeated, values, side="left"),
+            minlength=len(deciles) + len(repeated) + 1,
         )
         for values in (trained_N, new_M)
     )
-    some = trained + new > 0
-    p, q = np.maximum(trained[some], 0.5) / len(trained_N), np.maximum(new[some], 0.5) / len(new_M)
+    occupied = trained + new > 0
+    p, q = np.maximum(trained[occupied], 0.5) / len(trained_N), np.maximum(new[occupied], 0.5) / len(new_M)
     return float(((q - p) * np.log(q / p)).sum())
 
 
 def _ks(trained_N: Floats, new_M: Floats) -> float:
-    """Of sorted values."""
+    """Return the statistic of sorted values."""
     steps = np.concatenate([trained_N, new_M])
     below_N, below_M = (np.searchsorted(values, steps, side="right") / len(values) for values in (trained_N, new_M))
     return float(np.abs(below_N - below_M).max())

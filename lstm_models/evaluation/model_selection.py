@@ -1,18 +1,33 @@
-"""Which of several judged models to use, and whether it is to be champion: the one place that decides."""
+"""Selection of the best model, and the decision whether it becomes champion."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
 
 Verdict = Literal["better", "worse", "not significant"]
 
 
-class Score(Protocol):
-    """Anything with an error and a size."""
+class Score(BaseModel):
+    """Loss on a dataset's test part, by which models are compared.
 
-    @property
-    def loss(self) -> float: ...
-    @property
-    def parameters(self) -> int: ...
+    Attributes:
+        low: The lower end of the 95 % interval of the loss on other data of the same kind; None in sample, or if there
+            are too few examples.
+        high: Its upper end.
+        parameters: The number of trained parameters.
+        block: The number of neighbouring losses that are resampled together for an interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: float = Field(description="the comparison's metric")
+    low: float | None = None
+    high: float | None = None
+    parameters: int
+    dataset: str = Field(description="its digest")
+    losses_uri: str | None = Field(None, description="a Parquet table with each example's loss; none: in sample")
+    block: int = 1
 
 
 T = TypeVar("T", bound=Score)
@@ -24,33 +39,33 @@ def select_champion(
     verdict: Callable[[T, T, float], Verdict],
     min_improvement: float = 0.0,
 ) -> tuple[T, bool]:
-    """The candidate to use, and whether it becomes champion.
+    """Return the best candidate, and whether it becomes champion.
 
-    To use is the one with the lowest loss; or a smaller one, if it can't be told that the lowest is better than it; of
-    equally small ones the lowest, of equals the first. It becomes champion where there is no incumbent, or where it is
-    better than the incumbent by the margin: inside it, inside the noise, and where both were judged on different data,
-    the incumbent stays.
+    The best candidate has the fewest parameters among those that the candidate with the lowest loss is not
+    significantly better than. Ties are broken by the lower loss, then by the order of the candidates. It becomes
+    champion if there is no incumbent, or if it is significantly better than the incumbent by `min_improvement`. The
+    incumbent stays if the difference is not significant or the two were evaluated on different data.
 
     Args:
-        candidates: at least one.
-        incumbent: the champion, or None where there is none.
-        verdict: what its first argument is compared with its second, by their losses on the same examples; "can't
-            tell" where the examples differ, or where the losses differ by less than the third argument's share of the
-            second one's.
-        min_improvement: the share of the incumbent's loss by which a newcomer must be better.
+        candidates: At least one.
+        incumbent: The champion; None if there is none.
+        verdict: Compares its first argument with its second by their losses on the same examples. It returns "not
+            significant" if the examples differ, or if the losses differ by less than the third argument's share of
+            the second one's loss.
+        min_improvement: The share of the incumbent's loss by which the best candidate must be better.
     """
-    lowest = min(candidates, key=lambda one: one.loss)
-    level = [one for one in candidates if verdict(lowest, one, 0.0) != "better"]
-    best = min(level, key=lambda one: (one.parameters, one.loss))
+    lowest = min(candidates, key=lambda candidate: candidate.loss)
+    tied = [candidate for candidate in candidates if verdict(lowest, candidate, 0.0) != "better"]
+    best = min(tied, key=lambda candidate: (candidate.parameters, candidate.loss))
     return best, incumbent is None or verdict(best, incumbent, min_improvement) == "better"
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share, from how often something was seen in so many trials.
+    """Return the 95 % interval of a proportion, from a number of successes in a number of trials.
 
-    Source: Wilson 1927. It stays within 0 and 1, and is of use for few trials and for shares of 0 and 1 too.
+    It lies within 0 and 1, and is valid for few trials and for proportions of 0 and 1 too. Source: Wilson 1927.
     """
-    from scipy.stats import binomtest  # half a second, for those who have copies
+    from scipy.stats import binomtest  # imported here because it takes half a second
 
     interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)

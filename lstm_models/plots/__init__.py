@@ -1,19 +1,19 @@
-"""Every figure, alike: one finding each, in the title; a contender has one colour everywhere, and one line style."""
+"""All figures, in one style: the title states one finding; each contender has the same color in every figure."""
 
 from lstm_models.plots.forecasts import Forecast, errors_by_step, forecasts
 from lstm_models.plots.gates import gates, gradients_through_time
 from lstm_models.plots.losses import Curve, ReplicaErrors, loss_curves, replica_errors
 from lstm_models.plots.predictions import PredictionPairs, confusion_matrices, predictions_against_targets
-from lstm_models.plots.style import BLUE, DASHES, DOTTED, GREY, ORANGE, OTHERS, TRUTH
+from lstm_models.plots.style import ACTUAL, BLUE, DASHES, DOTTED, GREY, ORANGE, OTHERS
 
 __all__ = [
+    "ACTUAL",
     "BLUE",
     "DASHES",
     "DOTTED",
     "GREY",
     "ORANGE",
     "OTHERS",
-    "TRUTH",
     "Curve",
     "Forecast",
     "PredictionPairs",

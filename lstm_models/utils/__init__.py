@@ -1,1 +1,1 @@
-"""Files and errors."""
+"""Atomic file replacement, checksums and the user-facing error classes."""

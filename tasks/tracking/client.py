@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from lstm_models.nn.kernels.native import backend
+from lstm_models.nn.kernels.native_library import backend
 from lstm_models.utils.errors import UserError
 from tasks.tracking import fingerprint
 from tasks.tracking.transient import is_transient

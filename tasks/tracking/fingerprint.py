@@ -15,7 +15,7 @@ from typing import cast
 import psutil
 
 from lstm_models.config import CELLS, AnyModel, CompareConfig, FineTuneConfig, HandBuilt
-from lstm_models.nn.kernels.native import backend
+from lstm_models.nn.kernels.native_library import backend
 from lstm_models.nn.network import build_cell
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
+from lstm_models.evaluation.model_selection import Score
 from tasks import tracking
-from tasks.schemas import Score
 
 CHAMPION_TAG = f"{tracking.TAG}champion."  # followed by a time: a version gets such a tag at each promotion
 

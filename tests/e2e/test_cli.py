@@ -1,4 +1,4 @@
-"""The command line as a process: what it imports, Ctrl-C, runs that fail."""
+"""The command line as a process: imports, Ctrl-C, failing runs."""
 
 import os
 import shutil
@@ -27,20 +27,23 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys, flows.cli.main\ntry: flows.cli.main.main(['compare', '--help'])\nexcept SystemExit: pass\n"
         "print({'torch', 'lightning', 'prefect', 'mlflow', 'pandas'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "set()"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.splitlines()[-1] == "set()"
 
 
 @pytest.fixture
 def newcomer(tmp_path: Path, database: Path) -> Newcomer:
-    """With a database, so that a test may look into it before the command has made one."""
+    """A new user's directory with a database, so that a test can read it before the command has created one."""
     newcomer = Newcomer(tmp_path)
     shutil.copy(database, newcomer.directory)
     return newcomer
 
 
 def test_ctrl_c_kills_the_run_and_names_the_remedy(newcomer: Newcomer) -> None:
-    epochs = {"training": 1_000_000, "fine_tuning": 2_000_000}  # a training that is still there when it is interrupted
+    epochs = {
+        "training": 1_000_000,
+        "fine_tuning": 2_000_000,
+    }  # so that the training is still running when it is interrupted
     longer = [f"contenders.hand_built.{phase}.max_epochs={number}" for phase, number in epochs.items()]
     process = newcomer.start("compare", *(part for change in longer for part in ("--set", change)))
     client = newcomer.tracking()
@@ -51,15 +54,15 @@ def test_ctrl_c_kills_the_run_and_names_the_remedy(newcomer: Newcomer) -> None:
         return any("train_loss" in run.data.metrics for run in runs)
 
     eventually(has_points)
-    os.killpg(process.pid, signal.SIGINT)  # as the terminal does: every process of the group gets it
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     out, errors = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert names_all(errors.strip(), "interrupted", "lstm-flows compare --resume")  # after the ^C in the terminal
     assert newcomer.statuses("tutorial") == [("compare tutorial", "KILLED"), ("hand_built/initial", "KILLED")]
 
 
-def test_runs_that_can_not_end_well(newcomer: Newcomer) -> None:
-    """A failure underneath is exit code 1 and a failed run; a wrong setting is exit code 2, and leaves none."""
+def test_exit_codes_of_failing_runs(newcomer: Newcomer) -> None:
+    """An error in training gives exit code 1 and a failed run; a wrong setting gives exit code 2, and no run."""
     cell = "contenders.hand_built.model.cell=cell_of_mine.Mine"
     processes = {
         "broken": newcomer.start("compare", *CHANGES, "--set", "experiment=broken", *OVERFLOW),

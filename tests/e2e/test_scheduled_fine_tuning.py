@@ -1,4 +1,4 @@
-"""Scheduled fine-tuning on deploy/'s servers: a worker, what the schedule starts, a kill; tasks on two machines."""
+"""Scheduled fine-tuning on the servers of deploy/: a worker, scheduled runs, a kill; tasks on two machines."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from flows import recipes
 pytestmark = NEEDS_POSTGRESQL
 
 
-# ---- a night: the worker of deploy/worker.sh, and what the schedule starts
+# ---- the worker of deploy/worker.sh, and scheduled runs
 HOURS = 24 * 30
 DEMAND = """
 data:
@@ -33,18 +33,18 @@ contenders:
 
 
 def lstm_flows(servers: Servers, directory: Path, *arguments: str) -> str:
-    """What the command prints, run in a directory by a client of the servers."""
-    done = subprocess.run(
+    """Return the output of a command, run in a directory as a client of the servers."""
+    completed = subprocess.run(
         [BIN / "lstm-flows", *arguments],
         env=servers.environment, cwd=directory, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 @pytest.fixture(scope="module")
 def demand(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table, on which an experiment `demand` has a champion, made in a directory that nobody works in later."""
+    """A table, and an experiment `demand` with a champion, trained on it in a directory that is not used again."""
     directory = tmp_path_factory.mktemp("table")
     write_demand(directory / "demand.csv", HOURS)
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -61,7 +61,7 @@ def api(servers: Servers) -> PrefectAPI:
 
 @pytest.fixture(scope="module")
 def worker(servers: Servers, demand: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A worker in a checkout of its own, started as the README says; its directory."""
+    """A worker in a separate checkout, started as in the README; its directory."""
     checkout = tmp_path_factory.mktemp("worker")
     for folder in ("flows", "tasks", "lstm_models", "deploy"):
         shutil.copytree(ROOT / folder, checkout / folder)
@@ -72,37 +72,37 @@ def worker(servers: Servers, demand: Path, tmp_path_factory: pytest.TempPathFact
         yield checkout
 
 
-NIGHTLY = "fine_tune/forecast"
+DEPLOYMENT = "fine_tune/forecast"
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_scheduled_run_leaves_a_version_and_its_lineage(
+def test_a_scheduled_run_registers_a_version_with_its_lineage(
     demand: Path, api: PrefectAPI, client: mlflow.MlflowClient
 ) -> None:
     write_demand(demand, HOURS + 48)
-    before = client.get_model_version_by_alias("demand", "champion")
-    run = api.run_by_schedule(NIGHTLY, {"config": {"experiment": "demand", "epochs": 2}})
+    champion = client.get_model_version_by_alias("demand", "champion")
+    run = api.run_by_schedule(DEPLOYMENT, {"config": {"experiment": "demand", "epochs": 2}})
     assert (run["state_type"], run["auto_scheduled"]) == ("COMPLETED", True), run["state"]["message"]
 
-    (version,) = [one for one in client.search_model_versions("name='demand'") if int(one.version) == 3]
+    (version,) = [each for each in client.search_model_versions("name='demand'") if int(each.version) == 3]
     assert version.tags["prefect_flow_run_id"] == run["id"]
-    assert version.tags["continues"] == str(before.version)
+    assert version.tags["continues"] == str(champion.version)
     aliases = {name: int(number) for name, number in client.get_registered_model("demand").aliases.items()}
     assert 3 in (aliases["champion"], aliases.get("challenger"))
     experiment = client.get_experiment_by_name("demand")
     assert experiment
     runs = client.search_runs([experiment.experiment_id])
-    assert {one.info.status for one in runs} == {"FINISHED"}
+    assert {each.info.status for each in runs} == {"FINISHED"}
     assert [
-        one.data.tags["lstm_flows.prefect_flow_run_id"] for one in runs if one.info.run_name == "fine_tune demand"
+        each.data.tags["lstm_flows.prefect_flow_run_id"] for each in runs if each.info.run_name == "fine_tune demand"
     ] == [run["id"]]
 
 
 @pytest.mark.usefixtures("worker", "demand")
-def test_a_second_run_at_the_same_time_is_cancelled_and_one_without_new_rows_is_skipped(api: PrefectAPI) -> None:
-    ids = [api.start(NIGHTLY, {"config": {"experiment": "demand", "epochs": 2}}) for _ in range(2)]
-    states = sorted((run["state_type"], run["state_name"]) for run in map(api.ended, ids))
-    assert states == [("CANCELLED", "Cancelled"), ("COMPLETED", "NothingToDo")]
+def test_a_concurrent_run_is_cancelled_and_one_without_new_rows_is_skipped(api: PrefectAPI) -> None:
+    ids = [api.start(DEPLOYMENT, {"config": {"experiment": "demand", "epochs": 2}}) for _ in range(2)]
+    states = sorted((run["state_type"], run["state_name"]) for run in map(api.wait_for, ids))
+    assert states == [("CANCELLED", "Cancelled"), ("COMPLETED", "Skipped")]
 
 
 @pytest.mark.usefixtures("worker")
@@ -110,22 +110,22 @@ def test_a_run_whose_process_is_killed_is_crashed_and_its_mlflow_runs_are_killed
     api: PrefectAPI, demand: Path, client: mlflow.MlflowClient
 ) -> None:
     write_demand(demand, HOURS + 96)
-    flow_run = api.start(NIGHTLY, {"config": {"experiment": "demand", "epochs": 1_000_000}})
+    flow_run = api.start(DEPLOYMENT, {"config": {"experiment": "demand", "epochs": 1_000_000}})
     experiment = client.get_experiment_by_name("demand")
     assert experiment
 
-    def its_runs() -> list[Any]:
-        """The parent and the run that is being trained; once both are there, the training has begun."""
+    def tracked_runs() -> list[Any]:
+        """Return the parent run and its children; with a child, the training has started."""
         runs = client.search_runs([experiment.experiment_id])
         parents = [run for run in runs if run.data.tags.get("lstm_flows.prefect_flow_run_id") == flow_run]
         ids = [run.info.run_id for run in parents]
         return parents + [run for run in runs if run.data.tags.get("mlflow.parentRunId") in ids]
 
-    eventually(lambda: len(its_runs()) == 2)
-    assert {run.info.status for run in its_runs()} == {"RUNNING"}
-    os.kill(int(its_runs()[0].data.tags["lstm_flows.pid"]), signal.SIGKILL)
-    assert api.ended(flow_run)["state_type"] == "CRASHED"
-    eventually(lambda: {run.info.status for run in its_runs()} == {"KILLED"})
+    eventually(lambda: len(tracked_runs()) == 2)
+    assert {run.info.status for run in tracked_runs()} == {"RUNNING"}
+    os.kill(int(tracked_runs()[0].data.tags["lstm_flows.pid"]), signal.SIGKILL)
+    assert api.wait_for(flow_run)["state_type"] == "CRASHED"
+    eventually(lambda: {run.info.status for run in tracked_runs()} == {"KILLED"})
 
 
 # ---- tasks on machines that share the two servers and nothing else
@@ -152,22 +152,22 @@ print(result.model_dump_json())
 """
 
 
-def test_a_task_goes_on_in_another_directory_with_what_the_servers_hold(servers: Servers, tmp_path: Path) -> None:
-    config = recipes.load("forecast", ["experiment=elsewhere", "contenders.hand_built.training.max_epochs=1"])
+def test_a_task_on_another_machine_needs_only_the_servers(servers: Servers, tmp_path: Path) -> None:
+    config = recipes.load("forecast", ["experiment=machines", "contenders.hand_built.training.max_epochs=1"])
 
     def python(directory: str, program: str, *arguments: str) -> str:
         (tmp_path / directory).mkdir()
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", program, config.model_dump_json(), *arguments],
             env={**servers.environment, "PYTHONPATH": str(ROOT)},
             cwd=tmp_path / directory, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()[-1]
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout.splitlines()[-1]
 
-    told = python("here", TRAIN)
-    shutil.rmtree(tmp_path / "here")  # nothing that lay there is needed
-    result = json.loads(python("there", EVALUATE, told))
-    assert str(tmp_path) not in told
+    references = python("first", TRAIN)
+    shutil.rmtree(tmp_path / "first")
+    result = json.loads(python("second", EVALUATE, references))
+    assert str(tmp_path) not in references
     assert result["metrics"]["scaled_mse"] > 0
-    assert list((tmp_path / "there").iterdir()) == []
+    assert list((tmp_path / "second").iterdir()) == []

@@ -1,4 +1,4 @@
-"""Forecasts as a newcomer makes them, without a way to the network, and the model behind MLflow's own server."""
+"""A new user's forecasts, without network access, and the model served by MLflow."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from helpers.processes import BIN, eventually, free_port, responds, running
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "127.0.0.1,localhost"}
 
 
-def test_a_forecast_in_ten_lines_is_served_as_it_is_predicted(tmp_path: Path) -> None:
+def test_served_forecasts_equal_predicted_ones(tmp_path: Path) -> None:
     newcomer = Newcomer(tmp_path)
     newcomer.environment |= OFFLINE
     work = newcomer.directory
@@ -32,10 +32,10 @@ def test_a_forecast_in_ten_lines_is_served_as_it_is_predicted(tmp_path: Path) ->
     names = [line.split()[0] for line in errors.splitlines()]
     assert names == ["hand_built/initial", "hand_built/fine_tuned", "built_in/initial", "built_in/fine_tuned"]
     assert max(map(len, out.splitlines()[:-3])) <= 100
-    assert "\u2026" not in out  # nothing is cut off
+    assert "\u2026" not in out  # no cell is truncated
     assert "Differences in scaled_mse, on the same examples:" in out
     assert out.splitlines()[-1] == "Next: lstm-flows predict models:/power@champion NEW_ROWS"
-    # the recipe on the table that comes along
+    # the recipe on the bundled table
     assert recipe_out.splitlines()[-1] == "Next: lstm-flows predict models:/forecast@champion NEW_ROWS"
     trained = [
         ("compare forecast", "FINISHED"),
@@ -50,7 +50,9 @@ def test_a_forecast_in_ten_lines_is_served_as_it_is_predicted(tmp_path: Path) ->
     assert (predict.communicate(), predict.returncode) == (("", ""), 0)
     predicted = pd.read_csv(work / "out.csv")["load"].to_numpy()
     coming = power(200 + HORIZON).groupby("site").tail(HORIZON)["load"]
-    assert np.abs(predicted - coming).mean() < 2  # so well that the unit is beyond doubt
+    assert (
+        np.abs(predicted - coming).mean() < 2
+    )  # small enough to show that the predictions are in the unit of the load
 
     port, log = free_port(), tmp_path / "server.log"
     url = f"http://127.0.0.1:{port}"
@@ -59,8 +61,8 @@ def test_a_forecast_in_ten_lines_is_served_as_it_is_predicted(tmp_path: Path) ->
     environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{work}/mlflow.db", "PATH": newcomer.environment["PATH"]}
     with running([*command, "--host", "127.0.0.1", "--port", str(port)], log, env=environment, cwd=tmp_path):
         eventually(lambda: responds(f"{url}/ping"))
-        answer = httpx.post(f"{url}/invocations", json={"inputs": last_windows().tolist()}, timeout=60)
-    assert answer.status_code == 200, answer.text
-    served = np.array(answer.json()["predictions"])
+        response = httpx.post(f"{url}/invocations", json={"inputs": last_windows().tolist()}, timeout=60)
+    assert response.status_code == 200, response.text
+    served = np.array(response.json()["predictions"])
     assert served.shape == (2, HORIZON, 1)
     np.testing.assert_allclose(served.flatten(), predicted, rtol=1e-6)

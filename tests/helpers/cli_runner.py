@@ -1,4 +1,4 @@
-"""Commands and flows run in this process, in a directory with an MLflow of its own; and a webhook to be told."""
+"""Run commands and flows in this process, in a directory with its own MLflow database; and a webhook to notify."""
 
 import io
 import json
@@ -18,21 +18,21 @@ from tasks import introspection, reporting
 
 
 def lstm_flows(*arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process, in the working directory: exit code, standard output, standard error."""
+    """Run a command in this process; return its exit code, standard output and standard error."""
     out, errors = io.StringIO(), io.StringIO()
-    before = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as exited:
             main(arguments)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
     assert isinstance(exited.value.code, int)
     return exited.value.code, out.getvalue(), errors.getvalue()
 
 
 @contextmanager
 def working_in(directory: Path) -> Iterator[None]:
-    """A working directory with an MLflow of its own; what loading a model sets for good is undone."""
+    """Work in a directory with its own MLflow database; undo environment variables that loading a model sets."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
@@ -41,13 +41,14 @@ def working_in(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def plain(*, wholly: bool = True) -> Iterator[None]:
-    """No picture of gates; and wholly: no other pictures, and a placeholder for the exported program. These take longer
-    than all the rest."""
+def without_plots(*, export: bool = False) -> Iterator[None]:
+    """Skip the plots of gates; without export, also all other plots, and export placeholders instead of programs.
 
+    Plots and exports take longer than everything else.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(introspection, "log_gates", lambda *_: None)
-        if wholly:
+        if not export:
             patch.setattr(reporting, "_figures", lambda *_: {})
             patch.setattr(mlflow.pytorch, "save_model", _save_placeholder)
         yield
@@ -60,8 +61,13 @@ def _save_placeholder(path: str, mlflow_model: Any, **_: Any) -> None:
 
 
 @contextmanager
-def real_for(gates: str = "", exports: Sequence[int] = ()) -> Iterator[None]:
-    """Pictures of gates only for this contender/phase, and for what has no gates; real programs for these versions."""
+def selected_plots(gates: str = "", exports: Sequence[int] = ()) -> Iterator[None]:
+    """Plot gates only for one contender/phase, and for an RNN, which has none; export programs only for some versions.
+
+    Args:
+        gates: The contender/phase whose gates are plotted.
+        exports: The numbers of the versions that are exported; the others get a placeholder.
+    """
     log_gates, save_model, saved = introspection.log_gates, mlflow.pytorch.save_model, []
 
     def log(*arguments: Any) -> None:
@@ -80,7 +86,7 @@ def real_for(gates: str = "", exports: Sequence[int] = ()) -> Iterator[None]:
 
 @contextmanager
 def webhook() -> Iterator[list[dict[str, Any]]]:
-    """A server that the environment names as the webhook, and what it is sent."""
+    """Run a server as the webhook of the environment, and provide the list of objects that it receives."""
     posts: list[dict[str, Any]] = []
 
     def receive(_: BaseHTTPRequestHandler, body: bytes) -> int:

@@ -1,6 +1,6 @@
-"""Flows in ten processes at once: forked from one that has imported all, so that they begin together.
+"""Run flows in concurrent processes, forked from one with all imports done, so that they start at the same time.
 
-python at_once.py CONFIG.yaml 5 5    so many times compare, each with a seed of its own, and fine_tune of its champion
+python concurrent_flows.py CONFIG.yaml 5 5    run compare 5 times, with different seeds, and fine_tune 5 times
 """
 
 import os
@@ -13,7 +13,8 @@ from flows.fine_tune import fine_tune
 from lstm_models.config import FineTuneConfig
 
 
-def work(number: int, compares: int) -> None:
+def run_flow(number: int, compares: int) -> None:
+    """Run compare with its own seed, or from number `compares` on fine_tune with its own number of epochs."""
     config = recipes.load(sys.argv[1], [f"seed={number}"])
     if number < compares:
         compare(config)
@@ -22,6 +23,7 @@ def work(number: int, compares: int) -> None:
 
 
 def main() -> None:
+    """Run the flows, print the exit codes, and exit with 1 if one of them is not 0."""
     compares, fine_tunes = int(sys.argv[2]), int(sys.argv[3])
     children = []
     for number in range(compares + fine_tunes):
@@ -30,9 +32,9 @@ def main() -> None:
             continue
         code = 1
         try:
-            work(number, compares)
+            run_flow(number, compares)
             code = 0
-        except BaseException:  # noqa: BLE001  # what it is stands on standard error, and the exit code says so
+        except BaseException:  # noqa: BLE001  # reported on standard error and by the exit code
             traceback.print_exc()
         finally:
             sys.stdout.flush()

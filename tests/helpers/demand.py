@@ -1,4 +1,4 @@
-"""An hourly table that grows: the same first hours whenever it is written."""
+"""Hourly table that grows: a longer one starts with the same rows as a shorter one."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an error has to say, whatever its words: the thing, the value, the remedy."""
+"""Assertions on the facts in an error message: the field, the value, the remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +7,9 @@ import pytest
 
 
 def names_all(message: object, *parts: object) -> bool:
-    """Return whether an error, or a line of output, is one line and holds each of these parts.
+    """Assert that an error, or a line of output, is one line and contains each of these parts; return True.
 
-    An assertion on it shows the message: `assert names_all(caught.value, "data.split", 0.9, "at most 1")`.
+    Use it as `assert names_all(caught.value, "data.split", 0.9, "at most 1")`.
     """
     text = str(message).rstrip("\n")
     missing = [part for part in map(str, parts) if part not in text]
@@ -19,14 +19,14 @@ def names_all(message: object, *parts: object) -> bool:
 
 
 def refused(kind: type[Exception], *parts: object) -> "pytest.RaisesExc[Exception]":
-    """pytest.raises, of an error that is one line and holds each of these parts."""
+    """Return pytest.raises for an error whose message is one line and contains each of these parts."""
     return pytest.raises(kind, check=lambda error: names_all(error, *parts) and "\n" not in str(error))
 
 
 @contextmanager
-def refused_at(kind: type[Exception], place: object, *parts: object) -> Iterator[None]:
-    """The block raises an error that begins with a place, such as a file's path, and names all parts."""
+def refused_at(kind: type[Exception], location: object, *parts: object) -> Iterator[None]:
+    """Assert that the block raises an error that starts with a location, such as a file's path, and names all parts."""
     with pytest.raises(kind) as caught:
         yield
-    assert str(caught.value).startswith(f"{place}: ")
+    assert str(caught.value).startswith(f"{location}: ")
     assert names_all(caught.value, *parts)

@@ -1,4 +1,4 @@
-"""An hourly load as a table that grows: a longer one begins like a shorter one."""
+"""Hourly load as a table that grows: a longer one starts with the same rows as a shorter one."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ def hourly_load(rows: int) -> pd.DataFrame:
 
 
 def write_load(rows: int) -> None:
-    """Write it to demand.csv in the working directory."""
+    """Write the table to demand.csv in the working directory."""
     hourly_load(rows).to_csv(Path("demand.csv"), index=False)
 
 
 def hour(row: int) -> str:
-    """Return the time of a row, as lineage has it."""
+    """Return the ISO time of a row, as lineage stores it."""
     return (pd.Timestamp("2024-01-01") + pd.Timedelta(row, "h")).isoformat()

@@ -1,4 +1,4 @@
-"""An HTTP server of a test's own."""
+"""HTTP server that runs within a test."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ from typing import Any
 
 @contextmanager
 def http_server(respond: Callable[[BaseHTTPRequestHandler, bytes], int]) -> Iterator[str]:
-    """Serve on 127.0.0.1 for as long as the block, which gets the URL.
+    """Serve on 127.0.0.1 while the block runs, and provide the URL.
 
     Args:
-        respond: gets each request and its body, and returns the status; 0: the connection ends without an answer.
+        respond: Gets each request and its body, and returns the status; 0 closes the connection without a response.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -21,7 +21,7 @@ def http_server(respond: Callable[[BaseHTTPRequestHandler, bytes], int]) -> Iter
                 self.send_response(status)
                 self.send_header("Location", "/elsewhere")
                 self.end_headers()
-                self.wfile.write(b"<html>what a proxy says</html>")
+                self.wfile.write(b"<html>a proxy's error page</html>")
 
         do_GET = do_POST
 

@@ -1,4 +1,4 @@
-"""How much memory a block may take."""
+"""Limit the memory of a block."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def little_memory(most: float) -> Iterator[None]:
-    """Assert that Python's allocations in the block stay below so many bytes."""
+def little_memory(limit: float) -> Iterator[None]:
+    """Assert that Python allocates less than `limit` bytes in the block."""
     tracemalloc.start()
     yield
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < most
+    assert peak < limit

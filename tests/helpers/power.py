@@ -1,4 +1,4 @@
-"""The hourly load of two sites, as a user's table with holes in it, and the ten lines of YAML that it takes."""
+"""Table of the hourly load of two sites, with and without missing values, and its configuration of ten lines."""
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def power(rows: int = 200) -> pd.DataFrame:
 
 
 def with_holes() -> pd.DataFrame:
-    """Return the table without the first three loads of one site, and two in the middle of the other."""
+    """Return the table with the first three loads of one site missing, and two in the middle of the other."""
     table = power()
     table.loc[[0, 1, 2, 250, 251], "load"] = np.nan
     return table
@@ -40,4 +40,4 @@ def with_holes() -> pd.DataFrame:
 
 def last_windows() -> np.ndarray:
     """Return the context of a forecast from the end of each site: (sites, hours, 1)."""
-    return np.stack([own["load"].to_numpy(np.float32)[-CONTEXT:, None] for _, own in power().groupby("site")])
+    return np.stack([rows["load"].to_numpy(np.float32)[-CONTEXT:, None] for _, rows in power().groupby("site")])

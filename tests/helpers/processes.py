@@ -1,4 +1,4 @@
-"""Processes that a test starts: free ports for them, their end, and waiting for what they do."""
+"""Start and stop processes, find free ports for them, and wait for conditions."""
 
 import os
 import signal
@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-# below the range from which Linux takes the ports of outgoing connections: one of these is nobody's by accident
+# below the range from which Linux takes the ports of outgoing connections, so that none of these is used by accident
 PORTS = range(21000, 31000)
-_held: list[FileLock] = []
+_locks: list[FileLock] = []
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on, and that no other test process is given as long as this one lives."""
+    """Return a port that nothing listens on, and reserve it among all test processes until this one exits."""
     first = os.getpid() * 101
     for number in range(len(PORTS)):
         port = PORTS[(first + number) % len(PORTS)]
@@ -37,14 +37,14 @@ def free_port() -> int:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 lock.release()
                 continue
-        _held.append(lock)
+        _locks.append(lock)
         return port
     raise AssertionError(f"no free port in {PORTS}")
 
 
 @contextmanager
 def running(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process and its children for as long as the block; what it prints goes to a file."""
+    """Run a process and its children while the block runs; their output goes to a file."""
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
         try:
@@ -59,9 +59,9 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator[subproces
 
 
 def eventually(condition: Callable[[], object], seconds: float = 300) -> None:
-    """Wait for another process: ask until the condition holds.
+    """Wait until a condition holds, usually of another process.
 
-    The limit is only for what will never come; it is long, so that a busy machine does not reach it.
+    The timeout is long, so that a busy machine does not reach it.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -70,7 +70,7 @@ def eventually(condition: Callable[[], object], seconds: float = 300) -> None:
 
 
 def responds(url: str) -> bool:
-    """Return whether a server answers a GET request with success."""
+    """Return whether a GET request to a server succeeds."""
     try:
         return httpx.get(url, timeout=30).is_success
     except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""Real servers: Prefect's and MLflow's on SQLite; and by the scripts of deploy/, on a private PostgreSQL."""
+"""Real Prefect and MLflow servers: on SQLite, or started by the scripts of deploy/ on a private PostgreSQL."""
 
 import os
 import shutil
@@ -23,11 +23,13 @@ NEEDS_POSTGRESQL = pytest.mark.skipif(
 
 
 class Cluster(NamedTuple):
+    """A PostgreSQL cluster: its port, and a psql command that connects as the superuser."""
+
     port: int
     superuser_psql: str
 
     def query(self, database: str, sql: str) -> list[str]:
-        """The rows' text, as the superuser sees them."""
+        """Return the rows of a query by the superuser, one line of text each."""
         psql = [*self.superuser_psql.split(), "--port", str(self.port), "--dbname", database]
         done = subprocess.run(
             [*psql, "--no-psqlrc", "--no-align", "--tuples-only", "--command", sql],
@@ -37,7 +39,7 @@ class Cluster(NamedTuple):
 
 
 class SQLiteServers:
-    """Prefect's and MLflow's servers, each on a port of its own, which it keeps when it is killed and started again."""
+    """Prefect and MLflow servers, each on a port of its own, which stays the same when it is killed and restarted."""
 
     def __init__(self, directory: Path, **settings: str) -> None:
         self.directory = directory
@@ -53,7 +55,7 @@ class SQLiteServers:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "MLFLOW_TRACKING_URI": self.urls["mlflow"],
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes more, as in deploy/servers.env
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves eight processes, as in deploy/servers.env
             "PATH": f"{BIN}:{os.environ['PATH']}",
             **settings,
         }
@@ -78,7 +80,7 @@ class SQLiteServers:
         self.kill(*self._processes)
 
     def start(self, *names: str) -> None:
-        """Start servers side by side, and wait until each responds."""
+        """Start servers at the same time, and wait until each responds."""
         for name in names:
             with (self.directory / f"{name}.log").open("a") as log:
                 self._processes[name] = subprocess.Popen(
@@ -89,6 +91,7 @@ class SQLiteServers:
             eventually(lambda url=self.urls[name]: responds(f"{url}/health"))  # type: ignore[misc]
 
     def kill(self, *names: str) -> None:
+        """Kill servers with SIGKILL."""
         for name in names:
             process = self._processes.pop(name)
             os.killpg(process.pid, signal.SIGKILL)
@@ -96,17 +99,23 @@ class SQLiteServers:
 
 
 class Servers(NamedTuple):
+    """Servers that the scripts of deploy/ have started.
+
+    Attributes:
+        environment: A client's environment variables: addresses, user name and password, and the PATH.
+        cluster: Their database cluster.
+        artifacts: The folder for artifacts, which only the MLflow server writes to.
+    """
+
     environment: dict[str, str]
-    """What a client's process is started with: addresses, name and password, and the commands on the PATH."""
     cluster: Cluster
     artifacts: Path
-    """The folder that MLflow's server alone writes to."""
 
 
 @contextmanager
 def postgresql(directory: Path) -> Iterator[Cluster]:
-    """A cluster of its own, which asks for passwords on 127.0.0.1; its superuser comes in by the socket without one."""
-    # PostgreSQL refuses to run as root, and its own user can't walk into pytest's folders
+    """Run a private cluster, with passwords on 127.0.0.1; the superuser connects by the socket without one."""
+    # PostgreSQL refuses to run as root, and the user postgres has no access to pytest's folders
     as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
     with tempfile.TemporaryDirectory(prefix="postgresql-", dir="/tmp") as home:
         if as_postgres:
@@ -128,7 +137,7 @@ def postgresql(directory: Path) -> Iterator[Cluster]:
 
 @contextmanager
 def servers(directory: Path) -> Iterator[Servers]:
-    """Both servers by the scripts of deploy/, on a database of their own; up when both have answered."""
+    """Start both servers by the scripts of deploy/, on a private database, and wait until both respond."""
     prefect_port, mlflow_port = free_port(), free_port()
     client = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "PG"))},
@@ -145,7 +154,7 @@ def servers(directory: Path) -> Iterator[Servers]:
         artifacts = directory / "artifacts"
         server = {
             **client,
-            # instead of a minute, in which the moment that a test schedules would pass
+            # the default is a minute, which would miss the time that a test schedules
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
             "PGPORT": str(cluster.port),
             "PGPASSWORD": "a quote ' and / and #",
@@ -155,7 +164,7 @@ def servers(directory: Path) -> Iterator[Servers]:
             "MLFLOW_WORKERS": "1",
             "MLFLOW_ARTIFACTS_DESTINATION": str(artifacts),
         }
-        for _ in range(2):  # the second time, all is there already
+        for _ in range(2):  # the second time, everything exists already
             subprocess.run([ROOT / "deploy/database.sh"], env=server, check=True)
         for name in ("prefect-server", "mlflow-server"):
             script = str(ROOT / "deploy" / f"{name}.sh")

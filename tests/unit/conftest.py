@@ -1,4 +1,4 @@
-"""The unit lane's rule, enforced: no process, no network, no file outside of pytest's temporary directory."""
+"""Enforce the rule for unit tests: no process, no network, no file outside pytest's temporary directory."""
 
 import sys
 import tempfile
@@ -14,26 +14,28 @@ sys.addaudithook(GUARD)
 
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the program makes by tempfile, and what hypothesis keeps, lies with the tests' own files."""
+    """Put temporary files of the program, and hypothesis's files, into pytest's temporary directory."""
     set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
-    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temporary"))
+    previous, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temporary"))
     yield
-    tempfile.tempdir = before
+    tempfile.tempdir = previous
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    with GUARD.watching(item.config._tmp_path_factory.getbasetemp()):  # type: ignore[attr-defined]
+    """Guard the test function."""
+    with GUARD.active(item.config._tmp_path_factory.getbasetemp()):  # type: ignore[attr-defined]
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    with GUARD.watching(item.config._tmp_path_factory.getbasetemp()):  # type: ignore[attr-defined]
+    """Guard the fixtures."""
+    with GUARD.active(item.config._tmp_path_factory.getbasetemp()):  # type: ignore[attr-defined]
         return (yield)
 
 
 @pytest.fixture
 def guard() -> Guard:
-    """The one that watches."""
+    """The guard that checks all unit tests."""
     return GUARD

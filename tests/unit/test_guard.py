@@ -1,4 +1,4 @@
-"""The unit lane's own rule."""
+"""The guard of the unit tests."""
 
 import os
 import socket
@@ -26,14 +26,14 @@ ELSEWHERE = Path(__file__).with_suffix(".txt")
     ],
     ids=["process", "fork", "file", "folder", "removal", "move"],
 )
-def test_what_a_unit_test_must_not_do_is_an_error_that_stays(act: Callable[[], object], guard: Guard) -> None:
+def test_a_violation_raises_an_error_and_is_recorded(act: Callable[[], object], guard: Guard) -> None:
     with pytest.raises(AssertionError, match="not in a unit test"):
         act()
-    assert len(guard.violations) == 1  # so that the test fails though the program may catch the error
+    assert len(guard.violations) == 1  # so that the test fails even if the program catches the error
     guard.violations.clear()
 
 
-def test_there_is_no_network() -> None:
+def test_sockets_are_blocked() -> None:
     # pytest-socket warns first, and warnings are errors here
     with pytest.raises((SocketBlockedError, UserWarning), match=r"socket\.socket"):
         socket.socket()

@@ -1,1 +1,1 @@
-"""Turn the columns of a table into series of numbers."""
+"""Turn the columns of a table into numeric series."""

@@ -1,1 +1,1 @@
-"""Synthetic datasets: the tutorial's, and the literature's tasks."""
+"""Synthetic datasets: the tutorial's data and the adding problem."""

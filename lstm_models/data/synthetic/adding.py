@@ -1,8 +1,8 @@
-"""The adding problem: does a network remember two numbers that lie far back?
+"""The adding problem: a test of whether a network remembers two numbers over a long sequence.
 
-Each time step holds a number drawn uniformly from [0, 1) and a mark, 0 or 1. Two steps are marked, one in the first
-half of the sequence and one in the second; the target is the sum of the two marked numbers. Who always predicts 1 has
-a mean squared error of 1/6.
+Each time step has a number drawn uniformly from [0, 1) and a mark, 0 or 1. Two steps are marked, one in the first
+half of the sequence and one in the second; the target is the sum of the two marked numbers. A model that always
+predicts 1 has a mean squared error of 1/6.
 
 Source: Hochreiter and Schmidhuber 1997, experiment 4; in the form of Le, Jaitly and Hinton 2015.
 """
@@ -14,14 +14,14 @@ from lstm_models.data.sequences import SequenceColumns
 
 
 def columns(length: int) -> SequenceColumns:
-    """Of a table of sequences of this length: value_1, mark_1, value_2, and so on."""
+    """Return the columns of a table of sequences of this length: value_1, mark_1, value_2, and so on."""
     return SequenceColumns(
-        tuple(f"{what}_{step}" for step in range(1, length + 1) for what in ("value", "mark")), "sum", 2
+        tuple(f"{name}_{step}" for step in range(1, length + 1) for name in ("value", "mark")), "sum", 2
     )
 
 
 def table(length: int, count: int, seed: int) -> pd.DataFrame:
-    """One row a sequence, float32: the same for the same arguments."""
+    """Return a table of float32 numbers with one row per sequence; equal arguments give an equal table."""
     generator = np.random.default_rng(seed)
     values = generator.random((count, length), dtype=np.float32)
     half = length // 2

@@ -1,4 +1,4 @@
-"""The tutorial's data: what two companies' shares did on four days, and on the fifth."""
+"""The tutorial's data: two companies' share values on four days, and the label of the fifth."""
 
 import pandas as pd
 
@@ -8,7 +8,10 @@ COLUMNS = SequenceColumns(inputs=("day_1", "day_2", "day_3", "day_4"), target="l
 
 
 def table() -> pd.DataFrame:
-    """One row a company. The two differ on the first day only, so the LSTM has to remember it over the other three."""
+    """Return the table, one row per company.
+
+    The companies differ on the first day only, so the LSTM must remember that day over the other three.
+    """
     return pd.DataFrame(
         [("A", 0.0, 0.5, 0.25, 1.0, 0.0), ("B", 1.0, 0.5, 0.25, 1.0, 1.0)],
         columns=["company", *COLUMNS.inputs, COLUMNS.target],

@@ -1,1 +1,1 @@
-"""The loop over time: which implementation runs, and the implementations."""
+"""Implementations of the loop over time, and the function that selects one."""

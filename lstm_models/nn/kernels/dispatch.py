@@ -1,10 +1,9 @@
-"""The seam between the LSTM and whatever runs its loop over time. Shapes as in cells.py, P the size of h_t.
+"""Selection of the implementation of the loop over time. Shapes as in cells.py; P is the size of h_t.
 
-What runs is chosen here and nowhere else:
-    loops.plain_loop            a cell's `step` after another: any cell, and whatever differentiates in its own way
-    loops.scanned_loop          what torch.export stores
-    native.every_state          compiled, for the LSTM's own cell in float32 on the CPU
-    through_time.ThroughTime    the same numbers in PyTorch's operations, wherever else the LSTM's own cell runs
+reference.reference_loop    one call of a cell's `step` per time step: for custom cells and function transforms
+reference.scan_loop         one scan operator: for torch.export
+native.unroll               compiled code: for the standard cell in float32 on the CPU
+bptt.LSTMFunction           the same computation in PyTorch's operations: for the standard cell in all other cases
 """
 
 import torch
@@ -38,49 +37,50 @@ def unroll(
 ) -> tuple[Tensor, LSTMState]:
     """Run the cell over all time steps of one layer, in one direction.
 
-    Whatever stands behind this function keeps to it: nothing given is changed, all tensors share one device and one
-    floating-point type, and gradients of all results go to every argument. T is 1 or more; B may be 0.
+    Every implementation leaves its arguments unchanged, requires all tensors on one device and in one floating-point
+    type, and propagates the gradients of all results to all arguments. T is at least 1; B may be 0.
 
     Args:
-        x: the layer's input, time first, (T, B, D), of any strides; with batch_sizes, the rows of a PackedSequence.
-        state: the state before the first step, hidden (B, P) and cell (B, H).
-        weights: weight_ih (4H, D) and weight_hh (4H, P), rows in the order i, f, g, o; bias_ih, or bias_ih and bias_hh,
-            (4H) each, if there are biases; if o_t * tanh(c_t) is projected to h_t, weight_hr (P, H), and else P = H.
-            Another cell may have other gates, and weights of its own.
-        cell: the equations of a step.
-        training: whether the cell's dropout and zoneout draw at random.
-        backwards: whether the sequences are read from their ends to their beginnings.
-        batch_sizes: a PackedSequence's own, how many sequences have each step, (T), on the CPU.
-        lengths_B: of a padded batch, how many steps each sequence has, 1 to T.
-        loop: what is to run, rather than what is chosen here; it is given the sum of the biases, as `bias`.
+        x: The layer's input, time first, (T, B, D), with any strides; with batch_sizes, the rows of a PackedSequence.
+        state: The state before the first step, hidden (B, P) and cell (B, H).
+        weights: weight_ih (4H, D) and weight_hh (4H, P), rows in the order i, f, g, o; optionally bias_ih, or bias_ih
+            and bias_hh, (4H) each; weight_hr (P, H) if o_t * tanh(c_t) is projected to h_t, otherwise P = H. A custom
+            cell may have other gates and additional weights.
+        cell: The equations of one time step.
+        training: Whether the cell's recurrent dropout and zoneout draw at random.
+        backwards: Whether the sequences are read from their last step to their first.
+        batch_sizes: The batch sizes of a PackedSequence, (T), on the CPU.
+        lengths_B: The sequence lengths of a padded batch, 1 to T.
+        loop: The implementation to run; None selects one. It receives the sum of the biases as `bias`.
 
     Returns:
-        The hidden state after every step, each where the input that it read lies: (T, B, P), or rows of P numbers; past
-        a sequence's length something. And the state after each sequence's last step, hidden (1, B, P), cell (1, B, H).
+        The hidden state after every step, at the position of the input of that step: (T, B, P), or rows of P numbers;
+        undefined after a sequence's length. And the state after each sequence's last step, hidden (1, B, P) and cell
+        (1, B, H).
 
     Raises:
-        RuntimeError: in native code, for batch_sizes that no PackedSequence of so many rows can have; elsewhere what
-            PyTorch makes of them.
+        RuntimeError: If the native code gets batch_sizes that do not match a PackedSequence with this number of rows;
+            the other implementations raise PyTorch's errors.
     """
     if loop is None:
         loop = select_loop(x, state, weights, cell, training)
-        if loop is native.forward_all_states and lengths_B is None:  # no need to pad, to pack or to turn anything round
+        if loop is native.forward_all_states and lengths_B is None:  # reads packed and reversed sequences directly
             return native.unroll(x, state, weights, backwards, batch_sizes)
-    states, after = run_direction(
+    states, final = run_direction(
         loop, x, state, merge_biases(weights), cell, training, backwards, batch_sizes, lengths_B
     )
-    return states.hidden, after
+    return states.hidden, final
 
 
 def select_loop(x: Tensor, state: LSTMState, weights: Weights, cell: Cell, training: bool) -> Loop:
-    """What runs on the arguments of `unroll`."""
+    """Return the implementation that runs on these arguments of `unroll`."""
     if not is_standard_cell(x, cell, training):
         return scan_loop if torch.compiler.is_exporting() else reference_loop
     return native.forward_all_states if native.supports(x, state, weights) else bptt_loop
 
 
 def is_standard_cell(x: Tensor, cell: Cell, training: bool) -> bool:
-    """Whether the LSTM's own equations are all that the cell does, on real numbers, and nobody looks on."""
+    """Return whether the cell computes only the standard equations, on real numbers, untraced and untransformed."""
     return (
         type(cell) is Cell
         and cell.zoneout == 0
@@ -90,6 +90,6 @@ def is_standard_cell(x: Tensor, cell: Cell, training: bool) -> bool:
 
 
 def bptt_loop(x_TBD: Tensor, state: LSTMState, weights: Weights, cell: Cell, training: bool) -> LSTMState:
-    """The LSTM's own cell by through_time.ThroughTime: the loop where there is no native code."""
-    given = (weights.get(name) for name in STANDARD_WEIGHTS)
-    return LSTMState(*LSTMFunction.apply(x_TBD, *state, *given))  # type: ignore[no-untyped-call]
+    """Run the standard cell by bptt.LSTMFunction, where native code does not support the arguments."""
+    tensors = (weights.get(name) for name in STANDARD_WEIGHTS)
+    return LSTMState(*LSTMFunction.apply(x_TBD, *state, *tensors))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""kill -9 and a full disk in mid-training: after `--resume` all is as an uninterrupted run leaves it, to the bit."""
+"""kill -9 and a full disk during training: after `--resume` the outcome is bit-identical to an uninterrupted run's."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.configurations import SMALL
 from helpers.errors import names_all
-from helpers.outcomes import compare, difference, left_behind, tracked
+from helpers.outcomes import collect_outcome, compare, difference, tracking_uri
 from helpers.processes import eventually
 
 
@@ -23,18 +23,18 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a comparison leaves that nothing has happened to."""
+    """The outcome of a comparison that was not interrupted."""
     directory = tmp_path_factory.mktemp("home") / "uninterrupted"
     directory.mkdir()
     with compare(directory, config) as process:
         assert process.wait() == 0, (directory / "log").read_text()
-    return left_behind(tracked(directory), "small", directory)
+    return collect_outcome(tracking_uri(directory), "small", directory)
 
 
 def resume(directory: Path) -> dict[str, Any]:
     with compare(directory, "--resume") as process:
         assert process.wait() == 0, (directory / "log").read_text()
-    return left_behind(tracked(directory), "small", directory)
+    return collect_outcome(tracking_uri(directory), "small", directory)
 
 
 def test_a_killed_comparison_resumes_bit_identically(
@@ -51,12 +51,12 @@ def test_a_killed_comparison_resumes_bit_identically(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 24 MB."""
+    """A separate file system of 24 MB."""
     mounted = tmp_path / "disk"
     mounted.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mounted)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted here")
+        pytest.skip("mounting a file system is not permitted")
     yield mounted
     subprocess.run(["umount", "--lazy", str(mounted)], check=True)
 
@@ -73,28 +73,28 @@ def fill(disk: Path) -> Path:
 def test_a_full_disk_fails_the_run_and_loses_nothing(
     uninterrupted: dict[str, Any], config: Path, small_disk: Path, tmp_path: Path
 ) -> None:
-    """It fills up in mid-training: neither checkpoints nor curves nor the run's status can be written."""
+    """The disk fills up during training: neither checkpoints nor metrics nor the run's status can be written."""
     directory, log = small_disk / "work", tmp_path / "log"
     directory.mkdir()
-    os.symlink(log, directory / "log")  # there is room for it
+    os.symlink(log, directory / "log")  # on another file system
     with compare(directory, config) as process:
         eventually(lambda: process.poll() is not None or list(directory.glob(".lstm_flows/checkpoints/*/last.ckpt")))
         ballast = fill(small_disk)
         assert process.wait() == 1
-    said = log.read_text().splitlines()
-    assert [line for line in said if not line.startswith("lstm-flows: ") or "SQL" in line] == []
-    assert said[-1].startswith("lstm-flows: the run failed: ")
-    assert "lstm-flows compare --resume" in said[-1]
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if not line.startswith("lstm-flows: ") or "SQL" in line] == []
+    assert lines[-1].startswith("lstm-flows: the run failed: ")
+    assert "lstm-flows compare --resume" in lines[-1]
     ballast.unlink()
     assert difference(resume(directory), uninterrupted) == ""
 
 
-def test_a_read_only_folder_is_an_error_before_anything_begins(config: Path, small_disk: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_error_before_the_run_starts(config: Path, small_disk: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     os.symlink(log, small_disk / "log")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with compare(small_disk, config) as process:
         assert process.wait() == 1
-    said = log.read_text()
-    assert names_all(said, "lstm-flows: the run failed: OSError", "Read-only file system: ")
-    assert "--resume" not in said
+    errors = log.read_text()
+    assert names_all(errors, "lstm-flows: the run failed: OSError", "Read-only file system: ")
+    assert "--resume" not in errors

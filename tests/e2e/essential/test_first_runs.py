@@ -1,4 +1,4 @@
-"""Two flows at once, from an empty directory on: one for a person to look at, one for a program."""
+"""Two concurrent first runs in an empty directory: one prints tables, one prints JSON."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from helpers.newcomer import Newcomer
 CHANGES = [part for change in TINY for part in ("--set", change)]
 
 
-def test_two_first_runs_at_once(tmp_path: Path) -> None:
+def test_two_concurrent_first_runs(tmp_path: Path) -> None:
     newcomer = Newcomer(tmp_path)
     processes = {
         "tutorial": newcomer.start("compare", *CHANGES),
@@ -25,16 +25,16 @@ def test_two_first_runs_at_once(tmp_path: Path) -> None:
             ("built_in/initial", "FINISHED"),
             ("built_in/fine_tuned", "FINISHED"),
         ]
-    # a person sees a line a training, a table and two hints
+    # without --json: one line per training, a table and two hints
     out, errors = ended["tutorial"]
     names = [line.split()[0] for line in errors.splitlines()]
     assert names == ["hand_built/initial", "hand_built/fine_tuned", "built_in/initial", "built_in/fine_tuned"]
-    *shown, look, following = out.splitlines()
-    assert max(map(len, shown[:-1])) <= 100
+    *table, look, next_hint = out.splitlines()
+    assert max(map(len, table[:-1])) <= 100
     assert look.startswith("Look: lstm-flows ui   then http://127.0.0.1:5000/#/experiments/")
-    assert following == "Next: lstm-flows compare parity"
-    assert "\x1b" not in out + errors  # no colour where there is no terminal
-    # a program gets one object and nothing else
+    assert next_hint == "Next: lstm-flows compare parity"
+    assert "\x1b" not in out + errors  # no colour without a terminal
+    # with --json: one object and nothing else
     out, _ = ended["parity"]
     assert out.count("\n") == 1
     result = json.loads(out)

@@ -1,4 +1,4 @@
-"""The README's section on schedules, command by command: real servers, a worker, a run that the schedule starts."""
+"""The commands of the README's section on schedules: real servers, a worker, a run that the schedule starts."""
 
 import shutil
 import subprocess
@@ -19,18 +19,20 @@ def test_a_scheduled_run_completes_with_its_runs_in_mlflow(tmp_path: Path) -> No
     for package in ("flows", "tasks", "lstm_models"):
         shutil.copytree(ROOT / package, checkout / package)
     shutil.copy(ROOT / "prefect.yaml", checkout)
-    # instead of a minute
+    # the default is a minute
     with SQLiteServers(tmp_path, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="3") as servers:
-        here: dict[str, Any] = {"cwd": checkout, "env": servers.environment}
+        options: dict[str, Any] = {"cwd": checkout, "env": servers.environment}
 
         def prefect(*arguments: str) -> None:
-            done = subprocess.run([BIN / "prefect", *arguments], **here, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
+            completed = subprocess.run(
+                [BIN / "prefect", *arguments], **options, capture_output=True, text=True, check=False
+            )
+            assert completed.returncode == 0, completed.stdout + completed.stderr
 
         prefect("work-pool", "create", "--type", "process", "lstm-flows")
         prefect("--no-prompt", "deploy", "--all")
         log = tmp_path / "worker.log"
-        with running([str(BIN / "prefect"), "worker", "start", "--pool", "lstm-flows"], log, **here):
+        with running([str(BIN / "prefect"), "worker", "start", "--pool", "lstm-flows"], log, **options):
             eventually(lambda: "started!" in log.read_text())
             api = PrefectAPI(servers.urls["prefect"])
             weekly = api.deployment("compare/tutorial")["schedules"]
@@ -47,7 +49,7 @@ def test_a_scheduled_run_completes_with_its_runs_in_mlflow(tmp_path: Path) -> No
         experiment = client.get_experiment_by_name("tutorial")
         assert experiment
         runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
-        assert [(one.info.run_name, one.info.status) for one in runs] == [
+        assert [(each.info.run_name, each.info.status) for each in runs] == [
             ("compare tutorial", "FINISHED"),
             ("built_in/initial", "FINISHED"),
             ("built_in/fine_tuned", "FINISHED"),

@@ -5,9 +5,9 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
-from helpers.cli_runner import plain, working_in
+from helpers.cli_runner import without_plots, working_in
 from helpers.configurations import TINY
-from helpers.crash_simulation import boards, curve, runs_of
+from helpers.crash_simulation import curve, runs_of, tensorboard_curves
 from helpers.errors import names_all
 from prefect.client.orchestration import get_client
 
@@ -122,7 +122,7 @@ def test_curves_have_the_tutorials_names_and_continue_at_the_last_step(report: C
     # the first step after the checkpoint trains on company A: B's latest prediction is still the previous one
     assert curves[1]["out_1"][0][1] == curves[0]["out_1"][-1][1]
     # TensorBoard has the same
-    assert boards(trained[0])["train_loss"] == curves[0]["train_loss"]
+    assert tensorboard_curves(trained[0])["train_loss"] == curves[0]["train_loss"]
 
 
 def test_prefect_has_the_comparison_with_a_link(report: ComparisonReport) -> None:
@@ -136,7 +136,7 @@ def test_an_equal_run_is_reused_and_force_reproduces_it(report: ComparisonReport
     runs = len(runs_of("tutorial"))
     assert compare(CONFIG) == report.model_copy(update={"reused": True})
     assert len(runs_of("tutorial")) == runs
-    with plain():
+    with without_plots():
         again = compare(CONFIG, force=True)
     assert not again.reused
     assert again.parent_run_id != report.parent_run_id
@@ -145,7 +145,7 @@ def test_an_equal_run_is_reused_and_force_reproduces_it(report: ComparisonReport
 
 def test_omitting_a_contender_does_not_change_the_other(report: ComparisonReport) -> None:
     config = recipes.load("tutorial", [*TINY, "experiment=alone", "contenders.hand_built=null"])
-    with plain():
+    with without_plots():
         alone = compare(config)
     assert [result.predictions for result in alone.results] == [
         result.predictions for result in report.results if result.contender == "built_in"
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_fails_everywhere_and_registers_nothing(harnes
         "tutorial",
         [*TINY, "contenders.hand_built.model.head=linear", "contenders.hand_built.training.learning_rate=1e25"],
     )
-    with pytest.raises(NonFiniteLoss) as caught, plain():
+    with pytest.raises(NonFiniteLoss) as caught, without_plots():
         compare(config)
     assert names_all(caught.value, "inf", "epoch 1", "learning_rate", "1e+25")
     parent, child = runs_of("tutorial")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.cli_runner import lstm_flows, plain, webhook, working_in
+from helpers.cli_runner import lstm_flows, webhook, without_plots, working_in
 from helpers.errors import names_all
 from helpers.hourly_load import hour, hourly_load
 from helpers.outcomes import checkpoint, flat
@@ -27,15 +27,16 @@ from flows import recipes
 from flows.compare import compare
 from flows.fine_tune import fine_tune
 from lstm_models.config import CompareConfig, FineTuneConfig, Split, fine_tuning_config
-from lstm_models.data.dataset import read_dataset
+from lstm_models.data.builders import read_dataset
 from lstm_models.data.holdout import DataLeakageError, RowRange, RowRanges
 from lstm_models.evaluation.bootstrap import paired_difference
 from lstm_models.evaluation.drift import feature_drift
+from lstm_models.evaluation.model_selection import Score
 from lstm_models.training.trainer import fit
 from lstm_models.utils.errors import TableError, UserError
 from tasks import data, tracking
 from tasks.lineage import find_version, validate_new_data
-from tasks.schemas import ComparisonReport, FineTuneResult, Score, TrainedVersion, TrainingRecord
+from tasks.schemas import ComparisonReport, FineTuneResult, TrainedVersion, TrainingRecord
 from tasks.tracking import model_loader
 
 pytestmark = pytest.mark.timeout(900)  # the first test's setup is a dozen flow runs
@@ -154,14 +155,14 @@ def fine_tune_runs(harness: None, tmp_path_factory: pytest.TempPathFactory, data
         def do(name: str, act: Callable[[], Any]) -> None:
             flow_runs[name] = record_run("demand", act, posts)
 
-        with plain():
+        with without_plots():
             write_table(300)
             do("compare", lambda: compare(weekly))
             do("no new rows", run_fine_tune)
-        with plain(wholly=False):
+        with without_plots(export=True):
             write_table(340)
             do("promoted", lambda: run_fine_tune(epochs=20))
-        with plain():
+        with without_plots():
             do("promoted again", lambda: run_fine_tune(epochs=20))
             write_table(440)
             large = ("--set=epochs=2", "--set=min_improvement=0.99")
@@ -216,7 +217,7 @@ def numbers(done: FlowRun) -> list[int]:
 def test_without_new_rows_the_run_is_skipped(flow_runs: dict[str, FlowRun], name: str, continued: int) -> None:
     done = flow_runs[name]
     state = done.returned
-    assert (state.type, state.name) == (StateType.COMPLETED, "NothingToDo")
+    assert (state.type, state.name) == (StateType.COMPLETED, "Skipped")
     assert names_all(state.message, "no new rows", f"version {continued}")
     assert state.result() == FineTuneResult(
         experiment="demand", outcome="skipped", message=state.message, base_version=continued
@@ -226,7 +227,7 @@ def test_without_new_rows_the_run_is_skipped(flow_runs: dict[str, FlowRun], name
     assert (done.aliases, done.scores) == (before.aliases, before.scores)
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(state.state_details.flow_run_id)
-    assert (run.state_type, run.state_name) == (StateType.COMPLETED, "NothingToDo")
+    assert (run.state_type, run.state_name) == (StateType.COMPLETED, "Skipped")
 
 
 def test_a_run_with_the_same_settings_and_data_is_skipped(flow_runs: dict[str, FlowRun]) -> None:
@@ -678,7 +679,7 @@ def labelled(harness: None, tmp_path_factory: pytest.TempPathFactory, database: 
     (directory / "trends.yaml").write_text(TRENDS)
     later = Split(train="2024-02-04", validation="2024-02-09")
     flow_runs = {}
-    with working_in(directory), plain():
+    with working_in(directory), without_plots():
         machines(38).to_csv("machines.csv", index=False)
         flow_runs["compare"] = record_run("trends", lambda: compare("trends.yaml"), [])
         machines(50).to_csv("machines.csv", index=False)

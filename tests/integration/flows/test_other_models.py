@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from helpers.cli_runner import real_for, working_in
+from helpers.cli_runner import selected_plots, working_in
 from helpers.errors import names_all
 from mlflow.entities import Run
 
@@ -74,7 +74,7 @@ def compared(
     directory = tmp_path_factory.mktemp("others")
     (directory / "mlflow.db").write_bytes(database.read_bytes())
     (directory / "cell_of_a_user.py").write_text(CELL)
-    with working_in(directory), real_for(gates="minimal/fine_tuned", exports=[2, 6]):
+    with working_in(directory), selected_plots(gates="minimal/fine_tuned", exports=[2, 6]):
         result = compare(configuration())
     yield directory, result
     sys.modules.pop("cell_of_a_user", None)

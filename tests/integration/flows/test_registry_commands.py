@@ -16,7 +16,7 @@ from typing import Any
 import mlflow.pytorch
 import pandas as pd
 import pytest
-from helpers.cli_runner import lstm_flows, plain, webhook, working_in
+from helpers.cli_runner import lstm_flows, webhook, without_plots, working_in
 from helpers.errors import names_all
 from helpers.hourly_load import hour, write_load
 from helpers.processes import free_port
@@ -28,8 +28,9 @@ from flows.fine_tune import fine_tune
 from flows.monitor import monitor
 from lstm_models.config import FineTuneConfig, MonitorConfig
 from lstm_models.data.holdout import DataLeakageError
+from lstm_models.evaluation.model_selection import Score
 from tasks import tracking
-from tasks.schemas import FineTuneResult, MonitoringPoint, Score
+from tasks.schemas import FineTuneResult, MonitoringPoint
 
 DEMAND = """\
 data: {kind: table, path: demand.csv, time: time, target: load, context_length: 8, horizon: 2}
@@ -46,7 +47,7 @@ def original(harness: None, tmp_path_factory: pytest.TempPathFactory, database: 
     directory = tmp_path_factory.mktemp("created")
     shutil.copy(database, directory)
     (directory / "demand.yaml").write_text(DEMAND)
-    with working_in(directory), plain():
+    with working_in(directory), without_plots():
         write_load(300)
         compare("demand.yaml")
         for rows, settings in (
@@ -185,7 +186,7 @@ def test_history_has_lineage_evaluation_runs_and_the_times_as_champion(shared_di
     (second,), (third,), (fourth,) = champions[1:4]
     assert second["since"] <= second["until"] == third["since"] <= third["until"] == fourth["since"]
     assert fourth["until"] is None
-    assert second["reason"].endswith(", the first")
+    assert second["reason"].endswith(", first champion")
     assert re.fullmatch(r"loss 0\.\d+, better than version 2's 0\.\d+", third["reason"])
     assert re.fullmatch(r"loss 0\.\d+, better than version 3's 0\.\d+", fourth["reason"])
     assert [time["flow_run"] for time in (second, third, fourth)] == [rows[number]["flow_run"] for number in (2, 3, 4)]
@@ -216,7 +217,7 @@ def test_rollback_restores_earlier_champions_one_by_one_and_records_the_reason(c
     reason = "rollback from version 4: the sensor was broken"
     assert (code, out) == (0, f"Version 3 is now champion of demand ({reason}).\n")
     assert tracking.aliases("demand") == ALIASES | {"champion": 3}
-    message = "demand: back from version 4 to 3: the sensor was broken"
+    message = "demand: rolled back from version 4 to 3: the sensor was broken"
     assert posts == [
         {"event": "rollback", "message": message, "text": message, "experiment": "demand", "flow_run": None}
     ]
@@ -348,7 +349,7 @@ def test_data_that_a_kept_version_needs_is_not_removed(copied_dir: Path) -> None
     """Versions 1 and 2 share their data: with 2 as champion, 1 loses only its checkpoint."""
     lstm_flows("rollback", "demand", "2")
     write_load(480)
-    with plain():  # fine-tunes version 2
+    with without_plots():  # fine-tunes version 2
         code, out, _ = lstm_flows("fine-tune", "demand", "--set=epochs=1", "--set=mode=warm_start", "-q")
     assert code == 0
     assert names_all(" ".join(out.split()), "Skipped: version 2 has been fine-tuned on these rows before")
@@ -385,7 +386,7 @@ def test_an_interrupted_prune_can_be_repeated(copied_dir: Path, monkeypatch: pyt
 
 def test_fine_tune_prunes_if_keep_versions_is_set(copied_dir: Path) -> None:
     write_load(520)
-    with plain():
+    with without_plots():
         code, out, _ = lstm_flows(
             "fine-tune", "demand", "--set=epochs=1", "--set=min_improvement=0.99", "--set=keep_versions=2", "-q"
         )
@@ -401,7 +402,7 @@ def test_fine_tune_prunes_if_keep_versions_is_set(copied_dir: Path) -> None:
     # the same run is skipped: keep_versions does not affect the challenger
     config = FineTuneConfig(experiment="demand", epochs=1, min_improvement=0.99, keep_versions=1)
     again = fine_tune(config, return_state=True)
-    assert again.name == "NothingToDo"
+    assert again.name == "Skipped"
     assert again.result() == FineTuneResult(
         experiment="demand", outcome="skipped", message=again.message, base_version=4
     )
@@ -418,14 +419,14 @@ def test_without_a_champion_a_named_version_is_fine_tuned_and_promoted(copied_di
     tracking.mlflow_client().delete_registered_model_alias("demand", "champion")
     assert names_all(refused("fine-tune", "demand", "-q"), "experiment demand", "no champion", "lstm-flows compare")
     write_load(520)
-    with plain():
+    with without_plots():
         done: FineTuneResult = fine_tune(FineTuneConfig(experiment="demand", version=5, epochs=1))
     assert (done.outcome, done.base_version, done.challenger) == ("promoted", 5, 7)
     assert done.message == "Version 7 is now champion: there was none."
     assert done.comparison
     assert [result.name for result in done.comparison.results] == ["challenger/fine_tuned"]
     assert champion() == 7
-    assert history()[7]["champion"][0]["reason"].endswith(", the first")
+    assert history()[7]["champion"][0]["reason"].endswith(", first champion")
 
 
 def test_a_table_that_changes_after_validation_is_refused(copied_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,7 +441,7 @@ def test_a_table_that_changes_after_validation_is_refused(copied_dir: Path, monk
 
     monkeypatch.setattr(module, "find_skip_reason", find_and_overwrite)
     write_load(520)
-    with plain(), pytest.raises(DataLeakageError):
+    with without_plots(), pytest.raises(DataLeakageError):
         fine_tune(FineTuneConfig(experiment="demand", epochs=1))
     assert list(versions()) == [1, 2, 3, 4, 5, 6]
 

@@ -1,12 +1,12 @@
-"""A fine-tuning that crashed and is resumed: the same challenger and decision, one champion, the rows it began with."""
+"""A crashed fine-tuning run is resumed with the rows that it started with: same challenger, same decision."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.cli_runner import plain, working_in
-from helpers.crash_simulation import assert_same, crash_at_each, left_behind, watched
+from helpers.cli_runner import without_plots, working_in
+from helpers.crash_simulation import assert_same, collect_outcome, crash_at_each, recording
 from helpers.hourly_load import write_load
 
 from flows import recipes
@@ -35,17 +35,17 @@ TASKS = [
     *("validate_stored_data", "measure_drift", "evaluate_champion", "MODE", "evaluate", "register", "promote_best"),
     *("evaluate_baselines", "report_fine_tuning"),
 ]
-NO_ANSWER = {*TASKS[:5], "validate_stored_data", "register"}
-# where each process crashes, counted in itself; and whose results are computed a second time
+NOT_CACHED = {*TASKS[:5], "validate_stored_data", "register"}
+# the points at which each process crashes, counted within the process; the results that are computed a second time
 CRASHES = {
     "fine_tune": (
         [
-            "log_inputs 0",  # the table is there; what is noted of it is not
-            "after 0",  # all is noted
+            "log_inputs 0",  # the table is stored, but not logged as an input
+            "after 0",  # it is logged
             "after 2",  # the champion is evaluated
             "step 25",
             "before 10",  # before the decision
-            "set_registered_model_alias 1",  # its record is there
+            "set_registered_model_alias 1",  # the promotion is recorded
             "after 0",  # the alias is set
         ],
         ["store_data", "evaluate_champion", "promote_best"],
@@ -55,16 +55,16 @@ CRASHES = {
 
 
 def with_new_rows() -> None:
-    """A champion, and new rows since."""
+    """Train a champion, and add new rows to the table."""
     Path("demand.yaml").write_text(DEMAND)
     write_load(300)
-    with watched():
+    with recording():
         compare.fn(recipes.load("demand.yaml"))
     write_load(340)
 
 
-def shown_history() -> list[dict[str, Any]]:
-    """The history, but for ids, flow runs and moments."""
+def stable_history() -> list[dict[str, Any]]:
+    """Return the history without ids, flow runs and times."""
     rows = [
         {key: row[key] for key in row.keys() - {"run", "flow_run", "created"}}
         for row in history.version_history("demand")
@@ -75,45 +75,47 @@ def shown_history() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("mode", CONFIGS)
-def test_the_decision_is_the_same_though_the_table_has_grown_since(
+def test_a_resumed_run_makes_the_same_decision_although_the_table_has_grown(
     tmp_path_factory: pytest.TempPathFactory, database: Path, workplace: Path, mode: str
 ) -> None:
     directory, config = tmp_path_factory.mktemp(mode), CONFIGS[mode]
     (directory / "mlflow.db").write_bytes(database.read_bytes())
-    with working_in(directory), plain():
+    with working_in(directory), without_plots():
         with_new_rows()
-        with watched() as did:
+        with recording() as record:
             expected: FineTuneResult = fine_tune.fn(config)
-        left, rows = left_behind("demand"), shown_history()
-    assert did.calls == [mode if name == "MODE" else name for name in TASKS]
-    # the table is stored in a step of its own
-    assert did.answers == ["store_table", *(name for name in did.calls if name not in NO_ANSWER)]
+        outcome, rows = collect_outcome("demand"), stable_history()
+    assert record.calls == [mode if name == "MODE" else name for name in TASKS]
+    # the table is stored by a cached function of its own
+    assert record.cached_results == ["store_table", *(name for name in record.calls if name not in NOT_CACHED)]
     assert (expected.outcome, expected.base_version, expected.challenger) == ("promoted", 2, 3)
 
-    crashes, again = CRASHES[mode]
-    answers: list[FineTuneResult] = []
+    crashes, repeated = CRASHES[mode]
+    results: list[FineTuneResult] = []
 
     def resume() -> None:
         write_load(400)
-        # as the command does: what was asked for comes from the run
-        answers.append(fine_tune.fn(FineTuneConfig(experiment="demand"), "newest"))
+        # as the command does: the settings come from the run
+        results.append(fine_tune.fn(FineTuneConfig(experiment="demand"), "newest"))
 
-    with plain():
+    with without_plots():
         with_new_rows()
-    done = crash_at_each(crashes, lambda: fine_tune.fn(config), resume)
-    (answer,) = answers
-    assert answer.comparison
+    records = crash_at_each(crashes, lambda: fine_tune.fn(config), resume)
+    (result,) = results
+    assert result.comparison
     assert expected.comparison
-    assert answer.comparison.dataset == expected.comparison.dataset
-    assert (answer.outcome, answer.message) == (expected.outcome, expected.message)
-    assert_same(left_behind("demand"), left)
-    assert shown_history() == rows
-    assert [reign.version for reign in promotion_history(tracking.versions("demand"))] == [2, 3]
+    assert result.comparison.dataset == expected.comparison.dataset
+    assert (result.outcome, result.message) == (expected.outcome, expected.message)
+    assert_same(collect_outcome("demand"), outcome)
+    assert stable_history() == rows
+    assert [tenure.version for tenure in promotion_history(tracking.versions("demand"))] == [2, 3]
     assert tracking.aliases("demand") == {"champion": 3, "hand_built": 3}
-    assert Counter(name for each in done for name in each.answers) == Counter([*did.answers, *again])
+    assert Counter(name for each in records for name in each.cached_results) == Counter(
+        [*record.cached_results, *repeated]
+    )
 
     write_load(340)
-    with watched():
+    with recording():
         state = fine_tune.fn(config)
-    assert state.name == "NothingToDo"
+    assert state.name == "Skipped"
     assert "no new rows since version 3" in state.message

@@ -1,4 +1,4 @@
-"""What can be resumed by --resume, and what is refused, in one line."""
+"""Which runs --resume accepts, and the one-line errors for those that it refuses."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,17 +23,17 @@ ALONE = recipes.load("tutorial", [*TINY, "contenders.hand_built=null"])
 
 
 def refused(*arguments: str) -> str:
-    """A command's one line on standard error."""
+    """Run a command that is refused; return its line on standard error."""
     code, out, errors = lstm_flows(*arguments, "-q")
     assert (code, out, errors.partition(": ")[0]) == (2, "", "lstm-flows")
     return errors
 
 
-def begun(error: BaseException | None = None, work: runs.RunSpec | None = None) -> ParentRun:
-    """A parent run that has ended, by this error or well."""
+def terminated(error: BaseException | None = None, spec: runs.RunSpec | None = None) -> ParentRun:
+    """Return a parent run that has finished, or was terminated by an error."""
     with (
         suppress(*([type(error)] if error else [])),
-        runs.tracked_flow_run(work or runs.comparison_spec(ALONE)) as parent,
+        runs.tracked_flow_run(spec or runs.comparison_spec(ALONE)) as parent,
     ):
         if error:
             raise error
@@ -41,10 +41,10 @@ def begun(error: BaseException | None = None, work: runs.RunSpec | None = None) 
 
 
 def fine_tuning() -> runs.RunSpec:
-    asked = FineTuneConfig(experiment="tutorial", version=1)
+    request = FineTuneConfig(experiment="tutorial", version=1)
     version = TrainedVersion.model_construct(name="tutorial", number=1)
     return runs.RunSpec(
-        "fine_tune", ALONE, "A night.", asked, {"continues": version.number, runs.CHAMPION_PARAM: "none"}
+        "fine_tune", ALONE, "Fine-tuning.", request, {"continues": version.number, runs.CHAMPION_PARAM: "none"}
     )
 
 
@@ -54,15 +54,15 @@ def child_of(parent: ParentRun) -> str:
     return run_id
 
 
-def half_begun() -> str:
-    """One that ended before it had said what it was about."""
+def without_config() -> str:
+    """Return a run that ended before its configuration was stored."""
     parent = runs.start_parent_run(runs.comparison_spec(ALONE))
     tracking.mlflow_client().set_terminated(parent.run_id, "KILLED")
     return parent.run_id
 
 
 def of_another_version() -> str:
-    run_id = begun(KeyboardInterrupt()).run_id
+    run_id = terminated(KeyboardInterrupt()).run_id
     tracking.mlflow_client().log_text(
         run_id, ALONE.to_yaml().replace("min_improvement:", "least_improvement:"), runs.CONFIG_FILE
     )
@@ -70,7 +70,7 @@ def of_another_version() -> str:
 
 
 def deleted() -> str:
-    run_id = begun(KeyboardInterrupt()).run_id
+    run_id = terminated(KeyboardInterrupt()).run_id
     tracking.mlflow_client().delete_run(run_id)
     return run_id
 
@@ -86,48 +86,48 @@ def running() -> str:
         (str, ["no such run", "DATABASE"]),
         (lambda: "no/such run", ["no such run", "DATABASE"]),
         (deleted, ["no such run", "DATABASE"]),
-        (lambda: child_of(begun(KeyboardInterrupt())), ["compare", "of none", "parent"]),
-        (lambda: begun(KeyboardInterrupt(), fine_tuning()).run_id, ["compare", "fine_tune"]),
-        (lambda: begun().run_id, ["finished"]),
+        (lambda: child_of(terminated(KeyboardInterrupt())), ["compare", "of no flow", "parent"]),
+        (lambda: terminated(KeyboardInterrupt(), fine_tuning()).run_id, ["compare", "fine_tune"]),
+        (lambda: terminated().run_id, ["finished"]),
         (
             running,
             ["running", f"process {fingerprint.process_identity()['pid']} on {fingerprint.process_identity()['host']}"],
         ),
-        (half_begun, ["start anew"]),
+        (without_config, ["configuration", "start a new run"]),
         (
             of_another_version,
-            ["config.yaml", "least_improvement", "did you mean min_improvement", "another version", "start anew"],
+            ["config.yaml", "least_improvement", "did you mean min_improvement", "another version", "start a new run"],
         ),
     ],
     ids=[
         *("unknown", "nothing", "no id", "deleted", "a child", "of a fine-tuning", "finished", "running"),
-        *("half begun", "older"),
+        *("without configuration", "older"),
     ],
 )
 def test_a_run_that_can_not_be_resumed_is_refused(workplace: Path, make: Callable[[], str], parts: list[str]) -> None:
     run_id = make()
-    before = {run.info.run_id: run.info.status for run in runs_of("tutorial")} if Path("mlruns").exists() else {}
+    statuses = {run.info.run_id: run.info.status for run in runs_of("tutorial")} if Path("mlruns").exists() else {}
     parts = [part.replace("DATABASE", f"sqlite:///{workplace}/mlflow.db") for part in parts]
     assert names_all(refused("compare", "--resume", run_id), f"run {run_id}", *parts)
-    assert {run_id: tracking.mlflow_client().get_run(run_id).info.status for run_id in before} == before
+    assert {run_id: tracking.mlflow_client().get_run(run_id).info.status for run_id in statuses} == statuses
 
 
-def test_the_newest_is_the_newest_that_can_be_resumed(workplace: Path) -> None:
-    begun()
+def test_newest_means_the_newest_run_that_can_be_resumed(workplace: Path) -> None:
+    terminated()
     running()
-    half_begun()
+    without_config()
     assert names_all(refused("compare", "--resume"), "no interrupted run of compare")
-    first = begun(KeyboardInterrupt()).run_id
-    second = begun(RuntimeError("no")).run_id
-    half_begun()
-    begun()
+    first = terminated(KeyboardInterrupt()).run_id
+    second = terminated(RuntimeError("no")).run_id
+    without_config()
+    terminated()
     running()
-    of_fine_tune = begun(KeyboardInterrupt(), fine_tuning()).run_id
-    found = find_interrupted_run.fn("compare", "newest")
-    assert found
-    assert (found.parent.run_id, found.config) == (second, ALONE)
-    assert find_interrupted_run.fn("compare", first) == found.model_copy(
-        update={"parent": runs.parent_run(first, found.parent.experiment_id, "tutorial", None)}
+    of_fine_tune = terminated(KeyboardInterrupt(), fine_tuning()).run_id
+    newest = find_interrupted_run.fn("compare", "newest")
+    assert newest
+    assert (newest.parent.run_id, newest.config) == (second, ALONE)
+    assert find_interrupted_run.fn("compare", first) == newest.model_copy(
+        update={"parent": runs.parent_run(first, newest.parent.experiment_id, "tutorial", None)}
     )
     # of another experiment
     assert names_all(refused("fine-tune", "demand", "--resume"), "experiment demand", "no interrupted run of fine_tune")
@@ -135,7 +135,7 @@ def test_the_newest_is_the_newest_that_can_be_resumed(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["compare"], ["fine-tune", "demand"]], ids=" ".join)
-def test_without_a_database_none_is_made(empty_directory: Path, command: list[str]) -> None:
+def test_resume_creates_no_database(empty_directory: Path, command: list[str]) -> None:
     assert names_all(refused(*command, "--resume"), "no mlflow.db in", empty_directory)
     assert list(empty_directory.iterdir()) == []
 
@@ -152,6 +152,6 @@ def test_without_a_database_none_is_made(empty_directory: Path, command: list[st
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_is_beside_resume_is_refused(empty_directory: Path, arguments: list[str], named: str) -> None:
+def test_other_options_with_resume_are_refused(empty_directory: Path, arguments: list[str], named: str) -> None:
     assert names_all(refused(*arguments), f"{named} with --resume", "leave it out")
     assert list(empty_directory.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A training that crashed is resumed from what it has left, wherever that lies and however much of it is intact."""
+"""A crashed training is resumed from its checkpoints, wherever they are and however many of them are intact."""
 
 import logging
 import shutil
@@ -8,8 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.cli_runner import plain
-from helpers.crash_simulation import Crash, Whole, assert_same, crashing, left_behind, uninterrupted, watched
+from helpers.cli_runner import without_plots
+from helpers.crash_simulation import (
+    Crash,
+    UninterruptedRun,
+    assert_same,
+    collect_outcome,
+    crashing,
+    recording,
+    run_uninterrupted,
+)
 from helpers.errors import names_all
 from helpers.hourly_load import write_load
 from mlflow import MlflowClient
@@ -19,7 +27,7 @@ from flows.compare import compare
 from tasks import lineage
 from tasks.tracking import checkpoint_store
 
-# four steps an epoch: 12, then to 20; a checkpoint in each epoch's middle, and at its end
+# four steps per epoch: 12 steps, fine-tuned to 20; a checkpoint in the middle and at the end of each epoch
 DEMAND = """\
 data: {kind: table, path: demand.csv, time: time, target: load, context_length: 8, horizon: 2}
 contenders:
@@ -42,30 +50,30 @@ def resume() -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Whole:
-    return uninterrupted(compare_demand, "demand", tmp_path_factory.mktemp("whole"), database)
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, database: Path) -> UninterruptedRun:
+    return run_uninterrupted(compare_demand, "demand", tmp_path_factory.mktemp("uninterrupted"), database)
 
 
-def test_there_is_something_to_lose(whole: Whole) -> None:
-    assert whole.did.fits == [list(range(1, 13)), list(range(13, 21))]
+def test_the_uninterrupted_run_has_all_steps_and_curves(uninterrupted: UninterruptedRun) -> None:
+    assert uninterrupted.record.fits == [list(range(1, 13)), list(range(13, 21))]
     for phase, epochs in (("initial", 3), ("fine_tuned", 2)):
-        run = whole.left[f"<hand_built/{phase}>"]
+        run = uninterrupted.outcome[f"<hand_built/{phase}>"]
         assert len(run["curves"]["val_loss"]) == epochs
-        assert {"train_loss", "val_loss"} <= run["boards"].keys()
-    assert whole.left["unfinished"] == []
+        assert {"train_loss", "val_loss"} <= run["tensorboard"].keys()
+    assert uninterrupted.outcome["checkpoints"] == []
 
 
-# ---- in its middle: at step 7 the last two checkpoints are of steps 4 and 6
-def here() -> Path:
-    """The one training's folder."""
-    (found,) = checkpoint_store.CHECKPOINT_ROOT.iterdir()
-    return found
+# ---- crashes during training: at step 7 the last two checkpoints are of steps 4 and 6
+def checkpoint_dir() -> Path:
+    """Return the checkpoint directory of the running training."""
+    (directory,) = checkpoint_store.CHECKPOINT_ROOT.iterdir()
+    return directory
 
 
 def slots() -> list[Path]:
-    """Its snapshots among its run's artifacts, the newer one first."""
-    found = Path("mlruns").glob(f"*/{here().name}/artifacts/snapshots/*/last.ckpt")
-    return sorted(found, key=lambda path: -path.stat().st_mtime_ns)
+    """Return the snapshots among the run's artifacts, the newer one first."""
+    paths = Path("mlruns").glob(f"*/{checkpoint_dir().name}/artifacts/snapshots/*/last.ckpt")
+    return sorted(paths, key=lambda path: -path.stat().st_mtime_ns)
 
 
 def truncate(path: Path) -> None:
@@ -88,50 +96,57 @@ def lose_the_slots() -> None:
 
 
 def lose_the_last() -> None:
-    """As a crash between the two renamings of a write does."""
-    (here() / "last.ckpt").unlink()
+    """Delete last.ckpt, as a crash between the two renamings of a write does."""
+    (checkpoint_dir() / "last.ckpt").unlink()
 
 
 def leave_half_of_the_next() -> None:
-    shutil.copy(here() / "last.ckpt", here() / "last.ckpt.partial")
-    truncate(here() / "last.ckpt.partial")
+    shutil.copy(checkpoint_dir() / "last.ckpt", checkpoint_dir() / "last.ckpt.partial")
+    truncate(checkpoint_dir() / "last.ckpt.partial")
 
 
 NO_CHECKPOINT = "not a checkpoint"
-# (the step of the crash, what becomes of its files, the step that it is resumed after, what the warnings say)
+# (step of the crash, damage to the files, step after which the training is resumed, parts of the warnings)
 CRASHES: list[tuple[int, Callable[[], None], int, list[tuple[str, ...]]]] = [
-    (7, lose_the_slots, 0, 2 * [("last.ckpt", NO_CHECKPOINT, "passed over")]),
+    (7, lose_the_slots, 0, 2 * [("last.ckpt", NO_CHECKPOINT, "ignored")]),
     (3, lambda: None, 2, []),
     (5, leave_half_of_the_next, 4, []),
-    (7, lambda: truncate(here() / "last.ckpt"), 4, [("last.ckpt", NO_CHECKPOINT, "the previous checkpoint is used")]),
+    (
+        7,
+        lambda: truncate(checkpoint_dir() / "last.ckpt"),
+        4,
+        [("last.ckpt", NO_CHECKPOINT, "the previous checkpoint is used")],
+    ),
     (7, lose_the_last, 4, [("last.ckpt", "No such file", "the previous checkpoint is used")]),
     (9, lose_all, 8, []),
-    (11, lose_the_newer_slot, 8, [("last.ckpt", NO_CHECKPOINT, "passed over")]),
+    (11, lose_the_newer_slot, 8, [("last.ckpt", NO_CHECKPOINT, "ignored")]),
     (10, lambda: None, 10, []),
-    (17, lose_the_slots, 12, 2 * [("last.ckpt", NO_CHECKPOINT, "passed over")]),
-    (13, lambda: None, 12, 2 * [("last.ckpt", NO_CHECKPOINT, "passed over")]),  # no other checkpoint yet
-    (15, lose_all, 14, [("last.ckpt", NO_CHECKPOINT, "passed over")]),  # the second slot is as it was
+    (17, lose_the_slots, 12, 2 * [("last.ckpt", NO_CHECKPOINT, "ignored")]),
+    (13, lambda: None, 12, 2 * [("last.ckpt", NO_CHECKPOINT, "ignored")]),  # no other checkpoint yet
+    (15, lose_all, 14, [("last.ckpt", NO_CHECKPOINT, "ignored")]),  # the second slot is still damaged
     (17, lambda: None, 16, []),
     (19, lose_all, 18, []),
 ]
 
 
-def test_in_its_middle(whole: Whole, workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Again and again: each process resumes what the one before has left, and crashes itself."""
+def test_a_training_that_crashes_repeatedly_has_the_same_outcome(
+    uninterrupted: UninterruptedRun, workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each process resumes from the files of the previous one, and crashes."""
     resumed_after, warnings = 0, []
-    with plain():
-        for number, (crash, damage, *then) in enumerate(CRASHES):
-            with watched(f"step {crash}") as did, crashing():
+    with without_plots():
+        for number, (crash, damage, *resumption) in enumerate(CRASHES):
+            with recording(f"step {crash}") as record, crashing():
                 (resume if number else compare_demand)()
-            assert did.fits[0][0] == resumed_after + 1, f"{number}: {did.fits}"
-            assert did.fits[-1][-1] == crash
+            assert record.fits[0][0] == resumed_after + 1, f"{number}: {record.fits}"
+            assert record.fits[-1][-1] == crash
             check_warnings(caplog, warnings)
             damage()
-            resumed_after, warnings = then
-        with watched() as did:
+            resumed_after, warnings = resumption
+        with recording() as record:
             resume()
-    assert did.fits == [list(range(resumed_after + 1, 21))]
-    assert_same(left_behind("demand"), whole.left)
+    assert record.fits == [list(range(resumed_after + 1, 21))]
+    assert_same(collect_outcome("demand"), uninterrupted.outcome)
 
 
 def check_warnings(caplog: pytest.LogCaptureFixture, expected: list[tuple[str, ...]]) -> None:
@@ -142,13 +157,13 @@ def check_warnings(caplog: pytest.LogCaptureFixture, expected: list[tuple[str, .
     caplog.clear()
 
 
-# ---- at its end, before the answer is there
+# ---- crashes after training, before the result is stored
 def crash(*_: Any, **__: Any) -> None:
     raise Crash
 
 
 def removes(*first: str) -> Any:
-    """A shutil that crashes when it has removed these files of a folder."""
+    """Return a replacement of shutil whose rmtree deletes these files of a folder, and crashes."""
 
     def rmtree(folder: Path) -> None:
         for name in first:
@@ -158,7 +173,7 @@ def removes(*first: str) -> Any:
     return SimpleNamespace(copy=shutil.copy, rmtree=rmtree)
 
 
-# in turn, all of the first training; and whether the working directory is lost as well
+# all of the first training; the last item says whether the working directory is lost too
 CRASHES_AT_THE_END: list[tuple[Any, str, Any, bool]] = [
     (lineage, "save_training_record", crash, False),
     (lineage, "save_training_record", crash, True),
@@ -169,44 +184,46 @@ CRASHES_AT_THE_END: list[tuple[Any, str, Any, bool]] = [
         "shutil",
         removes("best.ckpt"),
         False,
-    ),  # the last: a wrong best checkpoint would be mended by another
+    ),  # the last one, because a later crash would repair a wrong best checkpoint
 ]
 
 
-def test_what_has_ended_is_not_trained_again(whole: Whole, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_training_is_not_repeated(
+    uninterrupted: UninterruptedRun, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fits = []
-    with plain():
-        for number, (owner, name, instead, elsewhere) in enumerate(CRASHES_AT_THE_END):
-            with monkeypatch.context() as patch, watched() as did, crashing():
-                patch.setattr(owner, name, instead)
+    with without_plots():
+        for number, (module, name, replacement, is_lost) in enumerate(CRASHES_AT_THE_END):
+            with monkeypatch.context() as patch, recording() as record, crashing():
+                patch.setattr(module, name, replacement)
                 (resume if number else compare_demand)()
-            fits.append(did.fits)
-            if elsewhere:
+            fits.append(record.fits)
+            if is_lost:
                 lose_all()
-        with watched() as did:
+        with recording() as record:
             resume()
-    assert fits == [whole.did.fits[:1], [], [], [], []]
-    assert did.fits == whole.did.fits[1:]
-    assert_same(left_behind("demand"), whole.left)
+    assert fits == [uninterrupted.record.fits[:1], [], [], [], []]
+    assert record.fits == uninterrupted.record.fits[1:]
+    assert_same(collect_outcome("demand"), uninterrupted.outcome)
 
 
-def test_the_last_weights_do_not_pass_for_the_best_where_only_one_of_the_two_was_sent(
-    whole: Whole, workplace: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_last_checkpoint_is_not_used_as_the_best_if_only_one_was_uploaded(
+    uninterrupted: UninterruptedRun, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_artifact, sent = MlflowClient.log_artifact, []
 
-    def logged(self: MlflowClient, run_id: str, path: str, folder: str | None = None) -> None:
+    def crash_at_second(self: MlflowClient, run_id: str, path: str, folder: str | None = None) -> None:
         if folder == checkpoint_store.CHECKPOINT_PATH:
             if sent:
                 raise Crash(path)
             sent.append(path)
         log_artifact(self, run_id, path, folder)
 
-    with plain():
-        with monkeypatch.context() as patch, watched(), crashing():
-            patch.setattr(MlflowClient, "log_artifact", logged)
+    with without_plots():
+        with monkeypatch.context() as patch, recording(), crashing():
+            patch.setattr(MlflowClient, "log_artifact", crash_at_second)
             compare_demand()
         lose_all()
-        with watched():
+        with recording():
             resume()
-    assert_same(left_behind("demand"), whole.left)
+    assert_same(collect_outcome("demand"), uninterrupted.outcome)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy
-from helpers.cli_runner import lstm_flows, plain, real_for, working_in
+from helpers.cli_runner import lstm_flows, selected_plots, without_plots, working_in
 from helpers.errors import names_all
 from helpers.power import CONTEXT, HORIZON, POWER, SITES, last_windows, power, with_holes
 from mlflow.entities import Run
@@ -107,14 +107,14 @@ def run_compare(name: str, configuration: str, database: Path) -> Ran:
 
 @pytest.fixture(scope="module")
 def forecast(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Ran:
-    with working_in(tmp_path_factory.mktemp("forecast")), real_for(gates="hand_built/fine_tuned", exports=[2]):
+    with working_in(tmp_path_factory.mktemp("forecast")), selected_plots(gates="hand_built/fine_tuned", exports=[2]):
         with_holes().to_csv("power.csv", index=False)
         return run_compare("power", FORECAST, database)
 
 
 @pytest.fixture(scope="module")
 def classified(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Ran:
-    with working_in(tmp_path_factory.mktemp("classified")), real_for(gates="hand_built/fine_tuned", exports=[2]):
+    with working_in(tmp_path_factory.mktemp("classified")), selected_plots(gates="hand_built/fine_tuned", exports=[2]):
         machines().drop(columns="slope").to_csv("machines.csv", index=False)
         return run_compare("trends", TRENDS, database)
 
@@ -144,7 +144,7 @@ def guarded() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def queried(harness: None, guarded: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Ran:
-    with working_in(tmp_path_factory.mktemp("queried")), real_for(exports=[2]):
+    with working_in(tmp_path_factory.mktemp("queried")), selected_plots(exports=[2]):
         with closing(sqlite3.connect("machines.db")) as connection:
             machines().to_sql("machines", connection, index=False)
         return run_compare("slopes", SLOPES, database)
@@ -451,7 +451,7 @@ def test_an_equal_table_is_not_trained_again_and_a_changed_one_makes_a_challenge
 
     table.loc[0, "heat"] += 1
     table.to_csv("machines.csv", index=False)
-    with plain():
+    with without_plots():
         again = run_compare("trends", TRENDS, database)
     assert again.code == 0, again.errors
     runs = [run.info.run_id for run in ran.runs()]

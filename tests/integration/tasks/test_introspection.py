@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lstm_models import plots
 from lstm_models.config import AddingData, AnyModel, ConfigError, FigureOptions
-from lstm_models.data.dataset import Dataset, build_dataset
+from lstm_models.data.builders import build_dataset
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.synthetic import adding
 from lstm_models.data.windows import Batch
 from lstm_models.nn.cells import Cell, Step, Weights

@@ -15,19 +15,20 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from helpers.cli_runner import plain, working_in
+from helpers.cli_runner import without_plots, working_in
 from helpers.errors import names_all
 from helpers.networks import assert_equal_networks
 
 from lstm_models.config import parse_config
 from lstm_models.data.output import REGRESSION
+from lstm_models.evaluation.model_selection import Score
 from lstm_models.nn.network import Network
 from lstm_models.nn.replicas import Replicas
 from lstm_models.training.checkpoint import load_network
 from tasks import promotion, registration, tracking
 from tasks.data import load_dataset, store_data
 from tasks.evaluation import evaluate
-from tasks.schemas import AliasHolder, CheckpointRef, DatasetRef, PhaseResult, Score
+from tasks.schemas import AliasHolder, CheckpointRef, DatasetRef, PhaseResult
 from tasks.tracking import model_loader, runs
 from tasks.training import fine_tune, train
 
@@ -89,7 +90,7 @@ def registered_once(tmp_path_factory: pytest.TempPathFactory, database: Path) ->
     """A model of each kind, trained for an epoch and registered by the tasks' functions, without Prefect."""
     directory = tmp_path_factory.mktemp("registered")
     shutil.copy(database, directory)
-    with working_in(directory), plain(wholly=False):
+    with working_in(directory), without_plots(export=True):
         parent = runs.start_parent_run(runs.comparison_spec(CONFIG))
         dataset = store_data.fn(CONFIG, parent)
         checkpoints = [train.fn(CONFIG, contender, dataset, parent) for contender in CONFIG.contenders]

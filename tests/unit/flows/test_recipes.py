@@ -14,7 +14,7 @@ from helpers.memory import little_memory
 from flows import recipes
 from lstm_models.config import CompareConfig, ConfigError, TableData, parse_config
 from lstm_models.config import yaml as config_yaml
-from lstm_models.data.dataset import read_dataset
+from lstm_models.data.builders import read_dataset
 
 LEARNING_RATE = "contenders.hand_built.training.learning_rate"
 

@@ -6,7 +6,7 @@ import pytest
 from helpers.recording_logger import Points
 
 from flows import recipes
-from lstm_models.data.dataset import in_sample_dataset
+from lstm_models.data.builders import in_sample_dataset
 from lstm_models.data.sequences import to_sequences
 from lstm_models.data.synthetic import tutorial
 from lstm_models.evaluation.evaluate import predict

@@ -1,4 +1,4 @@
-"""What a webhook is sent, by a real server on this machine; and that nothing fails of one that can't be reached."""
+"""Notifications to a webhook on a local server; an unreachable webhook causes no failure."""
 
 import json
 import logging
@@ -19,22 +19,28 @@ from prefect.states import Crashed, Failed
 
 from flows import recipes
 from flows.fine_tune import fine_tune
+from lstm_models.evaluation.model_selection import Score
 from tasks import promotion, tracking
 from tasks.orchestration import notifications, state_hooks
-from tasks.schemas import PhaseResult, Score
+from tasks.schemas import PhaseResult
 from tasks.tracking import runs
 
 SECRET = "T0K3N"
 
 
 class Hook(NamedTuple):
-    """A webhook, and what it was sent: paths, content types and bodies."""
+    """A webhook server.
+
+    Attributes:
+        posts: The paths, content types and bodies that it received.
+        status: The status that it responds with, one element; 0: it does not respond.
+    """
 
     posts: list[tuple[str, str | None, Any]]
-    answer: list[int]
-    """The status, one element; 0: none comes."""
+    status: list[int]
 
     def bodies(self) -> list[Any]:
+        """Return the bodies that it received."""
         return [body for _, _, body in self.posts]
 
 
@@ -44,9 +50,9 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
 
     def respond(request: BaseHTTPRequestHandler, body: bytes) -> int:
         hook.posts.append((request.path, request.headers["Content-Type"], json.loads(body)))
-        if not hook.answer[0]:
+        if not hook.status[0]:
             over.wait(60)
-        return hook.answer[0]
+        return hook.status[0]
 
     with http_server(respond) as url:
         monkeypatch.setenv("LSTM_FLOWS_WEBHOOK", f"{url}/{SECRET}")
@@ -60,13 +66,13 @@ Warnings = Callable[[], list[str]]
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Warnings:
-    """What the program has warned of."""
+    """A function that returns the program's warnings."""
     caplog.set_level(logging.WARNING, "lstm_flows")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "lstm_flows"]
 
 
 def assert_one_warning(messages: list[str], event: str, reason: str) -> None:
-    """That a notice was not delivered, and why; but not the URL, which is a secret."""
+    """Assert that a warning reports an undelivered notification and the reason, but not the URL, which is a secret."""
     (message,) = messages
     assert names_all(message, "LSTM_FLOWS_WEBHOOK", event, "not delivered", f"({reason})")
     assert SECRET not in message
@@ -77,16 +83,16 @@ def notice(event: str, message: str, experiment: str | None, flow_run: str | Non
     return {"event": event, "message": message, "text": message, "experiment": experiment, "flow_run": flow_run}
 
 
-# ---- what is sent
-def test_a_notice_is_a_json_object(hook: Hook, warnings: Warnings, monkeypatch: pytest.MonkeyPatch) -> None:
-    notifications.send("rollback", "back")  # what is not known is null
+# ---- content
+def test_a_notification_is_a_json_object(hook: Hook, warnings: Warnings, monkeypatch: pytest.MonkeyPatch) -> None:
+    notifications.send("rollback", "back")  # unknown values are null
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "mine")
-    notifications.send("promotion", "on", experiment="demand")  # of the flow run at hand
+    notifications.send("promotion", "on", experiment="demand")  # of the current flow run
     notifications.send("promotion", "Größer als 1 \u2192 2", experiment="demand", flow_run="f")
     monkeypatch.setenv("LSTM_FLOWS_WEBHOOK", "")
-    notifications.send("promotion", "to nobody")
+    notifications.send("promotion", "not sent")
     monkeypatch.delenv("LSTM_FLOWS_WEBHOOK")
-    notifications.send("promotion", "to nobody")
+    notifications.send("promotion", "not sent")
     bodies = [
         notice("rollback", "back", None, None),
         notice("promotion", "on", "demand", "mine"),
@@ -97,7 +103,7 @@ def test_a_notice_is_a_json_object(hook: Hook, warnings: Warnings, monkeypatch: 
 
 
 @pytest.mark.parametrize("state", [Failed(message="exception: ValueError: no"), Crashed(message="status code 137.")])
-def test_the_webhook_is_told_of_a_failure(hook: Hook, empty_directory: Path, state: Any) -> None:
+def test_a_failure_notifies_the_webhook(hook: Hook, empty_directory: Path, state: Any) -> None:
     run = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), name="bold-cat")
     state_hooks.terminate_tracked_runs(fine_tune, run, state)
     message = f"fine_tune (bold-cat): {state.name}: {state.message}"
@@ -107,16 +113,16 @@ def test_the_webhook_is_told_of_a_failure(hook: Hook, empty_directory: Path, sta
 
 @pytest.fixture
 def promote(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Has a version that knows nothing but how it was judged become champion; without Prefect's lock."""
+    """A function that promotes a version, which has only a score, without Prefect's lock."""
     monkeypatch.setattr(promotion, "promotion_lock", lambda _: nullcontext())
     client = tracking.mlflow_client()
     client.create_registered_model("tutorial")
     run_id = client.create_run(tracking.get_or_create_experiment("tutorial")).info.run_id
-    judged = Score(loss=0.5, parameters=12, dataset="d")
-    tags = {"contender": "hand_built", "phase": "fine_tuned", "score": judged.model_dump_json()}
+    score = Score(loss=0.5, parameters=12, dataset="d")
+    tags = {"contender": "hand_built", "phase": "fine_tuned", "score": score.model_dump_json()}
     client.create_model_version("tutorial", source=str(workplace), run_id=run_id, tags=tags)
     result = PhaseResult(
-        **judged.model_dump(), contender="hand_built", phase="fine_tuned", epochs=1, targets=None, predictions=None,
+        **score.model_dump(), contender="hand_built", phase="fine_tuned", epochs=1, targets=None, predictions=None,
         metrics={}, seconds=0, run_id=run_id, model_uri="models:/tutorial/1",
     )  # fmt: skip
 
@@ -128,31 +134,27 @@ def promote(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], No
     return promote
 
 
-def test_the_webhook_is_told_of_a_promotion_again_where_the_task_is_tried_again(
-    hook: Hook, promote: Callable[[], None]
-) -> None:
+def test_a_retried_promotion_notifies_the_webhook_again(hook: Hook, promote: Callable[[], None]) -> None:
     promote()
-    promote()  # it is champion already: an earlier try of the task, which may not have come to tell
+    promote()  # it is champion already: a previous attempt may have failed before the notification
     first, second = hook.bodies()
     assert first == second == notice("promotion", first["message"], "tutorial", None)
     assert names_all(first["message"], "tutorial", "version 1", "loss 0.5", "first")
 
 
-# ---- what can't be delivered
+# ---- delivery failures
 @pytest.mark.parametrize("status", [500, 404, 302])
-def test_a_status_that_says_no_is_a_warning(hook: Hook, warnings: Warnings, status: int) -> None:
-    hook.answer[0] = status
+def test_an_error_status_is_a_warning(hook: Hook, warnings: Warnings, status: int) -> None:
+    hook.status[0] = status
     notifications.send("promotion", "on")
     assert len(hook.posts) == 1
     assert_one_warning(warnings(), "promotion", f"status {status}")
 
 
-def test_one_that_does_not_answer_in_time_is_a_warning(
-    hook: Hook, warnings: Warnings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_timeout_is_a_warning(hook: Hook, warnings: Warnings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert notifications.TIMEOUT_SECONDS == 10
     monkeypatch.setattr(notifications, "TIMEOUT_SECONDS", 0.2)
-    hook.answer[0] = 0
+    hook.status[0] = 0
     notifications.send("failure", "no")
     assert_one_warning(warnings(), "failure", "ReadTimeout")
 
@@ -168,7 +170,7 @@ def test_one_that_does_not_answer_in_time_is_a_warning(
         (f"http://{'a' * 64}.invalid/T0K3N", "UnicodeError"),
     ],
 )
-def test_a_url_that_leads_nowhere_is_a_warning(
+def test_an_unreachable_url_is_a_warning(
     warnings: Warnings, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
 ) -> None:
     monkeypatch.setenv("LSTM_FLOWS_WEBHOOK", url.format(port=free_port()))
@@ -177,10 +179,10 @@ def test_a_url_that_leads_nowhere_is_a_warning(
     assert_one_warning(warnings(), "failure", reason)
 
 
-def test_nothing_fails_where_the_webhook_does_not_hear_of_it(
+def test_an_undelivered_notification_fails_neither_promotion_nor_hook(
     hook: Hook, promote: Callable[[], None], warnings: Warnings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hook.answer[0] = 500
+    hook.status[0] = 500
     promote()
     assert_one_warning(warnings(), "promotion", "status 500")
     monkeypatch.setenv("LSTM_FLOWS_WEBHOOK", f"http://127.0.0.1:{free_port()}/{SECRET}")

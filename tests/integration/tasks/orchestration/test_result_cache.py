@@ -1,4 +1,4 @@
-"""A task's work is done once for the same arguments in the same run."""
+"""The result cache: a function runs once for the same arguments in the same run."""
 
 import math
 from pathlib import Path
@@ -16,18 +16,18 @@ from tasks.tracking import runs
 CONFIG = recipes.load("tutorial", TINY)
 HOLDER = AliasHolder(contender="hand_built", phase="initial", model_uri="models:/tutorial@champion", version=1)
 BASELINE = BaselineResult(name="mean", loss=0.1, parameters=0, dataset="d", metrics={"mse": math.nan}, run_id="r")
-done: list[float] = []
+calls: list[float] = []
 
 
 @result_cache.cached_in_run
-def choose(loss: float, parent: ParentRun) -> tuple[AliasHolder, AliasHolder | None]:
-    done.append(loss)
+def promote(loss: float, parent: ParentRun) -> tuple[AliasHolder, AliasHolder | None]:
+    calls.append(loss)
     return HOLDER, None
 
 
 @result_cache.cached_in_run
-def judge(loss: float, parent: ParentRun) -> list[BaselineResult]:
-    done.append(loss)
+def evaluate_baseline(loss: float, parent: ParentRun) -> list[BaselineResult]:
+    calls.append(loss)
     return [BASELINE]
 
 
@@ -38,7 +38,7 @@ def breaks(parent: ParentRun) -> ParentRun:
 
 @pytest.fixture
 def parent(workplace: Path) -> ParentRun:
-    done.clear()
+    calls.clear()
     return runs.start_parent_run(runs.comparison_spec(CONFIG))
 
 
@@ -46,48 +46,50 @@ def files(parent: ParentRun) -> list[str]:
     return [entry.path for entry in tracking.mlflow_client().list_artifacts(parent.run_id, result_cache.CACHE_DIR)]
 
 
-def test_the_same_is_done_once_and_other_arguments_or_another_run_again(parent: ParentRun) -> None:
-    assert choose(0.5, parent) == choose(0.5, parent) == choose(loss=0.5, parent=parent) == (HOLDER, None)
-    assert done == [0.5]
+def test_equal_calls_run_once_and_others_run_again(parent: ParentRun) -> None:
+    assert promote(0.5, parent) == promote(0.5, parent) == promote(loss=0.5, parent=parent) == (HOLDER, None)
+    assert calls == [0.5]
     other = runs.start_parent_run(runs.comparison_spec(CONFIG))
     for loss in (0.5, math.inf, math.nan):
-        for of in (parent, other):
-            choose(loss, of)
-            choose(loss, of)
-    assert [str(loss) for loss in done] == ["0.5", "0.5", "inf", "inf", "nan", "nan"]
+        for run in (parent, other):
+            promote(loss, run)
+            promote(loss, run)
+    assert [str(loss) for loss in calls] == ["0.5", "0.5", "inf", "inf", "nan", "nan"]
 
 
-def test_another_tasks_answer_is_another_and_may_hold_no_number(parent: ParentRun) -> None:
-    assert choose(0.5, parent) == (HOLDER, None)
+def test_functions_have_separate_results_which_may_contain_nan(parent: ParentRun) -> None:
+    assert promote(0.5, parent) == (HOLDER, None)
     for _ in range(2):
-        (baseline,) = judge(0.5, parent)
+        (baseline,) = evaluate_baseline(0.5, parent)
         assert math.isnan(baseline.metrics["mse"])
         assert baseline.model_copy(update={"metrics": {}}) == BASELINE.model_copy(update={"metrics": {}})
     assert len(files(parent)) == 2
-    assert done == [0.5, 0.5]
+    assert calls == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("left", ["", "[{", '[{"contender": "an older program\'s"}, null]'])
-def test_what_is_not_whole_or_not_understood_counts_as_none(parent: ParentRun, left: str) -> None:
-    choose(0.5, parent)
+@pytest.mark.parametrize("stored", ["", "[{", '[{"contender": "an older version\'s"}, null]'])
+def test_an_incomplete_or_incompatible_result_is_ignored(parent: ParentRun, stored: str) -> None:
+    promote(0.5, parent)
     (file,) = files(parent)
-    tracking.mlflow_client().log_text(parent.run_id, left, file)
-    assert choose(0.5, parent) == (HOLDER, None)
-    assert choose(0.5, parent) == (HOLDER, None)
-    assert done == [0.5, 0.5]
+    tracking.mlflow_client().log_text(parent.run_id, stored, file)
+    assert promote(0.5, parent) == (HOLDER, None)
+    assert promote(0.5, parent) == (HOLDER, None)
+    assert calls == [0.5, 0.5]
 
 
-def test_work_that_breaks_leaves_no_answer(parent: ParentRun) -> None:
+def test_an_exception_stores_no_result(parent: ParentRun) -> None:
     with pytest.raises(ZeroDivisionError):
         breaks(parent)
     assert files(parent) == []
 
 
-def test_where_mlflow_can_not_be_asked_nothing_is_done(parent: ParentRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(_: str) -> Path:
+def test_the_function_does_not_run_if_mlflow_cannot_be_reached(
+    parent: ParentRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(_: str) -> Path:
         raise requests.ConnectionError("no route")
 
-    monkeypatch.setattr(tracking, "download", away)
+    monkeypatch.setattr(tracking, "download", unreachable)
     with pytest.raises(requests.ConnectionError, match="no route"):
-        choose(0.5, parent)
-    assert done == []
+        promote(0.5, parent)
+    assert calls == []

@@ -1,4 +1,4 @@
-"""What a flow run that did not end well leaves behind in MLflow."""
+"""The MLflow runs of flow runs that fail, crash or are cancelled."""
 
 import uuid
 from pathlib import Path
@@ -24,11 +24,11 @@ def flow_run() -> FlowRun:
     return FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), name="bold-cat")
 
 
-def family(of: FlowRun, experiment: str = "tutorial") -> tuple[ParentRun, str]:
-    """A parent run of a flow run, and a child of it; both RUNNING."""
+def start_runs(owner: FlowRun, experiment: str = "tutorial") -> tuple[ParentRun, str]:
+    """Start a parent run of a flow run, and a child of it; both stay RUNNING."""
     config = CONFIG.model_copy(update={"experiment": experiment})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(of.id))
+        patch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(owner.id))
         patch.setattr(runs, "close_abandoned_runs", lambda _: None)
         parent = runs.start_parent_run(runs.comparison_spec(config))
     return parent, child(parent)
@@ -51,38 +51,42 @@ STATES = [
 
 
 @pytest.mark.parametrize(("state", "expected"), STATES)
-def test_what_is_left_running_is_marked_and_nothing_else_is(workplace: Path, state: State[Any], expected: str) -> None:
-    mine = flow_run()
-    parent, first = family(mine)
-    done = child(parent)
-    tracking.mlflow_client().set_terminated(done, "FINISHED")
-    elsewhere, its_child = family(mine, "another experiment")
-    others, their_child = family(flow_run())
+def test_running_runs_of_the_flow_run_are_terminated_and_no_others(
+    workplace: Path, state: State[Any], expected: str
+) -> None:
+    failed_flow_run = flow_run()
+    parent, first = start_runs(failed_flow_run)
+    finished = child(parent)
+    tracking.mlflow_client().set_terminated(finished, "FINISHED")
+    other_experiment, its_child = start_runs(failed_flow_run, "another experiment")
+    others, their_child = start_runs(flow_run())
     by_hand = tracking.start_run(parent.experiment_id, "by hand", tags={}, note="")
     for _ in range(2):
-        state_hooks.terminate_tracked_runs(fine_tune, mine, state)
-        assert status(parent.run_id, first, elsewhere.run_id, its_child) == [expected] * 4
-        assert status(done, others.run_id, their_child, by_hand) == ["FINISHED", *["RUNNING"] * 3]
+        state_hooks.terminate_tracked_runs(fine_tune, failed_flow_run, state)
+        assert status(parent.run_id, first, other_experiment.run_id, its_child) == [expected] * 4
+        assert status(finished, others.run_id, their_child, by_hand) == ["FINISHED", *["RUNNING"] * 3]
         state = Failed(message="a second hook changes nothing")
     ended = tracking.mlflow_client().get_run(parent.run_id).info
     assert ended.end_time >= ended.start_time
 
 
-def test_what_has_ended_stays_as_it_ended(workplace: Path) -> None:
+def test_terminated_runs_keep_their_status(workplace: Path) -> None:
     run = flow_run()
-    parent, own = family(run)
+    parent, child_run = start_runs(run)
     runs.terminate_runs(parent.experiment_id, parent.run_id, "FINISHED")
     state_hooks.terminate_tracked_runs(fine_tune, run, Failed(message="the report failed"))
-    assert status(parent.run_id, own) == ["FINISHED"] * 2
+    assert status(parent.run_id, child_run) == ["FINISHED"] * 2
 
 
-def test_the_long_lived_run_of_a_series_is_marked_as_well(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reopened_run_of_a_monitoring_series_is_terminated_too(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = flow_run()
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(run.id))
     with monitoring._series_run(None, "tutorial") as run_id:
         assert status(run_id) == ["RUNNING"]
         state_hooks.terminate_tracked_runs(monitor, run, Cancelled(message="enough"))
         assert status(run_id) == ["KILLED"]
-    found = tracking.find_run("tutorial", "tags.`lstm_flows.flow` = 'monitor'")
-    assert found
-    assert found.info.run_id == run_id
+    series = tracking.find_run("tutorial", "tags.`lstm_flows.flow` = 'monitor'")
+    assert series
+    assert series.info.run_id == run_id

@@ -1,4 +1,4 @@
-"""How the runs of a flow run end, whatever happens."""
+"""Start and termination of the MLflow runs of a flow run."""
 
 import subprocess
 from pathlib import Path
@@ -20,7 +20,7 @@ def status(run_id: str) -> str:
     return str(tracking.mlflow_client().get_run(run_id).info.status)
 
 
-def test_a_family_that_ends_well_is_finished_and_tells_what_was_asked_for(workplace: Path) -> None:
+def test_a_run_that_ends_normally_is_finished_and_records_its_configuration(workplace: Path) -> None:
     with runs.tracked_flow_run(runs.comparison_spec(CONFIG)) as parent:
         assert status(parent.run_id) == "RUNNING"
     run = tracking.mlflow_client().get_run(parent.run_id)
@@ -36,10 +36,10 @@ def test_a_family_that_ends_well_is_finished_and_tells_what_was_asked_for(workpl
     [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")],
     ids=["exception", "ctrl-c", "signal"],
 )
-def test_a_family_that_breaks_says_so(workplace: Path, error: BaseException, expected: str) -> None:
+def test_an_exception_terminates_the_run_and_its_children(workplace: Path, error: BaseException, expected: str) -> None:
     started: list[str] = []
 
-    def break_off() -> None:
+    def raise_in_run() -> None:
         with runs.tracked_flow_run(runs.comparison_spec(CONFIG)) as parent:
             children = [
                 tracking.start_run(parent.experiment_id, "child", parent=parent.run_id, tags={}, note="")
@@ -50,7 +50,7 @@ def test_a_family_that_breaks_says_so(workplace: Path, error: BaseException, exp
             raise error
 
     with pytest.raises(type(error)) as caught:
-        break_off()
+        raise_in_run()
     assert caught.value is error
     assert error.__notes__ == [runs.CAN_RESUME]
     assert [status(run_id) for run_id in started] == [expected, "FINISHED", expected]
@@ -65,7 +65,7 @@ def test_a_run_whose_process_is_gone_is_marked_killed(workplace: Path) -> None:
         tracking.mlflow_client().set_tag(abandoned, "lstm_flows.pid", str(process.pid))
         tracking.mlflow_client().set_tag(abandoned, "lstm_flows.started", f"{started:.2f}")
         runs.close_abandoned_runs(tracking.get_or_create_experiment("tutorial"))
-        assert status(abandoned) == "RUNNING"  # as long as the process is there
+        assert status(abandoned) == "RUNNING"  # while the process is running
         process.communicate()
     elsewhere = tracking.start_run(tracking.get_or_create_experiment("tutorial"), "on another host", tags={}, note="")
     for name, value in {"host": "elsewhere", "pid": str(process.pid)}.items():
@@ -74,7 +74,7 @@ def test_a_run_whose_process_is_gone_is_marked_killed(workplace: Path) -> None:
     assert [status(run_id) for run_id in (abandoned, elsewhere, alive.run_id)] == ["KILLED", "RUNNING", "RUNNING"]
 
 
-def test_a_cell_that_can_not_be_had_leaves_no_run(workplace: Path) -> None:
+def test_a_cell_that_cannot_be_imported_creates_no_run(workplace: Path) -> None:
     config = recipes.load("tutorial", [*TINY, "contenders.hand_built.model.cell=nowhere.Mine"])
     with pytest.raises(ConfigError) as caught, runs.tracked_flow_run(runs.comparison_spec(config)):
         pass

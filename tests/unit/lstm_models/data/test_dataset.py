@@ -1,4 +1,4 @@
-"""A table as training, validation and test: against a brute-force enumeration of all windows, and of all groups."""
+"""Training, validation and test examples of a table, against an enumeration of all windows and of all groups."""
 
 import itertools
 import re
@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 
 from lstm_models.config import AddingData, ConfigError, TableData, TutorialData
-from lstm_models.data.dataset import Dataset, build_dataset, read_dataset, read_table
+from lstm_models.data.builders import build_dataset, read_dataset, read_table
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.output import REGRESSION
 from lstm_models.data.splits import split_bounds
 from lstm_models.data.synthetic import tutorial
@@ -37,8 +38,8 @@ def numbers(count: int) -> pd.DataFrame:
     return pd.DataFrame({"y": np.arange(float(count))})
 
 
-def taken(examples: Examples | None) -> list[tuple[list[Any], list[Any]]]:
-    """Of each example the inputs and the targets."""
+def examples_of(examples: Examples | None) -> list[tuple[list[Any], list[Any]]]:
+    """Return the inputs and the targets of each example."""
     if examples is None:
         return []
     x_BTD, y, _ = examples.get_batch(torch.arange(examples.count))
@@ -46,8 +47,8 @@ def taken(examples: Examples | None) -> list[tuple[list[Any], list[Any]]]:
 
 
 def targets(data: Dataset) -> dict[str, list[float]]:
-    """By part the targets of windows with one each."""
-    return {part: [y for _, [[y]] in taken(getattr(data, part))] for part in PARTS}
+    """Return the targets by part, for windows with one target each."""
+    return {part: [y for _, [[y]] in examples_of(getattr(data, part))] for part in PARTS}
 
 
 def scale(data: Dataset) -> tuple[list[float], list[float]]:
@@ -58,7 +59,7 @@ def scale(data: Dataset) -> tuple[list[float], list[float]]:
 
 # ---- forecasts
 class Case(NamedTuple):
-    """Rows that tell where they are: row n of all has y = n, and x = -n."""
+    """Series whose values identify the row: row n of the table has y = n and x = -n."""
 
     sizes: list[int]
     split: tuple[int, int, int | None]
@@ -79,53 +80,53 @@ class Case(NamedTuple):
         )  # fmt: skip
 
     def targets(self) -> dict[str, list[list[int]]]:
-        """Every window's targets, row by row, of every series' every part."""
-        found: dict[str, list[list[int]]] = {part: [] for part in PARTS}
+        """Return for each part the target rows of each window."""
+        targets: dict[str, list[list[int]]] = {part: [] for part in PARTS}
         train, validation, test = self.split
         start = 0
         for size in self.sizes:
             stops = [train, train + validation, size if test is None else train + validation + test]
             for part, begin, end in zip(PARTS, [0, *stops], stops, strict=False):
-                firsts = [row for row in range(begin, end) if row >= self.context and row + self.horizon <= end]
+                starts = [row for row in range(begin, end) if row >= self.context and row + self.horizon <= end]
                 stride = self.stride if part == "train" else self.evaluation_stride
-                found[part] += [list(range(start + row, start + row + self.horizon)) for row in firsts[::stride]]
+                targets[part] += [list(range(start + row, start + row + self.horizon)) for row in starts[::stride]]
             start += size
-        return found
+        return targets
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """As many as have a window for training and one for the test."""
+    """Draw cases with at least one training window and one test window."""
     train, validation, test = draw(st.integers(1, 12)), draw(st.integers(0, 8)), draw(st.integers(1, 8))
     least = train + validation + test
     sizes = draw(st.lists(st.integers(least, least + 8), min_size=1, max_size=4))
     split = (train, validation, draw(st.sampled_from([test, None])))
     case = Case(sizes, split, *(draw(st.integers(1, most)) for most in (6, 4, 4, 3)))
-    found = case.targets()
-    assume(found["train"] and found["test"])
+    targets = case.targets()
+    assume(targets["train"] and targets["test"])
     return case
 
 
 @given(case=cases())
-@settings(max_examples=60)  # of seven dimensions
-def test_the_windows_are_those_that_a_brute_force_enumeration_finds(case: Case) -> None:
-    """No target crosses the end of a part or of a series; a window sees what lies before, in the same series."""
+@settings(max_examples=60)  # the cases have seven dimensions
+def test_windows_equal_a_brute_force_enumeration(case: Case) -> None:
+    """No target is beyond the end of a part or a series; the inputs are the previous rows of the same series."""
     expected, data = case.targets(), case.dataset()
     assert (data.validation is None) == (not expected["validation"])
     windows = [getattr(data, part) for part in PARTS if expected[part]]
-    assert len({some.values_ND.data_ptr() for some in windows}) == 1  # the rows are held once
+    assert len({some.values_ND.data_ptr() for some in windows}) == 1  # all parts share the rows
     group = np.repeat(np.arange(len(case.sizes)), case.sizes)
     for part in PARTS:
-        windows = taken(getattr(data, part))
-        assert [[int(row) for (row,) in told] for _, told in windows] == expected[part]
-        for seen, told in windows:
-            rows = range(int(told[0][0]) - case.context, int(told[0][0]))
-            assert seen == [[-row, row] for row in rows]
+        windows = examples_of(getattr(data, part))
+        assert [[int(row) for (row,) in y_SK] for _, y_SK in windows] == expected[part]
+        for x_TD, y_SK in windows:
+            rows = range(int(y_SK[0][0]) - case.context, int(y_SK[0][0]))
+            assert x_TD == [[-row, row] for row in rows]
             assert len(set(group[rows[0] : rows[-1] + 1 + case.horizon])) == 1
 
 
 @given(case=cases(), scaling=st.sampled_from(["standard", "minmax"]))
-def test_the_scaling_is_of_the_training_rows_each_once(case: Case, scaling: str) -> None:
+def test_the_scaling_is_fitted_on_each_training_row_once(case: Case, scaling: str) -> None:
     assume(case.split[0] > case.context)
     data = case.dataset(scaling=scaling)
     values_ND = case.table()[["x", "y"]].to_numpy()
@@ -135,7 +136,7 @@ def test_the_scaling_is_of_the_training_rows_each_once(case: Case, scaling: str)
         expected = trained_ND.mean(axis=0), trained_ND.std(axis=0)
     else:
         expected = trained_ND.min(axis=0), np.ptp(trained_ND, axis=0)
-    # both are float64 sums in another order, rounded to float32
+    # float64 sums in a different order, rounded to float32
     np.testing.assert_allclose(scale(data), expected, rtol=1e-6)
 
 
@@ -150,8 +151,8 @@ def test_a_constant_column_is_not_divided(scaling: str, constant: float) -> None
 
 @SCALINGS
 @pytest.mark.parametrize("y", [[1e-45] + [0.0] * 99, [-1e-42, 1e-42, 0.0] * 33, [-3e38, 3e38, 0.0] * 33])
-def test_a_scale_is_a_number_above_0_whatever_the_values(scaling: str, y: list[float]) -> None:
-    """The smallest and largest numbers of float32: a scale of 0 or infinity makes NaN of every forecast."""
+def test_a_scale_is_always_positive_and_finite(scaling: str, y: list[float]) -> None:
+    """The smallest and largest float32 numbers: with a scale of 0 or infinity every forecast would be NaN."""
     scale_D = dataset(pd.DataFrame({"y": y}), context_length=3, scaling=scaling).scale_D
     assert scale_D is not None
     assert scale_D.isfinite().all()
@@ -191,7 +192,7 @@ def test_the_output_and_the_scales_of_a_forecast() -> None:
         ({"season_length": 20}, ["data.season_length: 20 given"]),
     ],
 )
-def test_tables_with_too_few_rows_are_refused(values: dict[str, Any], texts: list[str]) -> None:
+def test_tables_with_too_few_rows_are_rejected(values: dict[str, Any], texts: list[str]) -> None:
     with refused(ConfigError, "a.csv: ", *texts):
         dataset(numbers(20), context_length=4, horizon=2, **values)
     assert dataset(numbers(20), context_length=4, horizon=2, season_length=13).config == config(
@@ -199,8 +200,8 @@ def test_tables_with_too_few_rows_are_refused(values: dict[str, Any], texts: lis
     )
 
 
-def test_a_split_by_date_is_the_same_date_of_every_series() -> None:
-    """Also of a shop that opened after the training ended, and one that closed before."""
+def test_a_split_by_date_applies_to_every_series() -> None:
+    """Including a series that starts after the training part, and one that ends within it."""
     days = pd.date_range("2017-01-01", periods=12)
     table = pd.concat(
         [
@@ -218,12 +219,12 @@ def test_a_split_by_date_is_the_same_date_of_every_series() -> None:
     }
 
 
-def test_no_window_reaches_across_a_gap_and_no_training_comes_after_its_series_test() -> None:
-    """A series that gaps cut into pieces is one series: its parts follow one another."""
+def test_no_window_spans_a_gap_and_no_training_row_is_later_than_its_series_test_rows() -> None:
+    """A series that is cut at its gaps is split as one series, in chronological order."""
     t = np.concatenate([np.arange(10), np.arange(20, 30)])
     table = pd.DataFrame({"t": t, "y": t.astype(float)})
     data = dataset(table, time="t", gaps="split", context_length=2, split={"train": 0.6, "validation": 0.1})
-    # 20 rows: 12 and 2 and 6; rows 10 and 11 (times 20 and 21) have nothing but the gap before them
+    # 20 rows: 12, 2 and 6; rows 10 and 11 (times 20 and 21) follow the gap, so they have no context
     assert targets(data) == {
         "train": [2, 3, 4, 5, 6, 7, 8, 9],
         "validation": [22, 23],
@@ -243,7 +244,7 @@ LABELS: dict[str, Any] = {"task": "classify", "group": "g"}
 
 
 def labelled(count: int) -> pd.DataFrame:
-    """Groups of 1 to 4 rows; group g holds g * 10, g * 10 + 1, ... and begins on a day of its own, not in order."""
+    """Return groups of 1 to 4 rows; group g has values g * 10, g * 10 + 1, ...; start dates differ, not in order."""
     frames = []
     for g in range(count):
         rows = g % 4 + 1
@@ -254,8 +255,8 @@ def labelled(count: int) -> pd.DataFrame:
 
 
 def groups(examples: Examples | None) -> list[int]:
-    """The groups in their order, each seen to be whole."""
-    found = []
+    """Return the groups in order; assert that each is complete."""
+    order = []
     if examples is not None:
         x_BTD, _, lengths_B = examples.get_batch(torch.arange(examples.count))
         assert lengths_B is not None
@@ -263,8 +264,8 @@ def groups(examples: Examples | None) -> list[int]:
             g = int(x_TD[0, 0]) // 10
             assert length == g % 4 + 1
             assert x_TD[:length, 0].tolist() == [g * 10 + row for row in range(length)]
-            found.append(g)
-    return found
+            order.append(g)
+    return order
 
 
 def groups_of(data: Dataset) -> list[list[int]]:
@@ -273,13 +274,13 @@ def groups_of(data: Dataset) -> list[list[int]]:
 
 @given(count=st.integers(4, 20), seed=st.integers(0, 2**32 - 1), train=st.integers(2, 10), validation=st.integers(0, 4))
 @settings(max_examples=20)  # each makes four datasets
-def test_each_group_is_whole_and_in_one_part_alone(count: int, seed: int, train: int, validation: int) -> None:
+def test_each_group_is_complete_and_in_one_part_only(count: int, seed: int, train: int, validation: int) -> None:
     assume(train + validation < count)
     values: dict[str, Any] = {"group": "g", "time": "t", "split": {"train": train, "validation": validation}}
-    # a regression has the same groups in its parts, and their numbers
+    # a regression has the same groups in each part, and their numbers
     regression = dataset(labelled(count).assign(y=lambda rows: rows["g"] / 4), seed, task="regress", **values)
     if len({g % 2 for g in groups(regression.train)}) == 1:
-        with refused(ConfigError, f"a.csv: data.split: all {train} groups ", "one class"):
+        with refused(ConfigError, f"a.csv: data.split: all {train} groups ", "have one class"):
             dataset(labelled(count), seed, task="classify", **values)
         return
     data = dataset(labelled(count), seed, task="classify", **values)
@@ -291,39 +292,39 @@ def test_each_group_is_whole_and_in_one_part_alone(count: int, seed: int, train:
 
     assert data.output.classes == ["high", "low"]
     for name, part in zip(PARTS, parts, strict=True):
-        labels = [data.output.classes[int(y)] for _, y in taken(getattr(data, name))]
+        labels = [data.output.classes[int(y)] for _, y in examples_of(getattr(data, name))]
         assert labels == [["low", "high"][g % 2] for g in part]
-        assert [y for _, y in taken(getattr(regression, name))] == [g / 4 for g in part]
+        assert [y for _, y in examples_of(getattr(regression, name))] == [g / 4 for g in part]
     assert (regression.output.kind, regression.output.targets, regression.output.classes) == ("regression", ["y"], [])
     assert isinstance(regression.test, LabelledSequences)
     assert regression.test.y_G.dtype == torch.float32
 
     trained = labelled(count).query("g in @parts[0]")["x"].to_numpy()
-    # both are float64 sums in another order, rounded to float32
+    # float64 sums in a different order, rounded to float32
     np.testing.assert_allclose(scale(data), [[trained.mean()], [trained.std() or 1]], rtol=1e-6)
 
 
-def test_groups_are_in_a_random_order_of_the_seed_or_by_date_in_that_of_their_beginnings() -> None:
+def test_groups_are_in_random_order_or_if_split_by_date_in_chronological_order() -> None:
     drawn = {tuple(groups(dataset(labelled(20), seed, **LABELS).train)) for seed in range(5)}
     assert len(drawn) == 5
     assert tuple(range(14)) not in drawn
     order = sorted(range(10), key=lambda g: (g * 7) % 10)
-    split = {"train": "2017-02-20", "validation": "2017-03-12"}  # they begin every ten days
+    split = {"train": "2017-02-20", "validation": "2017-03-12"}  # groups start every ten days
     for seed in (0, 1):
         assert groups_of(dataset(labelled(10), seed, **LABELS, time="t", split=split)) == [
             order[:5], order[5:7], order[7:],
         ]  # fmt: skip
 
 
-def test_labels_that_can_not_be_learnt_are_refused() -> None:
-    # a group with a label is one sequence; and its pieces in the test would be known from training
+def test_unusable_labels_are_rejected() -> None:
+    # a labelled group is one sequence; in pieces, the training part would reveal the test part's labels
     table = pd.DataFrame({"g": 0, "t": [0, 1, 2, 9, 10, 11], "x": 1.0, "y": "low"})
-    with refused(ConfigError, "a.csv: data.gaps: split is for forecasts"):
+    with refused(ConfigError, "a.csv: data.gaps: split given", "for forecasts only"):
         dataset(pd.concat([table, table.assign(g=1, y="high")]), **LABELS, time="t", gaps="split")
     split = {"train": "2016-01-01", "validation": "2017-03-12"}
-    with refused(ConfigError, "a.csv: data.split: of 10 groups none"):
+    with refused(ConfigError, "a.csv: data.split: of 10 groups, none", "change the dates"):
         dataset(labelled(10), **LABELS, time="t", split=split)
-    # of one class, or not, by the seed
+    # one class or two, depending on the seed
     table = labelled(10).assign(y=lambda rows: np.where(rows["g"] == 3, "rare", "usual"))
     values: dict[str, Any] = {"group": "g", "split": {"train": 5, "validation": 0}}
     outcomes = set()
@@ -333,13 +334,13 @@ def test_labels_that_can_not_be_learnt_are_refused() -> None:
         if has_both:
             assert dataset(table, seed, task="classify", **values).output.classes == ["rare", "usual"]
         else:
-            with refused(ConfigError, "a.csv: data.split: all 5 groups ", "one class, usual", "split or seed"):
+            with refused(ConfigError, "a.csv: data.split: all 5 groups ", "one class, usual", "the split or the seed"):
                 dataset(table, seed, task="classify", **values)
     assert outcomes == {True, False}
 
 
 @pytest.mark.parametrize("scaling", ["standard", "minmax", "none"])
-def test_a_number_is_scaled_by_the_training_groups_alone(scaling: str) -> None:
+def test_a_number_is_scaled_by_the_training_groups_only(scaling: str) -> None:
     values: dict[str, Any] = {"task": "regress", "group": "g", "split": {"train": 9, "validation": 3}}
     values["scaling"] = scaling
     table = labelled(20).assign(y=lambda rows: (rows["g"] * 7) % 11 / 4)
@@ -360,9 +361,9 @@ def test_a_constant_number_is_not_divided(value: float) -> None:
     assert (data.output.mean, data.output.scale) == (np.float32(value), 1)
 
 
-# ---- every row is accounted for, and every example has a name
+# ---- row counts, and keys of the examples
 class Rough(NamedTuple):
-    """Rows of some days of several series, with holes and missing values: row n of all has y = n, or none."""
+    """Daily rows of several series, with gaps and missing values: row n of the table has y = n, or NaN."""
 
     days: list[list[int]]
     missing: list[int]
@@ -381,7 +382,7 @@ class Rough(NamedTuple):
 def rough(draw: st.DrawFn, least: int = 1) -> Rough:
     days = []
     for _ in range(draw(st.integers(least, 3))):
-        steps = draw(st.lists(st.sampled_from([1, 1, 1, 1, 1, 1, 1, 4]), min_size=9, max_size=30))  # 3: a weekend
+        steps = draw(st.lists(st.sampled_from([1, 1, 1, 1, 1, 1, 1, 4]), min_size=9, max_size=30))  # 4: a gap
         days.append(np.cumsum([draw(st.integers(0, 9)), *steps]).tolist())
     return Rough(days, draw(st.lists(st.integers(0, 60), max_size=3)), draw(st.integers(0, 9)))
 
@@ -393,27 +394,29 @@ SPLITS: list[dict[str, Any]] = [
     {"train": "2020-01-10", "validation": "2020-01-14"},
     {"train": "2020-01-08", "validation": "2020-01-08", "test": "2020-01-18"},
 ]
-filtered = settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])  # half have too few rows
+# half of the cases have too few rows
+filtered = settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 def attempt(table: pd.DataFrame, seed: int = 0, **values: Any) -> Dataset:
-    """The dataset, if there is enough for one."""
+    """Return the dataset; reject the hypothesis example if it has too few rows."""
     try:
         return dataset(table, seed, time="t", group="g", missing="drop", **values)
     except ConfigError as error:
-        if not re.match(r"a\.csv: data(\.split)?: (too few rows|of \d+ |.* but there are|all \d groups )", str(error)):
+        too_few = r"too few rows|of \d+ groups, none|.* given, (which leaves none|but there are)|all \d groups "
+        if not re.match(rf"a\.csv: data(\.split)?: ({too_few})", str(error)):
             raise
         reject()
 
 
 def windows_of(data: Dataset, part: str) -> list[list[int]]:
-    """Of each of a part's windows its rows, by their index among those that are used: inputs, then targets."""
+    """Return the rows of each of a part's windows, inputs then targets, as indices of the used rows."""
     windows = getattr(data, part)
     if windows is None:
         return []
     assert isinstance(windows, Windows)
-    firsts = windows.rows(torch.arange(windows.count)).tolist()
-    return [list(range(first, first + windows.context + windows.horizon)) for first in firsts]
+    starts = windows.rows(torch.arange(windows.count)).tolist()
+    return [list(range(start, start + windows.context + windows.horizon)) for start in starts]
 
 
 @given(
@@ -421,7 +424,7 @@ def windows_of(data: Dataset, part: str) -> list[list[int]]:
     stride=st.integers(1, 3),
 )  # fmt: skip
 @filtered
-def test_of_forecasts_every_row_is_used_or_dropped_for_a_reason_and_no_part_knows_the_next(
+def test_every_row_of_a_forecast_is_used_or_counted_as_dropped_and_the_parts_are_separate(
     case: Rough, split: dict[str, Any], context: int, horizon: int, stride: int
 ) -> None:
     table = case.table()
@@ -434,29 +437,29 @@ def test_of_forecasts_every_row_is_used_or_dropped_for_a_reason_and_no_part_know
     assert rows is not None
     assert rows.read == len(table) == rows.used + sum(rows.dropped.values())
     every = {part: windows_of(data, part) for part in PARTS}
-    told = {part: {row for window in windows for row in window[context:]} for part, windows in every.items()}
+    target_rows = {part: {row for window in windows for row in window[context:]} for part, windows in every.items()}
 
-    # what becomes of the rows, by enumeration
+    # dropped rows, by enumeration
     later, short = 0, 0
-    for name in {piece.name for piece in series.segments}:
-        pieces = [piece for piece in series.segments if piece.name == name]
-        first, last = pieces[0].start, pieces[-1].stop
+    for name in {segment.name for segment in series.segments}:
+        segments = [segment for segment in series.segments if segment.name == name]
+        first, last = segments[0].start, segments[-1].stop
         stop = first + split_bounds(last - first, data.config.split, series.time[first:last]).test
         later += last - stop
-        for piece in pieces:
-            if not any(row in told[part] for part in PARTS for row in range(piece.start, piece.stop)):
-                short += max(0, min(stop, piece.stop) - piece.start)
+        for segment in segments:
+            if not any(row in target_rows[part] for part in PARTS for row in range(segment.start, segment.stop)):
+                short += max(0, min(stop, segment.stop) - segment.start)
     expected = {
         "value missing": int(table["y"].isna().sum()),
         "after the test part": later,
-        "in a stretch too short for a window": short,
+        "in a segment too short for a window": short,
     }
     assert rows.dropped == {reason: count for reason, count in expected.items() if count}
 
-    # no window reaches across a hole; no part has targets of another one, or after it
+    # no window spans a gap; the targets of the parts are disjoint and in chronological order
     day = np.timedelta64(1, "D")
     group = np.repeat(
-        [piece.name for piece in series.segments], [piece.stop - piece.start for piece in series.segments]
+        [segment.name for segment in series.segments], [segment.stop - segment.start for segment in series.segments]
     )
     for window in itertools.chain(*every.values()):
         steps = set(np.diff(series.time[window]))
@@ -464,16 +467,16 @@ def test_of_forecasts_every_row_is_used_or_dropped_for_a_reason_and_no_part_know
         assert steps <= {day, 4 * day}
         assert len(set(group[window])) == 1
     for name in set(group):
-        lines = [sorted(row for row in told[part] if group[row] == name) for part in PARTS]
-        line = list(itertools.chain(*lines))
-        assert line == sorted(set(line))
-    # the rows of the scaling lie before all that are targets later
+        by_part = [sorted(row for row in target_rows[part] if group[row] == name) for part in PARTS]
+        ordered = list(itertools.chain(*by_part))
+        assert ordered == sorted(set(ordered))
+    # the rows that the scaling is fitted on are no validation or test targets
     for rows_ND in data.training_values:
         first = (rows_ND.data_ptr() - torch.from_numpy(series.values).data_ptr()) // 4
-        assert not set(range(first, first + len(rows_ND))) & (told["validation"] | told["test"])
+        assert not set(range(first, first + len(rows_ND))) & (target_rows["validation"] | target_rows["test"])
 
-    # a test window is called by its group and the time of its first target
-    firsts = table.set_index("n").loc[[window[0][0] for _, window in taken(data.test)]]
+    # the key of a test window is its group and the time of its first target
+    firsts = table.set_index("n").loc[[window[0][0] for _, window in examples_of(data.test)]]
     keys = data.keys()
     assert list(keys.columns) == ["g", "t"]
     assert (keys["g"].tolist(), keys["t"].tolist()) == (firsts["g"].tolist(), firsts["t"].tolist())
@@ -487,7 +490,7 @@ def test_of_forecasts_every_row_is_used_or_dropped_for_a_reason_and_no_part_know
     seed=st.integers(0, 99),
 )
 @filtered
-def test_of_labels_every_row_is_used_or_dropped_for_a_reason(
+def test_every_row_of_labelled_groups_is_used_or_counted_as_dropped(
     case: Rough, task: str, split: dict[str, Any], seed: int
 ) -> None:
     table = case.table().rename(columns={"y": "z"})
@@ -507,31 +510,31 @@ def test_of_labels_every_row_is_used_or_dropped_for_a_reason(
     assert len(seen) == len(set(seen)) == rows.used
     whole = table.dropna()
     unused = whole[~whole["n"].isin(seen)]
-    expected = {"value missing": int(table["z"].isna().sum()), "in groups of no part of the split": len(unused)}
+    expected = {"value missing": int(table["z"].isna().sum()), "in groups outside the split": len(unused)}
     assert rows.dropped == {reason: count for reason, count in expected.items() if count}
     assert not set(unused["g"]) & set(whole.loc[whole["n"].isin(seen), "g"])
 
     x_BTD, y, _ = data.test.get_batch(torch.arange(data.test.count))
-    called = table.set_index("n").loc[x_BTD[:, 0, 0].tolist()]
-    assert data.keys().to_dict("list") == {"g": called["g"].tolist()}
-    told = [data.output.classes[int(number)] for number in y] if task == "classify" else y.tolist()
-    assert called["y"].tolist() == told
+    first_rows = table.set_index("n").loc[x_BTD[:, 0, 0].tolist()]
+    assert data.keys().to_dict("list") == {"g": first_rows["g"].tolist()}
+    labels = [data.output.classes[int(number)] for number in y] if task == "classify" else y.tolist()
+    assert first_rows["y"].tolist() == labels
 
 
-def test_a_window_of_a_table_without_times_is_called_by_the_row() -> None:
+def test_the_key_of_a_window_without_times_is_the_row_number() -> None:
     data = dataset(numbers(20), context_length=3, horizon=2, evaluation_stride=2)
     assert data.keys().to_dict("list") == {"row": [17, 19]}  # counted from 1: y = 16 and y = 18
-    assert [told for _, told in taken(data.test)] == [[[16], [17]], [[18], [19]]]
+    assert [y_SK for _, y_SK in examples_of(data.test)] == [[[16], [17]], [[18], [19]]]
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "UTC", "America/New_York"])
-def test_a_window_is_called_by_the_time_in_its_own_zone(zone: str) -> None:
+def test_the_key_of_a_window_is_the_time_in_the_zone_of_the_source(zone: str) -> None:
     times = pd.date_range("2024-03-30 20:00", periods=40, freq="h", tz=zone)  # the clock goes forward in Berlin
     keys = dataset(numbers(40).assign(t=times), time="t", context_length=3).keys()["t"]
     assert (keys.tolist(), str(keys.dt.tz)) == (times[32:].tolist(), zone)
 
 
-def test_sequences_are_called_by_the_first_column() -> None:
+def test_the_key_of_a_sequence_is_the_first_column() -> None:
     companies = build_dataset(read_table(TutorialData()), TutorialData(), 0)
     assert companies.in_sample
     assert companies.keys().to_dict("list") == {"company": ["A", "B"]}
@@ -543,11 +546,11 @@ def test_sequences_are_called_by_the_first_column() -> None:
     assert data.scales().tolist() == [1.0]
 
 
-def test_a_table_is_read_and_loaded_as_its_settings_say(tmp_path: Path) -> None:
+def test_a_table_is_read_and_built_as_configured(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     pd.DataFrame({"t": [3, 1, 2], "x": 0, "y": [3.0, 1.0, 2.0]}).to_csv(path, index=False)
-    found = read_table(TableData(kind="table", path=str(path), target="y", time="t"))
-    assert found.to_dict("list") == {"y": [3.0, 1.0, 2.0], "t": [3, 1, 2]}
+    table = read_table(TableData(kind="table", path=str(path), target="y", time="t"))
+    assert table.to_dict("list") == {"y": [3.0, 1.0, 2.0], "t": [3, 1, 2]}
     assert read_table(TutorialData()).equals(tutorial.table())
     numbers(20).to_csv(path, index=False)
     settings = TableData(kind="table", path=str(path), target="y", context_length=3)

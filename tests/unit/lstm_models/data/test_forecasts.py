@@ -1,4 +1,4 @@
-"""Forecasts, classes and numbers: the network's predictions and losses, and training with validation."""
+"""Forecasts, classes and numbers: predictions and losses of networks, and training with validation."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
 from lstm_models.config import RNN, AnyModel, BuiltIn, Contender, FineTuning, HandBuilt, TableData, Training
-from lstm_models.data.dataset import Dataset, build_dataset
+from lstm_models.data.builders import build_dataset
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.output import OutputSpec
 from lstm_models.data.scaler import Scaler
 from lstm_models.data.windows import Examples
@@ -30,107 +31,107 @@ MODELS: dict[str, AnyModel] = {
     "built_in": BuiltIn(kind="built_in", **SIZES),
     "rnn": RNN(kind="rnn", **SIZES),
 }
-CENTER_D, SPREAD_D = torch.tensor([10.0, -3.0, 0.5]), torch.tensor([2.0, 5.0, 0.25])
-PLACES = [2, 0]  # the targets are not in the columns' order, and not all of them
+MEAN_D, SCALE_D = torch.tensor([10.0, -3.0, 0.5]), torch.tensor([2.0, 5.0, 0.25])
+TARGETS = [2, 0]  # some of the columns, in another order
 LENGTHS_B = torch.tensor([3, 5, 1, 4])
-CLOSE: dict[str, float] = {"rtol": 1e-12, "atol": 1e-12}  # float64, sums in another order
+CLOSE: dict[str, float] = {"rtol": 1e-12, "atol": 1e-12}  # float64, different order of summation
 FLOAT32: dict[str, float] = {"rtol": 1e-5, "atol": 1e-6}  # float32
 every_model = pytest.mark.parametrize("name", MODELS)
 both_kinds = pytest.mark.parametrize("name", ["hand_built", "built_in"])
 
 
 def forecast(residual: bool = True) -> OutputSpec:
-    return OutputSpec(kind="forecast", targets=["c", "a"], horizon=S, target_indices=PLACES, residual=residual)
+    return OutputSpec(kind="forecast", targets=["c", "a"], horizon=S, target_indices=TARGETS, residual=residual)
 
 
 def built(name: str, output: OutputSpec, scaled: bool = True) -> Network:
-    """In float64, from the same seed."""
+    """Return a float64 network, always from the same seed."""
     torch.manual_seed(1)
-    return build_network(MODELS[name], D, output, Scaler(CENTER_D, SPREAD_D) if scaled else None).double()
+    return build_network(MODELS[name], D, output, Scaler(MEAN_D, SCALE_D) if scaled else None).double()
 
 
 def raw() -> Tensor:
     torch.manual_seed(2)
-    return torch.randn(B, T, D, dtype=torch.float64) * SPREAD_D + CENTER_D
+    return torch.randn(B, T, D, dtype=torch.float64) * SCALE_D + MEAN_D
 
 
 # ---- the network
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("residual", [True, False])
 @every_model
-def test_a_forecast_is_in_the_targets_own_unit(name: str, residual: bool, scaled: bool) -> None:
+def test_a_forecast_is_in_the_unit_of_its_targets(name: str, residual: bool, scaled: bool) -> None:
     network, x_BTD = built(name, forecast(residual), scaled), raw()
-    mean_D, scale_D = (CENTER_D, SPREAD_D) if scaled else (torch.zeros(D), torch.ones(D))
+    mean_D, scale_D = (MEAN_D, SCALE_D) if scaled else (torch.zeros(D), torch.ones(D))
     z_BTD = (x_BTD - mean_D) / scale_D
-    seen_BTD = z_BTD.clone()
-    for place in PLACES if residual else ():
-        seen_BTD[..., place] -= z_BTD[:, -1:, place]
-    told = network.recurrent(seen_BTD)[0][:, -1] @ network.head.weight.T + network.head.bias
+    inputs_BTD = z_BTD.clone()
+    for index in TARGETS if residual else ():
+        inputs_BTD[..., index] -= z_BTD[:, -1:, index]
+    outputs = network.recurrent(inputs_BTD)[0][:, -1] @ network.head.weight.T + network.head.bias
     expected = torch.empty(B, S, 2, dtype=torch.float64)
     for step in range(S):
-        for k, place in enumerate(PLACES):
-            z_B = told[:, step * 2 + k] + (z_BTD[:, -1, place] if residual else 0)
-            expected[:, step, k] = z_B * scale_D[place] + mean_D[place]
+        for k, index in enumerate(TARGETS):
+            z_B = outputs[:, step * 2 + k] + (z_BTD[:, -1, index] if residual else 0)
+            expected[:, step, k] = z_B * scale_D[index] + mean_D[index]
     if not scaled and not residual:
-        torch.testing.assert_close(network(x_BTD), expected, **CLOSE)  # and in float64
-    # the prediction may be rounded to float32 on its way
+        torch.testing.assert_close(network(x_BTD), expected, **CLOSE)  # in float64
+    # intermediate results may be rounded to float32
     torch.testing.assert_close(network(x_BTD), expected, rtol=1e-5, atol=1e-5, check_dtype=False)
-    if residual and scaled:  # who predicts no change repeats the last value
+    if residual and scaled:  # predicting no change repeats the last value
         nn.init.zeros_(network.head.weight)
         nn.init.zeros_(network.head.bias)
-        torch.testing.assert_close(network(x_BTD), x_BTD[:, -1:, PLACES].expand(B, S, 2), **CLOSE)
+        torch.testing.assert_close(network(x_BTD), x_BTD[:, -1:, TARGETS].expand(B, S, 2), **CLOSE)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_a_forecasts_loss_is_its_mean_squared_error_in_scaled_units(scaled: bool) -> None:
-    told, y = torch.randn(2, B, S, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    scale_K = SPREAD_D[PLACES] if scaled else torch.ones(2)
+def test_the_loss_of_a_forecast_is_the_mean_squared_error_in_scaled_units(scaled: bool) -> None:
+    predictions, y = torch.randn(2, B, S, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    scale_K = SCALE_D[TARGETS] if scaled else torch.ones(2)
     expected_B = [
-        sum(((told[b, s, k] - y[b, s, k]) / scale_K[k]) ** 2 for s in range(S) for k in range(2)) / (S * 2)
+        sum(((predictions[b, s, k] - y[b, s, k]) / scale_K[k]) ** 2 for s in range(S) for k in range(2)) / (S * 2)
         for b in range(B)
     ]
-    losses_B = built("hand_built", forecast(), scaled).losses(told, y)
+    losses_B = built("hand_built", forecast(), scaled).losses(predictions, y)
     torch.testing.assert_close(losses_B, torch.stack(expected_B), **CLOSE)
 
 
-def test_of_classes_the_loss_is_the_negative_log_likelihood() -> None:
+def test_the_loss_of_classes_is_the_negative_log_likelihood() -> None:
     network = built("hand_built", OutputSpec(kind="classification", targets=["y"], classes=["a", "b", "c"]))
-    told_BC = network(raw())
-    assert told_BC.shape == (B, 3)
+    logits_BC = network(raw())
+    assert logits_BC.shape == (B, 3)
     y_B = torch.tensor([2, 0, 1, 1])
-    expected_B = -(told_BC.exp() / told_BC.exp().sum(1, keepdim=True)).log()[torch.arange(B), y_B]
-    torch.testing.assert_close(network.losses(told_BC, y_B).double(), expected_B, **FLOAT32)
+    expected_B = -(logits_BC.exp() / logits_BC.exp().sum(1, keepdim=True)).log()[torch.arange(B), y_B]
+    torch.testing.assert_close(network.losses(logits_BC, y_B).double(), expected_B, **FLOAT32)
 
 
-@pytest.mark.parametrize(("center", "spread"), [(0.0, 2.5), (-3.0, 1.0), (1e6, 1e-6), (-3.0, 2.5)])
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, 2.5), (-3.0, 1.0), (1e6, 1e-6), (-3.0, 2.5)])
 @every_model
-def test_a_number_is_predicted_in_its_own_unit_and_its_loss_is_in_scaled_ones(
-    name: str, center: float, spread: float
+def test_a_number_is_predicted_in_its_unit_and_its_loss_is_in_scaled_units(
+    name: str, mean: float, scale: float
 ) -> None:
-    network, plain = built(name, OutputSpec(mean=center, scale=spread)).float(), built(name, OutputSpec()).float()
+    network, plain = built(name, OutputSpec(mean=mean, scale=scale)).float(), built(name, OutputSpec()).float()
     x_BTD, y_B = raw().float(), torch.tensor([1.0, -2.0, 0.0, 30.0])
-    torch.testing.assert_close(network(x_BTD), plain(x_BTD) * spread + center, rtol=1e-6, atol=1e-6)  # float32
-    told_B = center + spread * torch.tensor([0.5, -1.0, 0.0, 2.0])
-    losses_B = network.losses(told_B, y_B)
-    torch.testing.assert_close(losses_B.double(), ((told_B.double() - y_B) / spread) ** 2, **FLOAT32)
-    assert torch.equal(network.losses(told_B.expand(3, -1), y_B), losses_B.expand(3, -1))
+    torch.testing.assert_close(network(x_BTD), plain(x_BTD) * scale + mean, rtol=1e-6, atol=1e-6)  # float32
+    predictions_B = mean + scale * torch.tensor([0.5, -1.0, 0.0, 2.0])
+    losses_B = network.losses(predictions_B, y_B)
+    torch.testing.assert_close(losses_B.double(), ((predictions_B.double() - y_B) / scale) ** 2, **FLOAT32)
+    assert torch.equal(network.losses(predictions_B.expand(3, -1), y_B), losses_B.expand(3, -1))
 
 
-@pytest.mark.parametrize("spread", [1e-40, 1e-30, 1e-20, 1e25, 1e38])
-def test_the_loss_of_a_number_does_not_depend_on_its_unit(spread: float) -> None:
+@pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-20, 1e25, 1e38])
+def test_the_loss_of_a_number_does_not_depend_on_its_unit(scale: float) -> None:
     """The squares of such numbers are 0 or infinite in float32."""
-    network = built("hand_built", OutputSpec(scale=spread)).float()
-    told_B, y_B = torch.tensor([1.0, 2.0]) * spread, torch.tensor([0.0, 0.5]) * spread
-    # 1e-3: near the smallest number there is, float32 has few digits
-    torch.testing.assert_close(network.losses(told_B, y_B), torch.tensor([1.0, 2.25]), rtol=1e-3, atol=0)
+    network = built("hand_built", OutputSpec(scale=scale)).float()
+    predictions_B, y_B = torch.tensor([1.0, 2.0]) * scale, torch.tensor([0.0, 0.5]) * scale
+    # 1e-3: float32 has few digits near its smallest number
+    torch.testing.assert_close(network.losses(predictions_B, y_B), torch.tensor([1.0, 2.25]), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(
     "output", [OutputSpec(), OutputSpec(kind="classification", classes=["a", "b"])], ids=["number", "classes"]
 )
 @every_model
-def test_with_lengths_each_sequence_is_predicted_as_if_it_were_alone(name: str, output: OutputSpec) -> None:
-    """Padded in a hand-built core, packed in PyTorch's own; the padding has no effect."""
+def test_padding_has_no_effect_on_predictions(name: str, output: OutputSpec) -> None:
+    """Each sequence is predicted as if it were alone; hand-built cores pad, PyTorch's modules pack."""
     network, x_BTD = built(name, output), raw()
     alone = [network(x_BTD[b : b + 1, :length]) for b, length in enumerate(LENGTHS_B.tolist())]
     torch.testing.assert_close(network(x_BTD, LENGTHS_B), torch.cat(alone), **CLOSE)
@@ -141,18 +142,18 @@ def test_with_lengths_each_sequence_is_predicted_as_if_it_were_alone(name: str, 
     torch.testing.assert_close(network(x_BTD, LENGTHS_B), torch.cat(alone), **CLOSE)
 
 
-def test_the_scaling_is_part_of_the_weights_but_is_not_learnt() -> None:
+def test_the_scaling_is_in_the_state_dict_but_is_not_trained() -> None:
     network = built("hand_built", forecast()).float()
     state = network.state_dict()
-    assert torch.equal(state["scaler.mean_D"], CENTER_D)
-    assert torch.equal(state["scaler.scale_D"], SPREAD_D)
+    assert torch.equal(state["scaler.mean_D"], MEAN_D)
+    assert torch.equal(state["scaler.scale_D"], SCALE_D)
     assert not [name for name, _ in network.named_parameters() if "scaler" in name]
     other = build_network(MODELS["hand_built"], D, forecast(), Scaler(torch.zeros(D), torch.ones(D)))
     other.load_state_dict(state)
     assert torch.equal(other(raw().float()), network(raw().float()))
 
 
-def test_a_head_of_none_is_a_linear_one_where_more_than_a_number_is_predicted() -> None:
+def test_a_head_of_none_becomes_linear_for_several_outputs() -> None:
     bare = HandBuilt(kind="hand_built")
     assert isinstance(build_network(bare, D).head, nn.Identity)
     head = build_network(bare, D, forecast()).head
@@ -163,7 +164,7 @@ def test_a_head_of_none_is_a_linear_one_where_more_than_a_number_is_predicted() 
 # ---- training
 @cache
 def waves() -> Dataset:
-    """Two columns of 70 rows, of sizes far from 1; 40 train, 15 validate, 15 test."""
+    """Return a dataset of two unscaled columns and 70 rows: 40 for training, 15 for validation, 15 for the test."""
     n = np.arange(70.0)
     table = pd.DataFrame({"a": 50 + 20 * np.sin(n / 3), "b": 1000 * np.cos(n / 5)})
     return of(
@@ -186,11 +187,11 @@ def contender(first: int, name: str = "hand_built", replicas: int = 1, **trainin
     )
 
 
-def trained(folder: Path, what: str, *args: Any, data: Dataset | None = None, **options: Any) -> Any:
-    """Fit a contender of seed 3; what.ckpt is its last checkpoint, what.best.ckpt its best."""
-    places = {"last_path": folder / f"{what}.ckpt", "best_path": folder / f"{what}.best.ckpt"}
+def trained(folder: Path, name: str, *args: Any, data: Dataset | None = None, **options: Any) -> Any:
+    """Train a contender with seed 3; name.ckpt is its last checkpoint, name.best.ckpt its best."""
+    paths = {"last_path": folder / f"{name}.ckpt", "best_path": folder / f"{name}.best.ckpt"}
     fitting = {key: options.pop(key) for key in ("loggers", "resume_from") if key in options}
-    return fit(contender(*args, **options), data or waves(), seed=3, **places, **fitting)
+    return fit(contender(*args, **options), data or waves(), seed=3, **paths, **fitting)
 
 
 @torch.no_grad()
@@ -206,42 +207,42 @@ def logged(folder: Path, name: str) -> list[float]:
 
 
 def content(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(path, weights_only=True)
-    return found
+    checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+    return checkpoint
 
 
-def assert_same_weights(found: Path, expected: Path) -> None:
-    a, b = content(found)["state_dict"], content(expected)["state_dict"]
+def assert_same_weights(actual: Path, expected: Path) -> None:
+    a, b = content(actual)["state_dict"], content(expected)["state_dict"]
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="", version="")
-    wild: dict[str, Any] = {"learning_rate": 0.2}  # a step so large that the loss goes up and down
-    done = trained(tmp_path, "a", 8, **wild, loggers=[logger])
+    unstable: dict[str, Any] = {"learning_rate": 0.2}  # so large that the loss rises and falls
+    done = trained(tmp_path, "a", 8, **unstable, loggers=[logger])
     logger.save()
     losses = logged(tmp_path, "val_loss")
     assert len(losses) == 8
-    assert 1 <= done.best_epoch < 8  # else this test would not tell the best from the last
+    assert 1 <= done.best_epoch < 8  # otherwise the best would be the last
     assert done.best_epoch == 1 + losses.index(min(losses))
-    # 1e-6: the CSV holds float32; the same sum, of the same batch
+    # 1e-6: the CSV has float32; the same sum over the same batch
     assert done.best_loss == pytest.approx(min(losses), rel=1e-6)
     best, last = (loss_of(load_network(tmp_path / name), waves().validation) for name in ("a.best.ckpt", "a.ckpt"))
     assert (best, last) == (pytest.approx(done.best_loss, rel=1e-6), pytest.approx(losses[-1], rel=1e-6))
     assert last > best
-    # the validation changes nothing
-    fit(contender(done.best_epoch, **wild), waves(), seed=3, last_path=tmp_path / "until.ckpt")
+    # validation has no effect on training
+    fit(contender(done.best_epoch, **unstable), waves(), seed=3, last_path=tmp_path / "until.ckpt")
     assert_same_weights(tmp_path / "a.best.ckpt", tmp_path / "until.ckpt")
 
 
 @pytest.mark.parametrize("every", [1, 1000])
-def test_each_epoch_has_both_losses_however_rarely_a_step_is_logged(tmp_path: Path, every: int) -> None:
+def test_each_epoch_logs_both_losses_for_any_log_every_n_steps(tmp_path: Path, every: int) -> None:
     logger = CSVLogger(tmp_path, name="", version="")
     done = trained(tmp_path, "a", 3, log_every_n_steps=every, loggers=[logger])
     logger.save()
     assert (len(logged(tmp_path, "train_loss_epoch")), len(logged(tmp_path, "val_loss"))) == (3, 3)
-    assert logged(tmp_path, "train_loss_epoch")[-1] == pytest.approx(done.loss, rel=1e-6)  # the CSV holds float32
+    assert logged(tmp_path, "train_loss_epoch")[-1] == pytest.approx(done.loss, rel=1e-6)  # the CSV has float32
     assert len(logged(tmp_path, "train_loss")) == (done.steps if every == 1 else 0)
 
 
@@ -251,25 +252,25 @@ def test_without_validation_the_last_epoch_is_the_best_and_no_best_checkpoint_is
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-def test_patience_ends_the_training_and_starts_again_on_resuming(tmp_path: Path) -> None:
-    # at this learning rate no weight moves in float32: the loss never falls below that of the first epoch
+def test_patience_stops_training_and_starts_again_when_training_continues(tmp_path: Path) -> None:
+    # at this learning rate no float32 weight changes, so the first epoch's loss is the lowest
     settings: dict[str, Any] = {"patience": 2, "learning_rate": 1e-30}
     done = trained(tmp_path, "a", 9, **settings)
     assert (done.epochs, done.best_epoch, content(tmp_path / "a.ckpt")["epoch"]) == (3, 1, 3)
-    # the first epoch of the resumed training counts as its best
+    # the first epoch of the continued training counts as its best
     more = trained(tmp_path, "b", 9, **settings, resume_from=tmp_path / "a.ckpt")
     assert (more.epochs, more.best_epoch, more.steps) == (6, 4, 2 * done.steps)
 
 
 def test_n_epochs_and_n_more_are_2n_with_validation_and_a_schedule(tmp_path: Path) -> None:
-    """Of nn.LSTM, and without these, test_training.py."""
+    """See test_trainer.py for nn.LSTM, and for training without these."""
     training: dict[str, Any] = {"lr_schedule": "exponential", "lr_gamma": 0.7, "weight_decay": 0.1, "patience": 50}
     straight = trained(tmp_path, "straight", 6, **training)
     trained(tmp_path, "half", 3, **training)
-    torch.manual_seed(999)  # whatever else happens in between
+    torch.manual_seed(999)  # the global random state does not matter
     resumed = trained(tmp_path, "resumed", 3, **training, resume_from=tmp_path / "half.ckpt")
 
-    assert straight.best_epoch > 3  # so that the resumed training's best is the straight one's
+    assert straight.best_epoch > 3  # so that the best epoch is in the continued part
     assert [getattr(resumed, name) for name in ("epochs", "steps", "loss", "best_epoch", "best_loss")] == [
         getattr(straight, name) for name in ("epochs", "steps", "loss", "best_epoch", "best_loss")
     ]
@@ -277,12 +278,12 @@ def test_n_epochs_and_n_more_are_2n_with_validation_and_a_schedule(tmp_path: Pat
         assert_same_weights(tmp_path / f"resumed.{kind}", tmp_path / f"straight.{kind}")
     a, b = (content(tmp_path / f"{what}.ckpt")["optimizer_states"][0] for what in ("resumed", "straight"))
     for some in (a, b):
-        assert some["param_groups"][0]["lr"] == pytest.approx(0.01 * 0.7**6, rel=1e-12)  # six products in float64
+        assert some["param_groups"][0]["lr"] == pytest.approx(0.01 * 0.7**6, rel=1e-12)  # six float64 products
     assert all(torch.equal(a["state"][n][key], value) for n, of_n in b["state"].items() for key, value in of_n.items())
 
 
-def test_weight_decay_is_adamws(tmp_path: Path) -> None:
-    """Decoupled: not added to the gradient, as Adam's own weight_decay is. Two epochs of the training part at once."""
+def test_weight_decay_is_that_of_adamw(tmp_path: Path) -> None:
+    """Decoupled: not added to the gradient, unlike Adam's weight_decay. Two epochs of one batch each."""
     decayed = contender(2, weight_decay=0.5, batch_size=100, shuffle=False)
     fit(decayed, waves(), seed=3, last_path=tmp_path / "last.ckpt")
     network = new_network(decayed, waves(), seed=3)
@@ -292,8 +293,8 @@ def test_weight_decay_is_adamws(tmp_path: Path) -> None:
         optimizer.zero_grad()
         network.losses(network(x_BTD), y).mean().backward()
         optimizer.step()
-    found, expected = load_network(tmp_path / "last.ckpt").state_dict(), network.state_dict()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    actual, expected = load_network(tmp_path / "last.ckpt").state_dict(), network.state_dict()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
     undecayed = SequenceModule(new_network(decayed, waves(), seed=3), contender(2).training)
     assert type(undecayed.configure_optimizers()) is torch.optim.Adam
 
@@ -305,7 +306,7 @@ def test_the_cosine_schedule_ends_at_a_learning_rate_of_0(tmp_path: Path) -> Non
 
 
 @both_kinds
-def test_a_loaded_network_forecasts_as_the_trained_one_and_in_bf16_in_float32(tmp_path: Path, name: str) -> None:
+def test_a_loaded_network_equals_the_trained_one_and_returns_float32_under_bf16(tmp_path: Path, name: str) -> None:
     data = waves()
     x_BTD = data.test.get_batch(torch.arange(data.test.count)).x_BTD
     full, half = (trained(tmp_path, kind, 2, name, precision=kind) for kind in ("32", "bf16-mixed"))
@@ -322,45 +323,45 @@ def test_a_loaded_network_forecasts_as_the_trained_one_and_in_bf16_in_float32(tm
     assert loaded(x_BTD).shape == (data.test.count, 2, 1)
 
     assert math.isfinite(half.loss)
-    assert half.loss != full.loss  # else nothing was computed in bfloat16
-    assert half.loss == pytest.approx(full.loss, rel=0.05)  # bfloat16 keeps 8 bits
+    assert half.loss != full.loss  # otherwise nothing was computed in bfloat16
+    assert half.loss == pytest.approx(full.loss, rel=0.05)  # bfloat16 has 8 significant bits
     assert {value.dtype for value in content(tmp_path / "bf16-mixed.ckpt")["state_dict"].values()} == {torch.float32}
     network = load_network(tmp_path / "bf16-mixed.ckpt")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         in_half = network(x_BTD)
     assert in_half.dtype == network(x_BTD).dtype == torch.float32
-    # a repeated last value loses nothing on its way: bfloat16 is in the change alone, of the size of the spread, 14
+    # the last value is added in float32; bfloat16 affects only the difference from it, whose scale is 14
     torch.testing.assert_close(in_half, network(x_BTD), rtol=0, atol=0.5)
 
 
 @both_kinds
-def test_replicas_forecast_as_the_networks_of_their_seeds_alone(tmp_path: Path, name: str) -> None:
+def test_replicas_equal_the_networks_of_their_seeds(tmp_path: Path, name: str) -> None:
     x_BTD, y_BSK, _ = waves().test.get_batch(torch.arange(waves().test.count))
-    copies = new_network(contender(1, name, replicas=2), waves(), seed=3)
+    replicas = new_network(contender(1, name, replicas=2), waves(), seed=3)
     alone = [new_network(contender(1, name), waves(), seed=seed) for seed in (3, 4)]
-    told = torch.stack([network(x_BTD) for network in alone])
-    torch.testing.assert_close(copies(x_BTD), told)  # float32, sums in another order
+    expected = torch.stack([network(x_BTD) for network in alone])
+    torch.testing.assert_close(replicas(x_BTD), expected)  # float32, different order of summation
     losses = torch.stack([network.losses(network(x_BTD), y_BSK) for network in alone])
-    torch.testing.assert_close(copies.losses(copies(x_BTD), y_BSK), losses)
+    torch.testing.assert_close(replicas.losses(replicas(x_BTD), y_BSK), losses)
     trained(tmp_path, "a", 1, name, replicas=2)
     assert load_network(tmp_path / "a.ckpt")(x_BTD).shape == (2, waves().test.count, 2, 1)
 
 
-def test_classes_are_learnt_from_series_of_different_lengths(tmp_path: Path) -> None:
-    """The sign of a series' numbers. The hand-built model learns classes, and nn.LSTM the numbers below."""
+def test_classes_are_learned_from_sequences_of_different_lengths(tmp_path: Path) -> None:
+    """The class is the sign of a sequence's values. The numbers below are learned by nn.LSTM."""
     g = np.repeat(np.arange(20), [2 + g % 4 for g in range(20)])
     table = pd.DataFrame({"g": g, "x": np.where(g % 2, 1.0, -1.0) + 0.1 * np.sin(np.arange(len(g)))})
     data = of(table.assign(y=np.where(g % 2, "up", "down")), task="classify", target="y", group="g")
     done = trained(tmp_path, "a", 15, learning_rate=0.05, data=data)
     network = load_network(tmp_path / "a.best.ckpt")
-    assert loss_of(network, data.validation) == pytest.approx(done.best_loss, rel=1e-6)  # float32's sum
+    assert loss_of(network, data.validation) == pytest.approx(done.best_loss, rel=1e-6)  # float32 sum
     x_BTD, y_B, lengths_B = data.test.get_batch(torch.arange(data.test.count))
     assert torch.equal(network(x_BTD, lengths_B).argmax(1), y_B)
 
 
 @cache
 def of_groups(unit: float = 1.0) -> Dataset:
-    """The length of a series and its mean, together, in a unit of one's choice."""
+    """Return a dataset whose target is the sum of a sequence's length and its mean, in any unit."""
     sizes = [2 + g % 4 for g in range(40)]
     g = np.repeat(np.arange(40), sizes)
     table = pd.DataFrame({"g": g, "x": np.sin(g) + 0.1 * np.sin(np.arange(len(g)))})
@@ -368,22 +369,24 @@ def of_groups(unit: float = 1.0) -> Dataset:
     return of(table, task="regress", target="y", group="g")
 
 
-def test_numbers_are_learnt_from_series_of_different_lengths(tmp_path: Path) -> None:
+def test_numbers_are_learned_from_sequences_of_different_lengths(tmp_path: Path) -> None:
     data = of_groups()
     done = trained(tmp_path, "a", 30, "built_in", learning_rate=0.05, data=data)
     network = load_network(tmp_path / "a.best.ckpt")
     assert (network.output.mean, network.output.scale) == (data.output.mean, data.output.scale)
-    assert loss_of(network, data.validation) == pytest.approx(done.best_loss, rel=1e-6)  # float32's sum
-    assert loss_of(network, data.test) < 0.05  # in scaled units; who predicts the mean has 1 or so
+    assert loss_of(network, data.validation) == pytest.approx(done.best_loss, rel=1e-6)  # float32 sum
+    assert loss_of(network, data.test) < 0.05  # in scaled units; predicting the mean has a loss of about 1
 
 
 def test_the_training_does_not_depend_on_the_unit_of_the_numbers(tmp_path: Path) -> None:
-    """To the last bit: with powers of two nothing is rounded."""
-    one = trained(tmp_path, "one", 2, data=of_groups())
+    """Bitwise: scaling by powers of two is exact."""
+    reference = trained(tmp_path, "reference", 2, data=of_groups())
     x_BTD, _, lengths_B = of_groups().test.get_batch(torch.arange(8))
     for unit in (2.0**-60, 2.0**70):
         other = trained(tmp_path, "other", 2, data=of_groups(unit))
-        assert_same_weights(tmp_path / "other.ckpt", tmp_path / "one.ckpt")
-        assert (other.loss, other.best_loss) == (one.loss, one.best_loss)
-        told = [load_network(tmp_path / f"{what}.best.ckpt")(x_BTD, lengths_B) for what in ("one", "other")]
-        assert torch.equal(told[1], told[0] * unit)
+        assert_same_weights(tmp_path / "other.ckpt", tmp_path / "reference.ckpt")
+        assert (other.loss, other.best_loss) == (reference.loss, reference.best_loss)
+        expected, actual = (
+            load_network(tmp_path / f"{name}.best.ckpt")(x_BTD, lengths_B) for name in ("reference", "other")
+        )
+        assert torch.equal(actual, expected * unit)

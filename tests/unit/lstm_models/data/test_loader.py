@@ -1,4 +1,4 @@
-"""Batches: each sequence once an epoch, in an order that depends on the seed and the epoch alone."""
+"""Batches: each sequence once per epoch, in an order that depends on the seed and the epoch only."""
 
 import torch
 from hypothesis import given
@@ -9,7 +9,7 @@ from lstm_models.data.sequences import Sequences
 
 
 def numbered(count: int) -> Sequences:
-    """Sequence number n holds n and -n, and its target is n."""
+    """Return sequences; number n has the values n and -n, and the target n."""
     y_B = torch.arange(float(count))
     return Sequences(torch.stack([y_B, -y_B], dim=1).unsqueeze(-1), y_B)
 
@@ -36,19 +36,19 @@ def test_an_epoch_holds_each_sequence_once(count: int, batch_size: int, shuffle:
     assert len(batches) == len(loader)
     assert all(len(batch.y) == batch_size for batch in batches[:-1])
     assert 1 <= len(batches[-1].y) <= batch_size
-    assert torch.equal(sequences.y_B, torch.arange(float(count)))  # left as they are
+    assert torch.equal(sequences.y_B, torch.arange(float(count)))  # unchanged
 
 
-@given(seed=SEEDS, epoch=EPOCHS, elsewhere=SEEDS)
-def test_the_order_does_not_depend_on_the_global_random_state_nor_move_it(
-    seed: int, epoch: int, elsewhere: int
+@given(seed=SEEDS, epoch=EPOCHS, global_seed=SEEDS)
+def test_the_order_neither_depends_on_the_global_random_state_nor_changes_it(
+    seed: int, epoch: int, global_seed: int
 ) -> None:
     torch.manual_seed(0)
     first = BatchLoader(numbered(30), batch_size=4, shuffle=True, seed=seed)
     first.set_epoch(epoch)
     expected = order(first)
 
-    torch.manual_seed(elsewhere)
+    torch.manual_seed(global_seed)
     before = torch.get_rng_state()
     again = BatchLoader(numbered(30), batch_size=7, shuffle=True, seed=seed)
     again.set_epoch(epoch)
@@ -56,7 +56,7 @@ def test_the_order_does_not_depend_on_the_global_random_state_nor_move_it(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_each_seed_and_each_epoch_has_an_order_of_its_own() -> None:
+def test_each_seed_and_epoch_has_a_different_order() -> None:
     orders = set()
     for seed in range(10):
         loader = BatchLoader(numbered(30), batch_size=4, shuffle=True, seed=seed)
@@ -68,7 +68,7 @@ def test_each_seed_and_each_epoch_has_an_order_of_its_own() -> None:
 
 
 @given(count=st.integers(1, 12), batch_size=st.integers(1, 13), shuffle=st.booleans(), data=st.data())
-def test_from_a_saved_position_the_epoch_is_completed_and_the_next_is_whole(
+def test_a_restored_loader_completes_the_epoch_and_the_next_epoch_is_complete(
     count: int, batch_size: int, shuffle: bool, data: st.DataObject
 ) -> None:
     def loader() -> BatchLoader:
@@ -82,13 +82,13 @@ def test_from_a_saved_position_the_epoch_is_completed_and_the_next_is_whole(
         next(batches)
     state = whole.state_dict()
     assert all(value is None or type(value) is int for value in state.values())
-    left = [int(label) for batch in batches for label in batch.y]
+    remaining = [int(label) for batch in batches for label in batch.y]
 
     resumed = loader()
     resumed.load_state_dict(state)
     assert len(resumed) == len(whole)
     resumed.set_epoch(3)
-    assert order(resumed) == (left or order(whole))  # an epoch that is over begins again
+    assert order(resumed) == (remaining or order(whole))  # a completed epoch starts again
     for again in (resumed, whole):
         again.set_epoch(4)
     assert order(resumed) == order(whole)

@@ -1,4 +1,4 @@
-"""Tables: their digest, how they become tensors, and which are refused."""
+"""Tables with one sequence per row: digest, conversion to tensors, and rejected tables."""
 
 import os
 import tracemalloc
@@ -26,8 +26,8 @@ def table() -> pd.DataFrame:
 
 def test_equal_tables_have_equal_digests() -> None:
     assert table_digest(table()) == table_digest(table())
-    assert table_digest(table()) == table_digest(table().set_index(pd.Index([7, 8, 9])))  # the index is no content
-    assert table_digest(tutorial.table()) == "ef3694b90db678e4d9d7b47a725caa17"  # by which results are compared
+    assert table_digest(table()) == table_digest(table().set_index(pd.Index([7, 8, 9])))  # the index does not count
+    assert table_digest(tutorial.table()) == "ef3694b90db678e4d9d7b47a725caa17"  # results are compared by this digest
 
 
 @pytest.mark.parametrize(
@@ -41,24 +41,24 @@ def test_equal_tables_have_equal_digests() -> None:
         lambda t: t.iloc[[1, 0, 2]], lambda t: t.iloc[:2], lambda t: pd.concat([t, t.iloc[:1]]),
     ],
 )  # fmt: skip
-def test_every_change_changes_the_digest(change: Any) -> None:
+def test_every_change_affects_the_digest(change: Any) -> None:
     assert table_digest(change(table())) != table_digest(table())
 
 
 @given(
     values=st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=1, max_size=5),
-    place=st.tuples(st.integers(0, 4), st.integers(0, 2)),
+    cell=st.tuples(st.integers(0, 4), st.integers(0, 2)),
     other=st.floats(-1e6, 1e6),
 )
-def test_any_one_value_changes_the_digest(values: list[list[float]], place: tuple[int, int], other: float) -> None:
-    row, column = place[0] % len(values), place[1]
+def test_each_value_affects_the_digest(values: list[list[float]], cell: tuple[int, int], other: float) -> None:
+    row, column = cell[0] % len(values), cell[1]
     changed = [list(numbers) for numbers in values]
     changed[row][column] = other
     before, after = (pd.DataFrame(rows, columns=["a", "b", "c"]) for rows in (values, changed))
     assert (table_digest(before) == table_digest(after)) is (values[row][column] == other)
 
 
-def test_rows_become_sequences_one_column_a_step() -> None:
+def test_rows_become_sequences_with_one_column_per_step() -> None:
     source = pd.DataFrame({"t": [9, 8], "b": [1.5, 2.5], "a": [0, 1], "other": ["x", None]})
     sequences = to_sequences(source, SequenceColumns(("a", "b"), "t"))
     assert torch.equal(sequences.x_BTD, torch.tensor([[[0.0], [1.5]], [[1.0], [2.5]]]))
@@ -69,7 +69,7 @@ def test_rows_become_sequences_one_column_a_step() -> None:
     assert of_tutorial.y_B.tolist() == [0.0, 1.0]
 
 
-def test_numbers_are_a_copy_and_may_be_written_as_text() -> None:
+def test_tensors_are_copies_and_numbers_may_be_text() -> None:
     source = pd.DataFrame({"a": np.array([1.0, 2.0], dtype=np.float32)})
     column_tensor(source, ("a",)).fill_(7)
     assert source["a"].tolist() == [1.0, 2.0]
@@ -88,12 +88,12 @@ def test_numbers_are_a_copy_and_may_be_written_as_text() -> None:
         ({"a": [1, 1e39], "b": 1}, ("column a, row 2: 1e+39", "float32")),
     ],
 )
-def test_columns_that_are_no_numbers_are_refused(columns: dict[str, Any], texts: tuple[str, ...]) -> None:
+def test_columns_that_are_not_numeric_are_rejected(columns: dict[str, Any], texts: tuple[str, ...]) -> None:
     with refused(TableError, *texts):
         column_tensor(pd.DataFrame(columns), ("a", "b"))
 
 
-def test_a_target_that_is_missing_is_refused() -> None:
+def test_a_missing_target_is_rejected() -> None:
     with refused(TableError, "column label ", "day_1"):
         to_sequences(pd.DataFrame({"day_1": [1]}), SequenceColumns(("day_1",), "label"))
 
@@ -103,8 +103,8 @@ def test_a_csv_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     table().to_csv(path, index=False)
     assert table_digest(read_csv(path)) == table_digest(table())
-    found, x_BTD = read_inputs(path, SequenceColumns(("b", "a"), "none"))
-    assert table_digest(found) == table_digest(table())
+    read, x_BTD = read_inputs(path, SequenceColumns(("b", "a"), "none"))
+    assert table_digest(read) == table_digest(table())
     assert x_BTD.tolist() == [[[1], [0]], [[2], [0.5]], [[3], [2]]]
     with refused(TableError, f"{path}: column name, row 1: 'x'"):
         read_inputs(path, SequenceColumns(("name",), "none"))
@@ -122,7 +122,9 @@ def test_a_csv_file_is_read(tmp_path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n\x00", ("not a CSV table", "utf-8", "0x89")),
     ],
 )
-def test_a_file_that_is_no_csv_table(tmp_path: Path, content: bytes | None, texts: tuple[str, ...]) -> None:
+def test_files_that_are_not_csv_tables_are_rejected(
+    tmp_path: Path, content: bytes | None, texts: tuple[str, ...]
+) -> None:
     path = tmp_path / "table.csv"
     if content is not None:
         path.write_bytes(content)
@@ -140,7 +142,7 @@ def test_a_file_that_is_no_csv_table(tmp_path: Path, content: bytes | None, text
         (b"", b"a," * 10_000, "10,001 columns; at most 10,000"),
     ],
 )
-def test_endless_lines_are_refused_within_little_memory(tmp_path: Path, start: bytes, line: bytes, text: str) -> None:
+def test_endless_lines_are_rejected_with_little_memory(tmp_path: Path, start: bytes, line: bytes, text: str) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(start + line)
     tracemalloc.start()
@@ -148,7 +150,7 @@ def test_endless_lines_are_refused_within_little_memory(tmp_path: Path, start: b
         read_csv(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 55e6  # less than the line
+    assert peak < 55e6  # less than the length of the line
 
 
 def test_lines_up_to_the_limit_are_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The two figures of a feature's drift: against SciPy, a plain loop and figures computed by hand."""
+"""The two drift statistics of a feature, against SciPy, a plain loop and manual computations."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -14,28 +14,30 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
 from lstm_models.config import TableData
-from lstm_models.data.dataset import Dataset, build_dataset
-from lstm_models.evaluation import drift as module
+from lstm_models.data.builders import build_dataset
+from lstm_models.data.dataset import Dataset
+from lstm_models.evaluation import drift as drift_module
 from lstm_models.evaluation.drift import Drift, dataset_drift, feature_drift
 
 values = st.lists(st.integers(-20, 20), min_size=1, max_size=60)  # with many ties; exact in float32
 
 
-def of(trained: object, new: object) -> Drift:
+def drift(trained: object, new: object) -> Drift:
     return feature_drift(np.array(trained, dtype=float), np.array(new, dtype=float))
 
 
 def psi(trained: list[int], new: list[int]) -> float:
-    """Bin by bin; a bin is called by the number of deciles that are not above it, and of frequent ones below it."""
+    """Return the index, bin by bin; a bin's key is the number of deciles not above it and of repeated ones below it."""
     ordered = sorted(trained)
     times = Counter(ordered[len(ordered) * tenth // 10] for tenth in range(1, 10))
-    deciles, often = sorted(times), sorted(value for value in times if times[value] > 1)
+    deciles, repeated = sorted(times), sorted(value for value in times if times[value] > 1)
     shares = [
-        Counter((bisect_right(deciles, value), bisect_left(often, value)) for value in some) for some in (trained, new)
+        Counter((bisect_right(deciles, value), bisect_left(repeated, value)) for value in sample)
+        for sample in (trained, new)
     ]
     total = 0.0
-    for place in set(shares[0]) | set(shares[1]):
-        p, q = (max(share[place], 0.5) / share.total() for share in shares)
+    for key in set(shares[0]) | set(shares[1]):
+        p, q = (max(share[key], 0.5) / share.total() for share in shares)
         total += (q - p) * math.log(q / p)
     return total
 
@@ -48,10 +50,10 @@ def psi(trained: list[int], new: list[int]) -> float:
             range(100),
             [0, 1, 2, 3, 9, -7, 10, 19, 90, 500],
             (0.6 - 0.1) * math.log(6) + 2 * (0.2 - 0.1) * math.log(2) + 7 * (0.05 - 0.1) * math.log(0.5),
-            0.6,  # at 19, where 0.8 of the new rows and 0.2 of the others are not above it
+            0.6,  # at 19: 0.8 of the new rows and 0.2 of the others are not above it
         ),
         ([0, 0, 0, 1] * 10, [0, 1, 1, 1] * 5, 2 * (0.75 - 0.25) * math.log(3), 0.5),
-        # one row in twenty, which all of the new ones are: every decile is the other value
+        # one row in twenty has the value of all new rows: every decile is the other value
         *(
             ([rare, *[1 - rare] * 19] * 5, [rare] * 10, 0.95 * math.log(20) + 0.9 * math.log(19), 0.95)
             for rare in (0.0, 1.0)
@@ -60,15 +62,15 @@ def psi(trained: list[int], new: list[int]) -> float:
         ([2, 1], [1, 1, 2, 2], 0, 0),
     ],
 )
-def test_by_hand(trained: list[float], new: list[float], psi: float, ks: float) -> None:
-    assert of(trained, new) == Drift(pytest.approx(psi, rel=1e-12), pytest.approx(ks, rel=1e-12))
+def test_drift_computed_by_hand(trained: list[float], new: list[float], psi: float, ks: float) -> None:
+    assert drift(trained, new) == Drift(pytest.approx(psi, rel=1e-12), pytest.approx(ks, rel=1e-12))
 
 
 @pytest.mark.parametrize(
     ("trained", "new", "ks"), [([1, 2, 3], [4, 5], 1), ([4, 5], [1, 2, 3], 1), ([1, 2, 3, 4], [2, 3, 4, 5], 0.25)]
 )
 def test_the_statistic_is_two_sided(trained: list[int], new: list[int], ks: float) -> None:
-    assert of(trained, new).ks == ks
+    assert drift(trained, new).ks == ks
 
 
 @pytest.mark.filterwarnings("ignore:ks_2samp. Exact calculation unsuccessful")  # of the p-value
@@ -76,31 +78,31 @@ def test_the_statistic_is_two_sided(trained: list[int], new: list[int], ks: floa
     trained=values, new=values, times=st.integers(1, 4), factor=st.sampled_from([0.25, 1, 3, 1000]),
     shift=st.integers(-1000, 1000),
 )  # fmt: skip
-def test_of_any_values(trained: list[int], new: list[int], times: int, factor: float, shift: int) -> None:
-    found = of(trained, new)
+def test_drift_of_any_values(trained: list[int], new: list[int], times: int, factor: float, shift: int) -> None:
+    found = drift(trained, new)
     assert found.psi == pytest.approx(psi(trained, new), rel=1e-9, abs=1e-12)
     assert math.isfinite(found.psi)
     assert found.psi >= 0
     assert found.ks == pytest.approx(ks_2samp(trained, new, method="exact").statistic, rel=1e-12, abs=1e-12)
     # in another unit
-    assert of(np.array(trained) * factor + shift, np.array(new) * factor + shift) == found
-    # of the same rows, and of the same shares of more rows, also where none is in a bin
-    assert of(trained, trained) == Drift(0, 0)
-    more = of(trained, trained * times)
+    assert drift(np.array(trained) * factor + shift, np.array(new) * factor + shift) == found
+    # identical rows, and identical shares of more rows, also with empty bins
+    assert drift(trained, trained) == Drift(0, 0)
+    more = drift(trained, trained * times)
     assert (more.psi, more.ks) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
 
 
 @pytest.mark.parametrize("value", [0.0, -3.5, 0.1, 3e38])
-def test_a_constant_stays_or_goes(value: float) -> None:
-    assert of([value] * 100_000, [value] * 24) == Drift(0, 0)
+def test_drift_of_a_constant_feature(value: float) -> None:
+    assert drift([value] * 100_000, [value] * 24) == Drift(0, 0)
     for other in (value / 2 - 1, value / 4 + 1):
-        assert of([value] * 10, [other] * 5) == Drift(pytest.approx(0.95 * math.log(20) + 0.9 * math.log(10)), 1)
-    half = of([value] * 10, [value, value - abs(value) / 2 - 1] * 5)
+        assert drift([value] * 10, [other] * 5) == Drift(pytest.approx(0.95 * math.log(20) + 0.9 * math.log(10)), 1)
+    half = drift([value] * 10, [value, value - abs(value) / 2 - 1] * 5)
     assert half == Drift(pytest.approx(0.5 * math.log(2) + 0.45 * math.log(10)), 0.5)
 
 
-def test_values_are_compared_in_float32_and_left_as_they_are() -> None:
-    """0.1 of a file and 0.1 of float32 are one number for a model."""
+def test_values_are_compared_in_float32_and_not_modified() -> None:
+    """0.1 in float64 and 0.1 in float32 are the same number for a model."""
     assert feature_drift(np.full(20, 0.1, dtype=np.float32), np.full(10, 0.1)) == Drift(0, 0)
     assert feature_drift(np.arange(20), np.arange(20.0)) == Drift(0, 0)
     trained, new = np.array([3, 1, 2], dtype=np.float32), np.array([2, 1], dtype=np.float32)
@@ -108,9 +110,9 @@ def test_values_are_compared_in_float32_and_left_as_they_are() -> None:
     assert (trained.tolist(), new.tolist()) == ([3, 1, 2], [2, 1])
 
 
-def test_of_many_rows_a_random_sample_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One row in two would be the nights alone."""
-    monkeypatch.setattr(module, "MAX_ROWS", 1000)
+def test_a_random_sample_of_many_rows_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second row of two alternating values would have one value only."""
+    monkeypatch.setattr(drift_module, "MAX_ROWS", 1000)
     by_day = np.resize([0.0, 1.0], 2000)
     found = feature_drift(by_day, np.array([0.0, 1.0] * 50))
     assert 0 < found.psi < 0.05
@@ -123,18 +125,18 @@ def test_of_many_rows_a_random_sample_is_used(monkeypatch: pytest.MonkeyPatch) -
     ("trained", "new"),
     [([], [1, 2]), ([1, 2, 3], []), ([1, math.nan], [1]), ([1], [1, math.nan]), ([1], [1, -math.inf]), ([1e39], [1])],
 )
-def test_values_that_are_missing_or_not_finite_are_refused(trained: list[float], new: list[float]) -> None:
+def test_values_that_are_missing_or_not_finite_raise(trained: list[float], new: list[float]) -> None:
     with refused(ValueError, f"{len(trained)} training", f"{len(new)} new", "finite"):
-        of(trained, new)
+        drift(trained, new)
 
 
-# ---- of two datasets
+# ---- drift between two datasets
 FEATURES = ["y", "x"]
 ONE_SERIES: dict[str, Any] = {"context_length": 3, "split": {"train": 20, "validation": 5}}
 
 
 def dataset(table: pd.DataFrame, **changes: Any) -> Dataset:
-    """Of the columns y and x; y is the target, if nothing else is."""
+    """Return a dataset of the columns y and x, with y as the default target."""
     settings = {"target": "y", "features": FEATURES, **changes}
     return build_dataset(table, TableData(kind="table", path="a.csv", **settings), 0)
 
@@ -149,7 +151,7 @@ def by_hand(trained: pd.DataFrame, now: pd.DataFrame) -> dict[str, Drift]:
     return {name: feature_drift(trained[name].to_numpy(), now[name].to_numpy()) for name in FEATURES}
 
 
-def test_of_forecasts_the_target_rows_of_training_and_of_the_new_test_count() -> None:
+def test_forecasts_compare_the_target_rows_of_the_training_and_the_new_test_part() -> None:
     before, after = rows(40), rows(60, seed=1, moved=7)
     trained, now = dataset(before, **ONE_SERIES), dataset(after, **ONE_SERIES)
     found = dataset_drift(trained, now)
@@ -157,7 +159,8 @@ def test_of_forecasts_the_target_rows_of_training_and_of_the_new_test_count() ->
     assert list(found) == FEATURES
     assert found["y"].psi > found["x"].psi > 0
     assert found != dataset_drift(now, trained)
-    assert found == dataset_drift(dataset(before[:30], **ONE_SERIES), now)  # the earlier one's test does not matter
+    # the first dataset's test part does not matter
+    assert found == dataset_drift(dataset(before[:30], **ONE_SERIES), now)
     # targets from 2, 6, 10 and 14, of three steps each; then from 38, 43, 48 and 53 up to 58, where the test ends
     other: dict[str, Any] = {"context_length": 2, "horizon": 3, "stride": 4, "evaluation_stride": 5}
     trained = dataset(before, **other, split={"train": 0.5, "validation": 0.25})
@@ -165,21 +168,21 @@ def test_of_forecasts_the_target_rows_of_training_and_of_the_new_test_count() ->
     assert dataset_drift(trained, now) == by_hand(before[2:17], after[38:56])
 
 
-def test_several_series_and_their_pieces_are_put_together() -> None:
+def test_several_series_and_their_segments_are_concatenated() -> None:
     def cut(table: pd.DataFrame, name: str) -> pd.DataFrame:
-        """With a hole before row 10."""
+        """Add a gap before row 10."""
         return table.assign(t=table["t"] + np.where(table["t"] >= 10, 5, 0), g=name)
 
     before = [cut(rows(30, seed), name) for seed, name in enumerate("ab")]
     after = [cut(rows(40, seed + 2, moved=3), name) for seed, name in enumerate("abc")]
     settings: dict[str, Any] = {"time": "t", "group": "g", "gaps": "split", **ONE_SERIES}
-    trained, now = (dataset(pd.concat(some), **settings) for some in (before, after))
-    told = [part for table in before for part in (table[3:10], table[13:20])]
-    assert dataset_drift(trained, now) == by_hand(pd.concat(told), pd.concat([table[25:] for table in after]))
+    trained, now = (dataset(pd.concat(tables), **settings) for tables in (before, after))
+    targets = [part for table in before for part in (table[3:10], table[13:20])]
+    assert dataset_drift(trained, now) == by_hand(pd.concat(targets), pd.concat([table[25:] for table in after]))
 
 
 def labelled(count: int, first: int = 0, moved: float = 0.0) -> pd.DataFrame:
-    """Groups of 1 to 4 rows, each a day after the one before."""
+    """Return groups of 1 to 4 rows, one group per day."""
     sizes = [1 + g % 4 for g in range(first, first + count)]
     table = rows(sum(sizes), seed=first, moved=moved).drop(columns="t")
     table["g"] = np.repeat(np.arange(first, first + count), sizes)
@@ -189,7 +192,7 @@ def labelled(count: int, first: int = 0, moved: float = 0.0) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(("task", "target"), [("classify", "label"), ("regress", "number")])
-def test_of_labelled_groups_all_their_rows_count(task: str, target: str) -> None:
+def test_labelled_groups_are_compared_by_all_their_rows(task: str, target: str) -> None:
     before, after = labelled(12), labelled(10, first=8, moved=5)
     settings: dict[str, Any] = {"task": task, "target": target, "group": "g", "time": "t"}
     trained = dataset(before, **settings, split={"train": "2024-01-07", "validation": "2024-01-09"})
@@ -197,16 +200,16 @@ def test_of_labelled_groups_all_their_rows_count(task: str, target: str) -> None
     assert dataset_drift(trained, now) == by_hand(before.query("g < 6"), after.query("g >= 13"))
 
 
-def test_of_groups_in_a_random_order_those_of_each_part_count() -> None:
+def test_shuffled_groups_are_compared_by_their_parts() -> None:
     table = labelled(12)
     settings: dict[str, Any] = {"task": "classify", "target": "label", "group": "g", "time": "t"}
-    some = dataset(table, **settings, split={"train": 6, "validation": 2})
-    assert some.series
-    names = np.array([int(group.name) for group in some.series.segments])
+    data = dataset(table, **settings, split={"train": 6, "validation": 2})
+    assert data.series
+    names = np.array([int(group.name) for group in data.series.segments])
     chosen = {
-        part: names[some.series.segment_of(np.array(examples.spans())[:, 0])].tolist()
-        for part, examples in (("train", some.train), ("test", some.test))
+        part: names[data.series.segment_of(np.array(examples.spans())[:, 0])].tolist()
+        for part, examples in (("train", data.train), ("test", data.test))
     }
     assert (len(chosen["train"]), len(chosen["test"])) == (6, 4)
     trained, now = (table[table["g"].isin(chosen[part])] for part in ("train", "test"))
-    assert dataset_drift(some, some) == by_hand(trained, now)
+    assert dataset_drift(data, data) == by_hand(trained, now)

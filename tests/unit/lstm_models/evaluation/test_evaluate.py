@@ -1,4 +1,4 @@
-"""Evaluations of networks and baselines, against numbers by hand, plain loops and scikit-learn."""
+"""Evaluations of networks and baselines, against manual computations, plain loops and scikit-learn."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchmetrics  # noqa: F401  # here, for its import makes matplotlib's folder, which no unit test may
+import torchmetrics  # noqa: F401  # its import creates matplotlib's folder, which a unit test must not do
 from helpers.errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,12 +17,14 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from torch import Tensor, nn
 
 from lstm_models.config import BuiltIn, HandBuilt, TableData
-from lstm_models.data.dataset import Dataset, build_dataset, in_sample_dataset
+from lstm_models.data.builders import build_dataset, in_sample_dataset
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.sequences import Sequences
 from lstm_models.data.synthetic import tutorial
 from lstm_models.data.windows import Batch
 from lstm_models.evaluation import baselines
-from lstm_models.evaluation import evaluate as evaluation
+from lstm_models.evaluation import evaluate as evaluate_module
+from lstm_models.evaluation import ridge as ridge_module
 from lstm_models.evaluation.evaluate import (
     PRIMARY_METRIC,
     Evaluation,
@@ -40,9 +42,9 @@ def dataset(table: pd.DataFrame, seed: int = 0, **values: Any) -> Dataset:
     return build_dataset(table, TableData(kind="table", path="a.csv", **{"target": "y", **values}), seed)
 
 
-# ---- a network
+# ---- networks
 class ScaledLast(nn.Module):
-    """The last value, times a weight, through dropout."""
+    """Network that predicts the last value times a weight, with dropout."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
@@ -56,23 +58,23 @@ class ScaledLast(nn.Module):
 SEQUENCES = Sequences(torch.tensor([[0.0, 0.5], [0.0, 1.0], [0.0, -2.0]]).unsqueeze(-1), torch.tensor([1.0, 2.0, -3.0]))
 
 
-def test_an_evaluation_holds_targets_predictions_errors_and_the_number_of_parameters() -> None:
+def test_an_evaluation_has_targets_predictions_metrics_and_the_number_of_parameters() -> None:
     found = evaluate(ScaledLast(2.0), in_sample_dataset(SEQUENCES))
-    judgement = found.evaluation
-    assert judgement.targets.tolist() == [1.0, 2.0, -3.0]
-    assert judgement.predictions.tolist() == [1.0, 2.0, -4.0]
-    assert judgement.losses_W.tolist() == [0.0, 0.0, 1.0]
-    assert judgement.losses_W.dtype == torch.float64
-    assert judgement.metrics == {"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}
-    assert (judgement.by_step, judgement.confusion) == ({}, [])
+    evaluation = found.evaluation
+    assert evaluation.targets.tolist() == [1.0, 2.0, -3.0]
+    assert evaluation.predictions.tolist() == [1.0, 2.0, -4.0]
+    assert evaluation.losses_W.tolist() == [0.0, 0.0, 1.0]
+    assert evaluation.losses_W.dtype == torch.float64
+    assert evaluation.metrics == {"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}
+    assert (evaluation.by_step, evaluation.confusion) == ({}, [])
     assert (found.parameters, found.replica) == (1, 0)
     assert found.replica_metrics == [{"mse": 1 / 3, "mae": 1 / 3, "max_error": 1.0}]
-    assert not judgement.predictions.requires_grad
+    assert not evaluation.predictions.requires_grad
     assert not predict(ScaledLast(2.0).eval(), SEQUENCES.x_BTD).requires_grad
     with pytest.raises(FrozenInstanceError):
         found.parameters = 2  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
-        judgement.metrics = {}  # type: ignore[misc]
+        evaluation.metrics = {}  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_parameters_are_counted(config: HandBuilt | BuiltIn, parameters: int) ->
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_network_that_predicts_no_number_is_not_judged(value: float) -> None:
+def test_a_network_that_predicts_nan_or_infinity_raises(value: float) -> None:
     one_of_three = SEQUENCES._replace(x_BTD=SEQUENCES.x_BTD.clone())
     one_of_three.x_BTD[1, -1] = value
     for network, sequences in ((ScaledLast(value), SEQUENCES), (ScaledLast(1.0), one_of_three)):
@@ -97,30 +99,30 @@ def test_a_network_that_predicts_no_number_is_not_judged(value: float) -> None:
             evaluate(network, in_sample_dataset(sequences))
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3, 4])
-def test_how_many_are_taken_at_once_does_not_matter(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+def test_the_batch_size_does_not_matter(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = evaluate(ScaledLast(2.0), in_sample_dataset(SEQUENCES)).evaluation
-    monkeypatch.setattr(evaluation, "BATCH_SIZE", at_once)
+    monkeypatch.setattr(evaluate_module, "BATCH_SIZE", batch_size)
     found = evaluate(ScaledLast(2.0), in_sample_dataset(SEQUENCES)).evaluation
     for part in ("predictions", "targets", "losses_W"):
         assert torch.equal(getattr(found, part), getattr(expected, part))
     assert found.metrics == expected.metrics
     assert torch.equal(predict(ScaledLast(2.0).eval(), SEQUENCES.x_BTD), expected.predictions)
 
-    forecasts = FakeForecaster()(SEQUENCES.x_BTD)  # (3, 2, 1): they stand one after another, not side by side
+    forecasts = FakeForecaster()(SEQUENCES.x_BTD)  # (3, 2, 1): concatenated along the first dimension
     assert torch.equal(predict(FakeForecaster(), SEQUENCES.x_BTD), forecasts)
 
 
 class FakeForecaster(nn.Module):
-    """The last value, and twice the last value."""
+    """Network that predicts the last value, and twice the last value."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return torch.stack([x_BTD[:, -1], 2 * x_BTD[:, -1]], dim=1)
 
 
-# ---- what is judged: forecasts
-def ups_and_downs(**values: Any) -> Dataset:
-    """Training: 0, 20, 0, 20, 0, 20, so of deviation 10, each step one of 20; the test: 50, 10, 30, 40."""
+# ---- forecasts
+def alternating(**values: Any) -> Dataset:
+    """Return training rows 0, 20, 0, 20, 0, 20, with deviation 10 and steps of 20, and test rows 50, 10, 30, 40."""
     table = pd.DataFrame({"y": [0.0, 20.0] * 3 + [50.0, 10.0, 30.0, 40.0]})
     split = {"train": 6, "validation": 0}
     return dataset(table, **{"context_length": 1, "horizon": 2, "split": split, **values})
@@ -131,9 +133,9 @@ def last_value(batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize(("scaling", "unit"), [("standard", 10.0), ("minmax", 20.0), ("none", 1.0)])
-def test_forecasts_by_hand(scaling: str, unit: float) -> None:
-    """Predicted: 20 20, 50 50, 10 10; what came: 50 10, 10 30, 30 40. Off by 30 -10, -40 -20, 20 30."""
-    found = evaluate_predictor(last_value, ups_and_downs(scaling=scaling))
+def test_forecast_evaluation_computed_by_hand(scaling: str, unit: float) -> None:
+    """The predictions are 20 20, 50 50, 10 10, the targets 50 10, 10 30, 30 40: errors 30 -10, -40 -20, 20 30."""
+    found = evaluate_predictor(last_value, alternating(scaling=scaling))
     assert found.predictions.squeeze(-1).tolist() == [[20, 20], [50, 50], [10, 10]]
     assert found.targets.squeeze(-1).tolist() == [[50, 10], [10, 30], [30, 40]]
     assert found.losses_W.dtype == torch.float64
@@ -148,7 +150,7 @@ def test_forecasts_by_hand(scaling: str, unit: float) -> None:
         "scaled_rmse": math.sqrt(mse) / unit,
         "mase": 25 / 20,
         "smape": 200 * sum(percentages) / 6,
-        "r2": 1 - 43 * 6 / 77,  # in tens: the squares sum to 61, the sum is 17
+        "r2": 1 - 43 * 6 / 77,  # in tens: the sum of squares is 61, the sum is 17
     }
     assert found.metrics == pytest.approx(expected, rel=1e-12)
     assert found.by_step["mse"] == pytest.approx([2900 / 3, 1400 / 3], rel=1e-12)
@@ -158,8 +160,8 @@ def test_forecasts_by_hand(scaling: str, unit: float) -> None:
     assert found.confusion == []
 
 
-def test_of_several_series_mase_divides_by_the_mean_over_the_steps_of_all_and_none_between_them() -> None:
-    """Their training parts: 0, 1, 3, 4 and 100, 90; the tests: 14 and 80. A season is longer than the second."""
+def test_mase_of_several_series_uses_the_steps_within_each_series() -> None:
+    """The training parts are 0, 1, 3, 4 and 100, 90, the test parts 14 and 80; the second is shorter than a season."""
     table = pd.DataFrame(
         {
             "g": ["a"] * 5 + ["b"] * 3,
@@ -178,20 +180,20 @@ def test_of_several_series_mase_divides_by_the_mean_over_the_steps_of_all_and_no
 
 @given(
     sizes=st.lists(st.integers(12, 16), min_size=1, max_size=3),
-    places=st.permutations(["a", "b", "c"]),
+    columns=st.permutations(["a", "b", "c"]),
     targets=st.integers(1, 3),
     horizon=st.integers(1, 3),
     stride=st.integers(1, 3),
     seed=st.integers(0, 100),
 )
-def test_forecasts_of_several_targets_and_series_against_a_loop(
-    sizes: list[int], places: list[str], targets: int, horizon: int, stride: int, seed: int
+def test_forecasts_of_several_targets_and_series_equal_a_loop(
+    sizes: list[int], columns: list[str], targets: int, horizon: int, stride: int, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
     table = pd.DataFrame(generator.integers(-9, 10, (sum(sizes), 3)).astype(float), columns=list("abc"))
     table["g"] = np.repeat(np.arange(len(sizes)), sizes)
-    told_K = places[:targets]
-    settings: dict[str, Any] = {"target": told_K, "features": ["a", "b", "c"], "group": "g", "context_length": 2}
+    target_K = columns[:targets]
+    settings: dict[str, Any] = {"target": target_K, "features": ["a", "b", "c"], "group": "g", "context_length": 2}
     split = {"train": 6, "validation": 1}
     data = dataset(table, **settings, horizon=horizon, evaluation_stride=stride, split=split)
     noise = torch.from_numpy(generator.normal(size=(100, horizon, targets))).float()
@@ -199,18 +201,18 @@ def test_forecasts_of_several_targets_and_series_against_a_loop(
 
     expected, trained, steps = [], [], []
     for _, rows in table.groupby("g"):
-        values_NK = rows[told_K].to_numpy()
+        values_NK = rows[target_K].to_numpy()
         trained.append(values_NK[:6])
         steps.append(np.abs(np.diff(values_NK[:6], axis=0)))
         expected += [values_NK[first : first + horizon] for first in range(7, len(rows) - horizon + 1, stride)]
     y = np.stack(expected)
     error = noise.numpy()[: len(y)].astype(float) - y
-    spread_K, naive_K = np.concatenate(trained).std(0), np.concatenate(steps).mean(0)
-    spread_K = np.where(spread_K > 0, spread_K, 1)
+    scale_K, naive_K = np.concatenate(trained).std(0), np.concatenate(steps).mean(0)
+    scale_K = np.where(scale_K > 0, scale_K, 1)
 
     assert found.targets.tolist() == y.tolist()
-    # 1e-6: the spread is rounded to float32
-    np.testing.assert_allclose(found.losses_W, ((error / spread_K) ** 2).mean((1, 2)), rtol=1e-6)
+    # 1e-6: the scale is rounded to float32
+    np.testing.assert_allclose(found.losses_W, ((error / scale_K) ** 2).mean((1, 2)), rtol=1e-6)
     assert found.metrics["mse"] == pytest.approx((error**2).mean(), rel=1e-12)
     assert found.metrics["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-12)
     assert found.metrics["scaled_mse"] == pytest.approx(found.losses_W.mean().item(), rel=1e-12)
@@ -220,9 +222,9 @@ def test_forecasts_of_several_targets_and_series_against_a_loop(
     assert found.by_step["mse"] == pytest.approx((error**2).mean((0, 2)).tolist(), rel=1e-12)
 
 
-# ---- what is judged: classes and numbers
+# ---- classification and regression
 def labelled(count: int = 30, **columns: Any) -> pd.DataFrame:
-    """Groups of 1 to 5 rows of two features, of which one tells the label but for noise."""
+    """Return groups of 1 to 5 rows of two features, of which one is the label plus noise."""
     generator = np.random.default_rng(1)
     group = np.repeat(np.arange(count), np.arange(count) % 5 + 1)
     table = pd.DataFrame({"g": group, "a": generator.normal(size=len(group)) + group % 3, "b": 3.0})
@@ -239,16 +241,16 @@ def numbers(scale: float = 1.0, **values: Any) -> Dataset:
     return dataset(table, task="regress", group="g", split={"train": 20, "validation": 4}, **values)
 
 
-def test_classes_by_hand() -> None:
+def test_classification_evaluation_computed_by_hand() -> None:
     data = classes()
     assert data.output.classes == ["low", "mid", "top"]
     y = data.test.get_batch(torch.arange(6)).y
     y[:] = torch.tensor([0, 0, 1, 1, 1, 2])
-    data = replace(data, test=Given(data.test.get_batch(torch.arange(6)), y))
+    data = replace(data, test=FixedExamples(data.test.get_batch(torch.arange(6)), y))
     third, half = math.log(1 / 3), math.log(1 / 2)
-    told = torch.tensor(
+    logits = torch.tensor(
         [  # up to a constant
-            [third, third, third],  # told as the first of equals, low
+            [third, third, third],  # a tie: predicts the first class, low
             [half, 2 * half, 2 * half],
             [5 + 2 * half, 5 + half, 5 + 2 * half],
             [half, 2 * half, 2 * half],
@@ -257,17 +259,17 @@ def test_classes_by_hand() -> None:
         ],
         dtype=torch.float64,
     )
-    found = evaluate_predictor(lambda batch: told, data)
+    found = evaluate_predictor(lambda batch: logits, data)
     losses = [math.log(3), math.log(2), math.log(2), math.log(4), math.log(2), math.log(4)]
     assert found.losses_W.dtype == torch.float64
     assert found.losses_W.tolist() == pytest.approx(losses, rel=1e-12)
     assert found.confusion == [[2, 0, 0], [1, 2, 0], [0, 1, 0]]
     assert found.targets.tolist() == [0, 0, 1, 1, 1, 2]
-    assert torch.equal(found.predictions, told)
+    assert torch.equal(found.predictions, logits)
     assert found.by_step == {}
-    # the pairs of one that is of the class with one that is not, in the right order; a tie is half a one
+    # the share of pairs of a positive and a negative in the correct order; a tie counts as a half
     area = ((3 + 3.5) / 8 + (2.5 + 0.5 + 2.5) / 9 + 4 * 0.5 / 5) / 3
-    assert found.metrics.pop("auroc") == pytest.approx(area, abs=1e-7)  # torchmetrics' in float32
+    assert found.metrics.pop("auroc") == pytest.approx(area, abs=1e-7)  # torchmetrics computes it in float32
     assert found.metrics == pytest.approx(
         {
             "accuracy": 4 / 6,
@@ -279,8 +281,8 @@ def test_classes_by_hand() -> None:
     )
 
 
-class Given:
-    """A batch as examples, with other answers."""
+class FixedExamples:
+    """A batch as examples, with other targets."""
 
     def __init__(self, batch: Batch, y: Tensor) -> None:
         self.batch = batch._replace(y=y)
@@ -291,10 +293,10 @@ class Given:
         return Batch(x_BTD[numbers], y[numbers], None if lengths_B is None else lengths_B[numbers])
 
 
-def test_numbers_of_a_table_by_hand() -> None:
+def test_regression_evaluation_computed_by_hand() -> None:
     data = numbers()
     y = torch.tensor([1.0, 3.0, 5.0, 7.0])
-    data = replace(data, test=Given(data.test.get_batch(torch.arange(4)), y), output=data.output.model_copy(
+    data = replace(data, test=FixedExamples(data.test.get_batch(torch.arange(4)), y), output=data.output.model_copy(
         update={"scale": 4.0}
     ))  # fmt: skip
     found = evaluate_predictor(lambda batch: torch.tensor([2.0, 3.0, 3.0, 8.0]), data)
@@ -319,40 +321,40 @@ def test_numbers_of_a_table_by_hand() -> None:
 
 KINDS: dict[str, Callable[[], Dataset]] = {
     "in sample": lambda: in_sample_dataset(SEQUENCES),
-    "forecast": ups_and_downs,
+    "forecast": alternating,
     "classes": classes,
     "number": numbers,
 }
 
 
-def told_by_chance(data: Dataset) -> Evaluation:
+def evaluate_random_predictions(data: Dataset) -> Evaluation:
     generator = torch.Generator().manual_seed(0)
     shape = {"forecast": (2, 1), "classification": (3,), "regression": ()}[data.output.kind]
     return evaluate_predictor(lambda batch: torch.randn(len(batch.y), *shape, generator=generator), data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_mean_of_the_losses_is_the_figure_that_models_are_compared_by(kind: str) -> None:
+def test_the_mean_of_the_losses_is_the_primary_metric(kind: str) -> None:
     data = KINDS[kind]()
-    found = told_by_chance(data)
+    found = evaluate_random_predictions(data)
     assert found.losses_W.shape == (data.test.count,)
     assert found.metrics[PRIMARY_METRIC[data.output.kind]] == pytest.approx(found.losses_W.mean().item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["hand_built", "built_in"])
 @pytest.mark.parametrize("kind", ["forecast", "classes", "number"])
-def test_a_network_is_judged_by_what_it_tells_of_each_example_alone(kind: str, name: str) -> None:
-    """Of examples of different lengths, too; in the order of the test part."""
+def test_a_network_is_evaluated_by_its_prediction_for_each_single_example(kind: str, name: str) -> None:
+    """This includes examples of different lengths; they are in the order of the test part."""
     data = KINDS[kind]()
     torch.manual_seed(0)
-    makes: dict[str, Any] = {"hand_built": HandBuilt, "built_in": BuiltIn}
-    config = makes[name](kind=name, hidden_size=4, head="linear")
+    classes_by_name: dict[str, Any] = {"hand_built": HandBuilt, "built_in": BuiltIn}
+    config = classes_by_name[name](kind=name, hidden_size=4, head="linear")
     network = build_network(config, data.input_size, data.output, data.scaler()).eval()
     found = evaluate(network, data).evaluation
     for number in range(data.test.count):
         x_BTD, y, _ = data.test.get_batch(torch.tensor([number]))
         with torch.no_grad():
-            # float32, sums in another order; of forecasts in tens
+            # float32, with sums in another order; forecasts are in tens
             torch.testing.assert_close(found.predictions[number], network(x_BTD)[0], rtol=1e-5, atol=1e-5)
             loss = network.losses(network(x_BTD), y)[0] * (
                 data.output.scale**2 if data.output.kind == "regression" else 1
@@ -361,18 +363,18 @@ def test_a_network_is_judged_by_what_it_tells_of_each_example_alone(kind: str, n
         assert torch.equal(found.targets[number], y[0])
 
 
-# ---- how many neighbours are drawn together
+# ---- the block length of intervals
 def test_blocks_are_two_horizons_of_windows_or_the_cube_root_of_their_number() -> None:
     table = pd.DataFrame({"y": np.arange(120.0)})
 
-    def of(**values: Any) -> int:
+    def block(**values: Any) -> int:
         return bootstrap_block(dataset(table, context_length=1, split={"train": 20, "validation": 0}, **values))
 
-    assert of(horizon=1) == 5  # of 100 windows
-    assert of(horizon=3) == 6
-    assert of(horizon=4, evaluation_stride=3) == 4  # 8 / 3 are 3; of 33 windows
-    assert of(horizon=10, evaluation_stride=3) == 7  # 20 / 3
-    assert of(horizon=10, evaluation_stride=100) == 1
+    assert block(horizon=1) == 5  # of 100 windows
+    assert block(horizon=3) == 6
+    assert block(horizon=4, evaluation_stride=3) == 4  # 8 / 3 are 3; of 33 windows
+    assert block(horizon=10, evaluation_stride=3) == 7  # 20 / 3
+    assert block(horizon=10, evaluation_stride=100) == 1
     assert bootstrap_block(in_sample_dataset(SEQUENCES)) == 1
     assert bootstrap_block(classes()) == 1
     assert bootstrap_block(numbers()) == 1
@@ -394,32 +396,32 @@ def waves(size: int = 160, **values: Any) -> Dataset:
     return dataset(table, **{**settings, **values})
 
 
-def test_which_baselines_there_are_of_forecasts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_baselines_of_forecasts(monkeypatch: pytest.MonkeyPatch) -> None:
     always, seasonal, ridge = {"last_value", "mean"}, {"seasonal_naive"}, {"ridge"}
     assert set(fit_baselines(waves())) == set(fit_baselines(waves(season_length=8))) == always | seasonal | ridge
     assert (
         set(fit_baselines(waves(season_length=9))) == set(fit_baselines(waves(season_length=None))) == always | ridge
-    )  # longer than a context
-    # no validation part to choose a penalty by
+    )  # the season is longer than the context
+    # no validation part to select a penalty on
     assert set(fit_baselines(waves(split={"train": 100, "validation": 0}))) == always | seasonal
     P, Q = 8 * 3, 3 * 2
-    held = P * (P + 7 * Q)  # X'X, X'Y and six candidates' weights
-    monkeypatch.setattr(baselines, "MAX_NUMBERS", held)
+    needed = P * (P + 7 * Q)  # X'X, X'Y and six candidates' weights
+    monkeypatch.setattr(ridge_module, "MAX_NUMBERS", needed)
     assert set(fit_baselines(waves())) == always | seasonal | ridge
-    monkeypatch.setattr(baselines, "MAX_NUMBERS", held - 1)
+    monkeypatch.setattr(ridge_module, "MAX_NUMBERS", needed - 1)
     assert set(fit_baselines(waves())) == always | seasonal
 
 
-def test_which_baselines_there_are_of_labels_and_of_numbers() -> None:
+def test_the_baselines_of_classification_and_regression() -> None:
     assert list(fit_baselines(classes())) == list(baselines.LABELS)
     assert list(fit_baselines(numbers())) == ["mean", "ridge"]
     one = dataset(labelled(3, y=lambda rows: rows["g"]), task="regress", group="g", split={"train": 1, "validation": 0})
-    assert list(fit_baselines(one)) == ["mean"]  # from one sequence there is nothing to learn
-    # nobody compares a network with them in sample; but nothing fails
+    assert list(fit_baselines(one)) == ["mean"]  # one sequence is too few to fit a ridge
+    # in sample they are not used, but they don't fail
     table = tutorial.table()
     x_BTD = torch.tensor(table[list(tutorial.COLUMNS.inputs)].to_numpy()).float().unsqueeze(-1)
-    in_the_tutorial = in_sample_dataset(Sequences(x_BTD, torch.tensor(table["label"].to_numpy()).float()))
-    assert list(fit_baselines(in_the_tutorial)) == ["mean", "ridge"]
+    in_sample = in_sample_dataset(Sequences(x_BTD, torch.tensor(table["label"].to_numpy()).float()))
+    assert list(fit_baselines(in_sample)) == ["mean", "ridge"]
 
 
 def all_of(data: Dataset, part: str = "test") -> Batch:
@@ -429,10 +431,10 @@ def all_of(data: Dataset, part: str = "test") -> Batch:
 
 
 @pytest.mark.parametrize("scaling", ["standard", "minmax", "none"])
-def test_forecast_baselines_are_of_the_targets_and_the_ridge_of_scaled_windows(scaling: str) -> None:
+def test_forecast_baselines_use_the_targets_and_the_ridge_scaled_windows(scaling: str) -> None:
     data = waves(scaling=scaling)
-    batch, targets = all_of(data), [2, 0]  # of a, b and c the targets c and a
-    found = {name: tell(batch) for name, tell in fit_baselines(data).items()}
+    batch, targets = all_of(data), [2, 0]  # the targets are c and a, of a, b and c
+    found = {name: predictor(batch) for name, predictor in fit_baselines(data).items()}
     assert data.series is not None
     trained_NK = torch.from_numpy(data.series.values[: round(0.7 * 160), targets])
     assert torch.equal(found["last_value"], baselines.last_value(batch.x_BTD[..., targets], 3))
@@ -449,23 +451,23 @@ def test_forecast_baselines_are_of_the_targets_and_the_ridge_of_scaled_windows(s
             (y / scale_D[targets]).flatten(1).double().numpy(),
         )
 
-    # the penalty is the one that errs least on the validation part, in scaled units
-    models = [SklearnRidge(alpha=alpha).fit(*scaled("train")) for alpha in baselines.ALPHAS]
+    # the penalty with the lowest error on the validation part, in scaled units
+    models = [SklearnRidge(alpha=alpha).fit(*scaled("train")) for alpha in ridge_module.ALPHAS]
     x, y = scaled("validation")
     best = min(models, key=lambda model: ((model.predict(x) - y) ** 2).mean())
     expected = best.predict(scaled("test")[0]).reshape(-1, 3, 2) * scale_D[targets].numpy()
-    # float32: what goes in and what comes out is rounded; of values up to 70
+    # float32: inputs and outputs of up to 70 are rounded
     np.testing.assert_allclose(found["ridge"], expected, rtol=1e-4, atol=1e-3)
 
 
-def test_baselines_of_labels_and_of_numbers_are_of_the_sequences_without_padding() -> None:
+def test_classification_and_regression_baselines_use_the_sequences_without_padding() -> None:
     def sequences(data: Dataset, part: str) -> list[Tensor]:
         x_BTD, _, lengths_B = all_of(data, part)
         assert lengths_B is not None
         return [x_TD[:length] for x_TD, length in zip(x_BTD, lengths_B.tolist(), strict=True)]
 
     for data in (classes(), numbers()):
-        found = {name: tell(all_of(data)) for name, tell in fit_baselines(data).items()}
+        found = {name: predictor(all_of(data)) for name, predictor in fit_baselines(data).items()}
         (train, test), y_W = (sequences(data, part) for part in ("train", "test")), all_of(data, "train").y
         if data.output.kind == "classification":
             assert torch.equal(found["majority_class"], baselines.majority_class(y_W, 6, 3))
@@ -479,21 +481,21 @@ def test_baselines_of_labels_and_of_numbers_are_of_the_sequences_without_padding
 
 
 @pytest.mark.parametrize("make", [waves, classes, numbers], ids=["forecast", "classes", "number"])
-def test_baselines_know_nothing_of_the_answer_and_nothing_of_the_test_part(make: Callable[[], Dataset]) -> None:
+def test_baselines_depend_neither_on_the_targets_nor_on_the_test_part(make: Callable[[], Dataset]) -> None:
     data = make()
     batch = all_of(data)
     blind = batch._replace(y=torch.zeros_like(batch.y))
-    emptied = replace(data, test=Given(blind, blind.y))
-    again = fit_baselines(emptied)
+    emptied = replace(data, test=FixedExamples(blind, blind.y))
+    refitted = fit_baselines(emptied)
     assert (batch.lengths_B is None) == (make is waves)
-    for name, tell in fit_baselines(data).items():
-        told = tell(batch)
-        assert torch.equal(tell(blind), told), name
-        assert torch.equal(again[name](batch), told), name
-        alone = torch.cat([tell(data.test.get_batch(torch.tensor([n]))) for n in range(data.test.count)])
-        # products of another shape are summed in another order
-        torch.testing.assert_close(alone, told, rtol=1e-5, atol=1e-5)
-        assert all(math.isfinite(value) for value in evaluate_predictor(tell, data).metrics.values())
+    for name, predictor in fit_baselines(data).items():
+        predictions = predictor(batch)
+        assert torch.equal(predictor(blind), predictions), name
+        assert torch.equal(refitted[name](batch), predictions), name
+        alone = torch.cat([predictor(data.test.get_batch(torch.tensor([n]))) for n in range(data.test.count)])
+        # products of another shape sum in another order
+        torch.testing.assert_close(alone, predictions, rtol=1e-5, atol=1e-5)
+        assert all(math.isfinite(value) for value in evaluate_predictor(predictor, data).metrics.values())
         if batch.lengths_B is not None:  # more padding
             padding = torch.full((len(batch.y), 3, 2), 1e6)
-            assert torch.equal(tell(batch._replace(x_BTD=torch.cat([batch.x_BTD, padding], 1))), told), name
+            assert torch.equal(predictor(batch._replace(x_BTD=torch.cat([batch.x_BTD, padding], 1))), predictions), name

@@ -1,4 +1,4 @@
-"""Metrics of forecasts and labels: against scikit-learn, torchmetrics, plain loops and numbers by hand."""
+"""Metrics of regression, forecasts and classification, against scikit-learn, plain loops and manual computations."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchmetrics  # noqa: F401  # here, for its import makes matplotlib's folder, which no unit test may
+import torchmetrics  # noqa: F401  # its import creates matplotlib's folder, which a unit test must not do
 from helpers.errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 from torch import Tensor
 
 from lstm_models.evaluation.classification_metrics import classification_metrics, confusion_matrix
-from lstm_models.evaluation.metrics import ForecastMetrics, forecast_metrics, mase_scale
+from lstm_models.evaluation.metrics import ForecastMetrics, forecast_metrics, mase_scale, regression_metrics
 
 ONE = torch.tensor([1.0])
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
@@ -22,30 +22,55 @@ seeds = st.integers(0, 1000)
 
 
 def drawn(W: int, S: int, K: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Predictions, targets, scale and MASE scale; whole numbers, so that shifts and powers of two keep them exact."""
+    """Return predictions, targets, scale and MASE scale: integers, so that shifts and powers of two are exact."""
     generator = torch.Generator().manual_seed(seed)
     predictions, targets = torch.randint(-20, 21, (2, W, S, K), generator=generator).float()
     scales = torch.randint(1, 9, (2, K), generator=generator).float()
     return predictions, targets, scales[0], scales[1]
 
 
-def figures(scores: ForecastMetrics) -> dict[str, float | None]:
+def overall(scores: ForecastMetrics) -> dict[str, float | None]:
     return scores.model_dump(exclude={"by_step"})
 
 
-def same(found: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-12) -> None:
+def assert_close(found: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-12) -> None:
     close = {"rel": tolerance, "abs": tolerance}
     assert found == {name: None if x is None else pytest.approx(x, **close) for name, x in expected.items()}
 
 
-# Forecasts
+# ---- regression
+@pytest.mark.parametrize(
+    ("predictions", "targets", "expected"),
+    [
+        ([1.0, 2.0, -1.0, 0.5], [1.0, 0.0, 0.0, 1.0], ((0 + 4 + 1 + 0.25) / 4, (0 + 2 + 1 + 0.5) / 4, 2.0)),
+        ([0.1, 0.2], [0.1, 0.2], (0.0, 0.0, 0.0)),
+        ([0.5, -2.0, 1.0], [0.0, 0.0, 0.0], (5.25 / 3, 3.5 / 3, 2.0)),  # the largest with either sign
+        ([-0.25], [0.5], (0.5625, 0.75, 0.75)),
+        ([2.0**100], [0.0], (2.0**200, 2.0**100, 2.0**100)),  # float64: the square is infinite in float32
+        ([2.0**24], [-1.0], ((2.0**24 + 1) ** 2, 2.0**24 + 1, 2.0**24 + 1)),  # float32 rounds it to 2^24
+    ],
+)
+def test_regression_metrics_are_means_and_the_maximum(
+    predictions: list[float], targets: list[float], expected: tuple[float, float, float]
+) -> None:
+    a, b = torch.tensor(predictions), torch.tensor(targets)
+    found = regression_metrics(a, b)
+    assert found == dict(zip(("mse", "mae", "max_error"), expected, strict=True))
+    assert regression_metrics(b, a) == found  # invariant to the sign
 
 
-def test_figures_that_can_be_reckoned_by_hand() -> None:
+@pytest.mark.parametrize("predictions", [[math.nan, 0.0], [0.0, math.nan], [math.nan, 9.0]])
+def test_a_nan_prediction_makes_regression_metrics_nan(predictions: list[float]) -> None:
+    found = regression_metrics(torch.tensor(predictions), torch.zeros(2))
+    assert found == pytest.approx({"mse": math.nan, "mae": math.nan, "max_error": math.nan}, nan_ok=True)
+
+
+# ---- forecasts
+def test_forecast_metrics_computed_by_hand() -> None:
     predictions = torch.tensor([[[1.0], [2.0]], [[3.0], [0.0]]])  # two windows, two steps, one target
     targets = torch.tensor([[[2.0], [2.0]], [[1.0], [-4.0]]])  # errors 1, 0, 2, 4
     found = forecast_metrics(predictions, targets, torch.tensor([2.0]), torch.tensor([0.5]))
-    same(
+    assert_close(
         found.flat(),
         {
             "mse": 21 / 4,
@@ -56,7 +81,7 @@ def test_figures_that_can_be_reckoned_by_hand() -> None:
             "scaled_rmse": math.sqrt(21 / 16),
             "mase": 7 / 2,
             "smape": 100 * (2 / 3 + 0 + 1 + 2) / 4,
-            "r2": 1 - 21 / (25 - 1 / 4),  # the squares sum to 25, the sum is 1
+            "r2": 1 - 21 / (25 - 1 / 4),  # the sum of squares is 25, the sum is 1
         },
     )
     assert found.by_step["mse"] == [2.5, 8.0]
@@ -66,7 +91,7 @@ def test_figures_that_can_be_reckoned_by_hand() -> None:
 
 
 @given(sizes, seeds)
-def test_forecast_scores_are_those_of_scikit_learn_and_of_their_formulas(size: tuple[int, int, int], seed: int) -> None:
+def test_forecast_metrics_equal_scikit_learn_and_their_formulas(size: tuple[int, int, int], seed: int) -> None:
     predictions, targets, scale, mase = drawn(*size, seed)
     found = forecast_metrics(predictions, targets, scale, mase)
     p, y = (x.flatten(0, 1).double().numpy() for x in (predictions, targets))
@@ -87,19 +112,19 @@ def test_forecast_scores_are_those_of_scikit_learn_and_of_their_formulas(size: t
 
 
 @given(sizes, seeds)
-def test_figures_by_step_are_those_of_each_step_alone_and_their_mean_the_overall_ones(
+def test_metrics_by_step_are_those_of_each_step_alone_and_average_to_the_overall_ones(
     size: tuple[int, int, int], seed: int
 ) -> None:
     predictions, targets, scale, mase = drawn(*size, seed)
     found = forecast_metrics(predictions, targets, scale, mase)
-    assert set(found.by_step) == set(figures(found))
+    assert set(found.by_step) == set(overall(found))
     for step in range(size[1]):
         alone = forecast_metrics(predictions[:, [step]], targets[:, [step]], scale, mase)
-        assert {name: values[step] for name, values in found.by_step.items()} == figures(alone)
+        assert {name: values[step] for name, values in found.by_step.items()} == overall(alone)
     for name in ("mse", "mae", "scaled_mse", "scaled_mae", "mase", "smape"):
         assert np.mean(found.by_step[name]) == pytest.approx(getattr(found, name))
     # the order of the windows does not matter
-    same(figures(forecast_metrics(predictions.flip(0), targets.flip(0), scale, mase)), figures(found))
+    assert_close(overall(forecast_metrics(predictions.flip(0), targets.flip(0), scale, mase)), overall(found))
 
 
 @pytest.mark.parametrize(
@@ -121,13 +146,13 @@ def test_mase_scale_against_a_loop() -> None:
 
 
 @pytest.mark.parametrize("season", [1, 4])
-def test_the_seasonal_naive_forecast_of_the_training_part_itself_has_a_mase_of_1(season: int) -> None:
+def test_the_seasonal_naive_forecast_of_the_training_part_has_a_mase_of_1(season: int) -> None:
     train = drawn(1, 50, 3)[0][0]
-    naive, came = train[:-season].unsqueeze(1), train[season:].unsqueeze(1)  # one window a row, one step
-    assert forecast_metrics(naive, came, torch.ones(3), mase_scale([train], season)).mase == pytest.approx(1)
+    naive, actual = train[:-season].unsqueeze(1), train[season:].unsqueeze(1)  # one window per row, one step
+    assert forecast_metrics(naive, actual, torch.ones(3), mase_scale([train], season)).mase == pytest.approx(1)
 
 
-def test_a_constant_target_has_no_r2_and_the_others_keep_theirs() -> None:
+def test_a_constant_target_is_excluded_from_r2() -> None:
     predictions, targets, scale, mase = drawn(5, 3, 2)
     targets[..., 0] = 0.1
     found = forecast_metrics(predictions, targets, scale, mase)
@@ -135,15 +160,15 @@ def test_a_constant_target_has_no_r2_and_the_others_keep_theirs() -> None:
     alone = forecast_metrics(predictions[..., :1], targets[..., :1], scale[:1], mase[:1])
     assert alone.r2 is None
     assert "r2" not in alone.flat()
-    equal = torch.full((3, 1, 1), 0.1, dtype=torch.float64)  # whose mean is another number by a rounding
+    equal = torch.full((3, 1, 1), 0.1, dtype=torch.float64)  # the mean has a rounding error
     assert forecast_metrics(equal, equal, ONE, ONE).r2 is None
-    # constant in each step only
+    # constant within each step only
     targets = torch.tensor([1.0, 3.0]).view(1, 2, 1).expand(4, 2, 1)
     steps = forecast_metrics(targets + 0.5, targets, ONE, ONE)
     assert (steps.r2, steps.by_step["r2"]) == (pytest.approx(1 - 0.25), [None, None])
 
 
-def test_a_target_that_is_constant_in_the_training_part_has_no_mase() -> None:
+def test_a_target_that_is_constant_in_the_training_part_is_excluded_from_mase() -> None:
     predictions, targets, scale, mase = drawn(5, 3, 2)
     mase[0] = 0
     found = forecast_metrics(predictions, targets, scale, mase)
@@ -153,23 +178,23 @@ def test_a_target_that_is_constant_in_the_training_part_has_no_mase() -> None:
     assert "mase" not in none.flat()
 
 
-def test_sums_are_taken_in_float64() -> None:
+def test_sums_are_computed_in_float64() -> None:
     found = forecast_metrics(torch.full((1, 1, 1), 2.0**100), torch.zeros(1, 1, 1), ONE, ONE)  # infinite in float32
     assert found.mse == 2.0**200
     targets = 2.0**23 + torch.arange(4.0).view(4, 1, 1)
     assert forecast_metrics(targets + 1, targets, ONE, ONE).r2 == pytest.approx(1 - 1 / 1.25, rel=1e-12)
 
 
-def test_a_prediction_that_is_no_number_shows_and_does_not_reach_the_flat_figures() -> None:
+def test_a_nan_prediction_makes_metrics_nan_which_flat_omits() -> None:
     predictions, targets, scale, mase = drawn(3, 2, 1)
     predictions[0, 1] = math.nan
     found = forecast_metrics(predictions, targets, scale, mase)
-    assert all(math.isnan(value) for value in figures(found).values())
+    assert all(math.isnan(value) for value in overall(found).values())
     assert [math.isnan(value) for value in found.by_step["mse"]] == [False, True]
     assert found.flat() == {}
 
 
-def test_scores_survive_json() -> None:
+def test_metrics_survive_a_json_round_trip() -> None:
     predictions, targets, scale, mase = drawn(3, 2, 1)
     targets[:, 0], predictions[0, 1] = 0.0, math.inf
     found = forecast_metrics(predictions, targets, scale, mase)
@@ -178,7 +203,7 @@ def test_scores_survive_json() -> None:
     assert repr(again) == repr(found)
 
 
-def test_predictions_with_gradients_are_taken() -> None:
+def test_predictions_that_require_gradients_are_accepted() -> None:
     predictions, targets, scale, mase = drawn(3, 2, 1)
     found = forecast_metrics(predictions.requires_grad_(), targets, scale, mase)
     assert found == forecast_metrics(predictions.detach(), targets, scale, mase)
@@ -197,24 +222,22 @@ def test_predictions_with_gradients_are_taken() -> None:
         ({"mase_scale_K": ONE * math.nan}, ("mase_scale_K", "[nan]", "finite")),
     ],
 )
-def test_what_forecast_scores_refuses(change: dict[str, Tensor], parts: tuple[str, ...]) -> None:
+def test_forecast_metrics_validates_its_arguments(change: dict[str, Tensor], parts: tuple[str, ...]) -> None:
     zeros = torch.zeros(3, 2, 1)
-    right = {"predictions_WSK": zeros, "targets_WSK": zeros, "scale_K": ONE, "mase_scale_K": ONE}
+    valid = {"predictions_WSK": zeros, "targets_WSK": zeros, "scale_K": ONE, "mase_scale_K": ONE}
     with refused(ValueError, *parts):
-        forecast_metrics(**{**right, **change})
+        forecast_metrics(**{**valid, **change})
 
 
 @pytest.mark.parametrize("season", [0, 5])
-def test_what_mase_scale_refuses(season: int) -> None:
+def test_mase_scale_validates_the_season(season: int) -> None:
     with refused(ValueError, "season_length", season, "5 rows"):
         mase_scale([torch.zeros(5, 1)], season)
 
 
-# Labels
-
-
+# ---- classification
 def classified(W: int, C: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Logits of few different values, so that there are ties, and labels that go with them a little."""
+    """Return logits with few distinct values, so that there are ties, and labels weakly correlated with them."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, C, (W,), generator=generator)
     logits = torch.randint(-2, 3, (W, C), generator=generator).float() / 2
@@ -222,7 +245,7 @@ def classified(W: int, C: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @given(st.integers(1, 40), st.integers(2, 4), seeds)
-def test_label_scores_are_those_of_scikit_learn(W: int, C: int, seed: int) -> None:
+def test_classification_metrics_equal_scikit_learn(W: int, C: int, seed: int) -> None:
     logits, labels = classified(W, C, seed)
     found = classification_metrics(logits, labels)
     chosen, probabilities = logits.argmax(1), logits.double().softmax(1).numpy()
@@ -241,24 +264,24 @@ def test_label_scores_are_those_of_scikit_learn(W: int, C: int, seed: int) -> No
         assert found["auroc"] == pytest.approx(area, abs=1e-6)
 
 
-def test_label_figures_that_can_be_reckoned_by_hand() -> None:
-    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]])  # says 0, 1, 0, 1
+def test_classification_metrics_computed_by_hand() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]])  # predicts 0, 1, 0, 1
     labels = torch.tensor([0, 0, 1, 1])
     assert confusion_matrix(logits, labels) == [[1, 1], [1, 1]]
     losses = [math.log1p(math.exp(x)) for x in (-2, 1, 1, -3)]
-    same(
+    assert_close(
         classification_metrics(logits, labels),
-        # of the four pairs of a 1 and a 0 the odds 3 win two, the odds -1 one
+        # of the four pairs of a 1 and a 0, log-odds 3 win two, log-odds -1 one
         {"accuracy": 0.5, "balanced_accuracy": 0.5, "f1": 0.5, "auroc": 0.75, "log_loss": sum(losses) / 4},
     )
 
 
-def test_shares_are_those_of_float64() -> None:
+def test_ratios_are_computed_in_float64() -> None:
     logits = torch.eye(2)[torch.tensor([0] * 9 + [1])]
     assert classification_metrics(logits, torch.zeros(10, dtype=torch.long))["accuracy"] == 0.9
 
 
-def test_a_class_that_is_predicted_but_does_not_occur_does_not_count_as_missed() -> None:
+def test_a_predicted_class_that_does_not_occur_has_no_recall() -> None:
     logits, labels = torch.eye(3), torch.tensor([0, 1, 1])
     found = classification_metrics(logits, labels)
     assert found["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
@@ -267,19 +290,19 @@ def test_a_class_that_is_predicted_but_does_not_occur_does_not_count_as_missed()
 
 
 @given(st.integers(1, 20), st.integers(2, 4), seeds)
-def test_neither_a_rows_level_nor_the_classes_order_matters(W: int, C: int, seed: int) -> None:
+def test_metrics_are_invariant_to_a_rows_offset_and_to_the_order_of_classes(W: int, C: int, seed: int) -> None:
     logits, labels = classified(W, C, seed)
     logits += torch.rand(W, C, generator=torch.Generator().manual_seed(seed)).round(decimals=1) / 2**10
-    logits = (logits * 2**12).round() / 2**12  # sums with whole numbers are exact; so are the ties
+    logits = (logits * 2**12).round() / 2**12  # sums with integers are exact, and so are the ties
     found = classification_metrics(logits, labels)
-    same(classification_metrics(logits + torch.arange(W).unsqueeze(1), labels), found)
-    if not (logits == logits.amax(1, keepdim=True)).sum() > W:  # of equals the first is chosen
+    assert_close(classification_metrics(logits + torch.arange(W).unsqueeze(1), labels), found)
+    if not (logits == logits.amax(1, keepdim=True)).sum() > W:  # of a tie the first is predicted
         order = torch.arange(C - 1, -1, -1)
-        same(classification_metrics(logits[:, order], order[labels]), found, 1e-6)
+        assert_close(classification_metrics(logits[:, order], order[labels]), found, 1e-6)
 
 
-def test_the_area_is_that_of_the_order_even_where_all_are_sure() -> None:
-    logits = torch.tensor([[0.0, 100.0], [0.0, 200.0], [0.0, 300.0]])  # as probabilities all 1
+def test_auroc_depends_on_the_order_even_if_all_probabilities_round_to_1() -> None:
+    logits = torch.tensor([[0.0, 100.0], [0.0, 200.0], [0.0, 300.0]])  # as probabilities, all 1
     assert classification_metrics(logits, torch.tensor([0, 1, 1]))["auroc"] == 1
     assert classification_metrics(logits, torch.tensor([1, 0, 0]))["auroc"] == 0
     equal = torch.tensor([[0.3, 0.2, 0.5]]).log().expand(6, 3)
@@ -297,7 +320,7 @@ def test_the_area_is_that_of_the_order_even_where_all_are_sure() -> None:
         (torch.zeros(2, 3), torch.tensor([0.5, 1.0]), ("label", "sequence 0", "0.5", "0 to 2")),
     ],
 )
-def test_what_label_scores_and_the_confusion_matrix_refuse(
+def test_classification_metrics_and_the_confusion_matrix_validate_their_arguments(
     logits: Tensor, labels: Tensor, parts: tuple[str, ...]
 ) -> None:
     for function in (classification_metrics, confusion_matrix):

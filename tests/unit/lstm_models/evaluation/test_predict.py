@@ -1,4 +1,4 @@
-"""Predictions as a table: of a dataset's test part, and of new rows."""
+"""Tables of predictions for a dataset's test part and for new rows."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lstm_models.config import AddingData, AnyData, HandBuilt, Sql, TableData, TutorialData
-from lstm_models.data.dataset import Dataset, build_dataset, read_table
+from lstm_models.data.builders import build_dataset, read_table
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.output import REGRESSION, OutputSpec
 from lstm_models.data.synthetic import tutorial
 from lstm_models.evaluation import predict
@@ -28,7 +29,7 @@ def table_config(**values: Any) -> TableData:
     return TableData(**{"kind": "table", "path": "somewhere/else.csv", "target": "y"} | values)
 
 
-def written(folder: Path, table: pd.DataFrame, name: str = "new.csv") -> Path:
+def write_table(folder: Path, table: pd.DataFrame, name: str = "new.csv") -> Path:
     path = folder / name
     if path.suffix == ".csv":
         table.to_csv(path, index=False)
@@ -38,12 +39,12 @@ def written(folder: Path, table: pd.DataFrame, name: str = "new.csv") -> Path:
 
 
 def forecast(steps: int, *targets: str, columns: tuple[str, ...] = ()) -> OutputSpec:
-    places = [(columns or targets).index(name) for name in targets]
-    return OutputSpec(kind="forecast", targets=list(targets), horizon=steps, target_indices=places, residual=True)
+    indices = [(columns or targets).index(name) for name in targets]
+    return OutputSpec(kind="forecast", targets=list(targets), horizon=steps, target_indices=indices, residual=True)
 
 
 class Counts(nn.Module):
-    """Forecasts the last value of these places, plus 1, 2 and so on; keeps what it was shown."""
+    """Model that forecasts the last value of each target plus 1, 2 and so on, and records its input."""
 
     def __init__(self, output: OutputSpec) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class Counts(nn.Module):
 
 
 def predicted(path: Path, config: AnyData, columns: tuple[str, ...], output: OutputSpec) -> tuple[pd.DataFrame, Tensor]:
-    """What `Counts` forecasts of these rows, and what it was shown of them."""
+    """Return what `Counts` forecasts for these rows, and its input."""
     program = Counts(output)
     found = predict.predict(program, read_new_rows(path, config, columns, output), config, output)
     return found, program.seen_BTD
@@ -71,15 +72,16 @@ SHOPS = pd.concat(
         pd.DataFrame({"shop": "b", "t": DAYS, "y": np.arange(8.0)}),
         pd.DataFrame({"shop": "a", "t": DAYS[2:6], "y": np.arange(100.0, 104.0)}),
     ]
-).sample(frac=1, random_state=1)  # in no order
+).sample(frac=1, random_state=1)  # shuffled
 GAP = pd.DataFrame({"t": [1, 2, 3, 4, 5, 9, 10, 11], "y": [10.0, 20.0, 30.0, 40.0, 50.0, 90.0, 100.0, 110.0]})
 NEW_ROWS: dict[str, tuple[pd.DataFrame, dict[str, Any], list[str], Any, dict[str, Any]]] = {
-    "the end of the rows": (
-        COUNT, {"time": "t", "context_length": 3}, ["the end"], [[[5], [6], [7]]],
+    "the last rows": (
+        COUNT, {"time": "t", "context_length": 3}, ["last window"], [[[5], [6], [7]]],
         {"t": [pd.Timestamp("2024-02-28"), pd.Timestamp("2024-02-29")], "y": [8.0, 9.0]},
     ),
     "no times": (
-        COUNT, {"context_length": 8}, ["the end"], [[[n] for n in range(8)]], {"steps_ahead": [1, 2], "y": [8.0, 9.0]},
+        COUNT, {"context_length": 8}, ["last window"], [[[n] for n in range(8)]],
+        {"steps_ahead": [1, 2], "y": [8.0, 9.0]},
     ),
     "several series": (
         SHOPS, {"time": "t", "group": "shop", "context_length": 3}, ["a", "b"],
@@ -95,45 +97,45 @@ NEW_ROWS: dict[str, tuple[pd.DataFrame, dict[str, Any], list[str], Any, dict[str
         {"group": "shop", "context_length": 2}, ["1", "2"], [[[1], [2]], [[10], [11]]],
         {"shop": ["1", "1", "2", "2"], "steps_ahead": [1, 2, 1, 2], "y": [3.0, 4.0, 12.0, 13.0]},
     ),
-    "the last piece after a gap": (
-        GAP, {"time": "t", "gaps": "split", "context_length": 3}, ["the end"], [[[90], [100], [110]]],
+    "the last segment after a gap": (
+        GAP, {"time": "t", "gaps": "split", "context_length": 3}, ["last window"], [[[90], [100], [110]]],
         {"t": [12, 13], "y": [111.0, 112.0]},
     ),
     "one row after a gap": (
-        GAP.head(6), {"time": "t", "gaps": "split", "context_length": 1}, ["the end"], [[[90]]],
+        GAP.head(6), {"time": "t", "gaps": "split", "context_length": 1}, ["last window"], [[[90]]],
         {"t": [10, 11], "y": [91.0, 92.0]},
     ),
     "missing values": (
         pd.DataFrame({"t": [1, 2, 3, 5], "y": [1.0, None, 3.0, 5.0]}),
-        {"time": "t", "missing": "interpolate", "gaps": "allow", "context_length": 4}, ["the end"],
+        {"time": "t", "missing": "interpolate", "gaps": "allow", "context_length": 4}, ["last window"],
         [[[1], [2], [3], [5]]], {"t": [6, 7], "y": [6.0, 7.0]},
     ),
     "the path, where training read a query": (
         COUNT, {"path": None, "sql": Sql(url="sqlite:///no.db", query="SELECT y FROM t"), "context_length": 1},
-        ["the end"], [[[7]]], {"steps_ahead": [1, 2], "y": [8.0, 9.0]},
+        ["last window"], [[[7]]], {"steps_ahead": [1, 2], "y": [8.0, 9.0]},
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("table", "values", "called", "seen", "expected"), NEW_ROWS.values(), ids=NEW_ROWS)
-def test_each_series_is_forecast_from_its_own_end(
-    tmp_path: Path, table: pd.DataFrame, values: dict[str, Any], called: list[str], seen: Any, expected: dict[str, Any]
+@pytest.mark.parametrize(("table", "values", "names", "seen", "expected"), NEW_ROWS.values(), ids=NEW_ROWS)
+def test_each_series_is_forecast_from_its_last_rows(
+    tmp_path: Path, table: pd.DataFrame, values: dict[str, Any], names: list[str], seen: Any, expected: dict[str, Any]
 ) -> None:
-    path, config = written(tmp_path, table), table_config(**values)
+    path, config = write_table(tmp_path, table), table_config(**values)
     new = read_new_rows(path, config, ("y",), forecast(2, "y"))
     found, seen_BTD = predicted(path, config, ("y",), forecast(2, "y"))
-    assert (new.names, seen_BTD.tolist(), found.to_dict("list")) == (called, seen, expected)
+    assert (new.names, seen_BTD.tolist(), found.to_dict("list")) == (names, seen, expected)
     if config.group:
-        assert new.keys.to_dict("list") == {config.group: called}
+        assert new.keys.to_dict("list") == {config.group: names}
     else:
         assert list(new.keys.columns) == []
-    assert len(new.times) == (len(called) if config.time else 0)
+    assert len(new.times) == (len(names) if config.time else 0)
 
 
 @pytest.mark.parametrize("name", ["new.csv", "new.parquet"])
-def test_the_columns_come_in_the_models_order_whatever_the_files(tmp_path: Path, name: str) -> None:
+def test_the_columns_have_the_models_order_and_not_the_files(tmp_path: Path, name: str) -> None:
     table = pd.DataFrame({"other": "x", "a": np.arange(4.0), "b": np.arange(4.0) * 10, "c": np.arange(4.0) * 100})
-    path, columns = written(tmp_path, table, name), ("b", "c", "a")
+    path, columns = write_table(tmp_path, table, name), ("b", "c", "a")
     config = table_config(target=["a", "c"], features=["b", "c"], context_length=2)
     found, seen_BTD = predicted(path, config, columns, forecast(2, "a", "c", columns=columns))
     assert seen_BTD.tolist() == [[[20, 200, 2], [30, 300, 3]]]
@@ -141,10 +143,10 @@ def test_the_columns_come_in_the_models_order_whatever_the_files(tmp_path: Path,
 
 
 @pytest.mark.parametrize("context", [1, 5, 20])
-def test_the_times_go_on_as_all_of_the_series_tells_and_not_only_what_is_seen(tmp_path: Path, context: int) -> None:
-    """Monday to Friday look like every day; one day, or two, like anything."""
+def test_the_times_follow_the_frequency_of_the_complete_series(tmp_path: Path, context: int) -> None:
+    """A context from Monday to Friday looks daily, and one or two days have no certain frequency."""
     weekdays = pd.bdate_range("2024-01-01", periods=20)
-    path = written(tmp_path, pd.DataFrame({"t": weekdays, "y": np.arange(20.0)}))
+    path = write_table(tmp_path, pd.DataFrame({"t": weekdays, "y": np.arange(20.0)}))
     found, seen_BTD = predicted(path, table_config(time="t", context_length=context), ("y",), forecast(3, "y"))
     assert seen_BTD.shape == (1, context, 1)
     assert weekdays[-1].day_name() == "Friday"
@@ -154,18 +156,16 @@ def test_the_times_go_on_as_all_of_the_series_tells_and_not_only_what_is_seen(tm
 @pytest.mark.parametrize(
     ("start", "freq", "zone", "expected"),
     [
-        # the clock goes forward in the night to the 31st: hours go on by UTC, days by the clock on the wall
+        # daylight saving time begins on the 31st: hours follow UTC, days follow local time
         ("2024-03-30 20:00", "h", "Europe/Berlin", ["2024-03-31 01:00", "2024-03-31 03:00", "2024-03-31 04:00"]),
         ("2024-03-24 12:00", "D", "Europe/Berlin", ["2024-03-29 12:00", "2024-03-30 12:00", "2024-03-31 12:00"]),
         ("2024-03-30 20:00", "h", "UTC", ["2024-03-31 01:00", "2024-03-31 02:00", "2024-03-31 03:00"]),
     ],
 )
-def test_with_a_zone_the_times_go_on_in_it(
-    tmp_path: Path, start: str, freq: str, zone: str, expected: list[str]
-) -> None:
+def test_times_with_a_zone_keep_it(tmp_path: Path, start: str, freq: str, zone: str, expected: list[str]) -> None:
     times = pd.date_range(start, periods=5, freq=freq, tz=zone)
-    # Parquet keeps the zone; CSV would keep the offset from UTC alone
-    path = written(tmp_path, pd.DataFrame({"t": times, "y": np.arange(5.0)}), "new.parquet")
+    # Parquet keeps the zone; CSV would keep only the offset from UTC
+    path = write_table(tmp_path, pd.DataFrame({"t": times, "y": np.arange(5.0)}), "new.parquet")
     found, _ = predicted(path, table_config(time="t", context_length=2), ("y",), forecast(3, "y"))
     assert found["t"].tolist() == [pd.Timestamp(moment, tz=zone) for moment in expected]
     assert str(found["t"].dt.tz) == zone
@@ -179,11 +179,15 @@ HOLES = pd.DataFrame({"t": [1, 2, 3, 5], "y": [1.0, None, 3.0, 5.0]})
 @pytest.mark.parametrize(
     ("table", "values", "named"),
     [
-        (GAP, {"time": "t", "gaps": "split", "context_length": 4}, ("3 rows", "sees 4")),
-        (TWO, {"context_length": 10}, ("9 rows", "sees 10")),
-        (TWO, {"context_length": 5, "group": "g"}, ("group b: 4 rows", "sees 5")),
-        (ONE, {"context_length": 1, "time": "t", "group": "g"}, ("group b: ", "times after 1 ", "at least 2")),
-        (ONE.head(1), {"context_length": 1, "time": "t"}, ("times after 1 ", "at least 2")),
+        (GAP, {"time": "t", "gaps": "split", "context_length": 4}, ("3 rows", "needs 4", "context_length")),
+        (TWO, {"context_length": 10}, ("9 rows", "needs 10", "context_length")),
+        (TWO, {"context_length": 5, "group": "g"}, ("group b: 4 rows", "needs 5", "context_length")),
+        (
+            ONE,
+            {"context_length": 1, "time": "t", "group": "g"},
+            ("group b: ", "frequency of 1 timestamps", "at least 2"),
+        ),
+        (ONE.head(1), {"context_length": 1, "time": "t"}, ("frequency of 1 timestamps", "at least 2")),
         (HOLES, {"context_length": 2}, ("column y, row 2", "missing", "drop, forward_fill or interpolate")),
         (
             HOLES,
@@ -193,10 +197,10 @@ HOLES = pd.DataFrame({"t": [1, 2, 3, 5], "y": [1.0, None, 3.0, 5.0]})
         (DAYS.to_frame(name="Y"), {"context_length": 2}, ("column y is missing", "found: Y", "did you mean Y?")),
     ],
 )
-def test_rows_that_can_not_be_used_are_refused(
+def test_invalid_rows_raise(
     tmp_path: Path, table: pd.DataFrame, values: dict[str, Any], named: tuple[str, ...]
 ) -> None:
-    path = written(tmp_path, table)
+    path = write_table(tmp_path, table)
     with refused_at(TableError, path, *named):
         predicted(path, table_config(**values), ("y",), forecast(2, "y"))
 
@@ -207,10 +211,10 @@ def test_rows_that_can_not_be_used_are_refused(
     horizon=st.integers(1, 3),
     gaps=st.booleans(),
 )
-def test_new_rows_are_seen_as_the_windows_of_training_were(
+def test_new_rows_are_read_like_the_windows_of_training(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], context: int, horizon: int, gaps: bool
 ) -> None:
-    """Of all rows before what a test window tells, its context is what is seen, and its times are those that follow."""
+    """The rows before a test window's targets result in the same context and the timestamps of the targets."""
     group, n = np.repeat(np.arange(len(sizes)), sizes), np.arange(float(sum(sizes)))
     days = pd.Timestamp("2024-01-01") + pd.to_timedelta(n + 5 * (n >= 6) * gaps, unit="D")
     table = pd.DataFrame({"g": group, "t": days, "x": -n, "y": n})
@@ -220,17 +224,17 @@ def test_new_rows_are_seen_as_the_windows_of_training_were(
     for number in (0, data.test.count - 1):
         key, (x_BTD, y_BSK, _) = keys.loc[number], data.test.get_batch(torch.tensor([number]))
         before = table[(table["g"].astype(str) == key["g"]) & (table["t"] < key["t"])]
-        path = written(tmp_path_factory.mktemp("new"), before)
+        path = write_table(tmp_path_factory.mktemp("new"), before)
         new = read_new_rows(path, config, data.columns, data.output)
         assert new.names == [key["g"]]
         assert torch.equal(new.batch.x_BTD, x_BTD)
-        told = table.set_index("y").loc[y_BSK[0, :, 0].tolist(), "t"]
-        assert list(new.times[0]) == told.tolist()
+        times = table.set_index("y").loc[y_BSK[0, :, 0].tolist(), "t"]
+        assert list(new.times[0]) == times.tolist()
 
 
-# ---- labels and numbers of new groups
+# ---- classification and regression of new groups
 class FirstAndLast(nn.Module):
-    """Of a sequence without its padding: the first value of the first column, plus the last one of the last."""
+    """Model that adds the first value of the first column and the last real value of the last column."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         lengths_B = (~x_BTD.isnan().all(-1)).sum(1)
@@ -238,7 +242,7 @@ class FirstAndLast(nn.Module):
 
 
 class Shares(FirstAndLast):
-    """That number's share of 10, and the rest in two unequal parts."""
+    """Model that predicts three probabilities: a tenth of that sum, and the rest in two unequal parts."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         share_B = super().forward(x_BTD) / 10
@@ -246,7 +250,7 @@ class Shares(FirstAndLast):
 
 
 def machines() -> pd.DataFrame:
-    """Of 1, 3 and 2 rows; no labels; not in order."""
+    """Return groups of 1, 3 and 2 rows, without labels, shuffled."""
     return pd.DataFrame(
         {
             "machine": ["m2", "m1", "m3", "m2", "m2", "m3"],
@@ -258,9 +262,9 @@ def machines() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("labels", [False, True])
-def test_a_number_of_each_group_needs_no_label(tmp_path: Path, labels: bool) -> None:
+def test_regression_of_groups_needs_no_label(tmp_path: Path, labels: bool) -> None:
     table = machines().assign(y=["not", "a", "number", "of", "any", "kind"]) if labels else machines()
-    path = written(tmp_path, table)
+    path = write_table(tmp_path, table)
     config = table_config(task="regress", group="machine", time="t")
     output = OutputSpec(targets=["y"], mean=3.0, scale=2.0)
     new = read_new_rows(path, config, ("b", "a"), output)
@@ -272,8 +276,8 @@ def test_a_number_of_each_group_needs_no_label(tmp_path: Path, labels: bool) -> 
     assert found.to_dict("list") == {"machine": ["m1", "m2", "m3"], "prediction": [0.5 + 2, 0 + 4, 1 + 6]}
 
 
-def test_of_classes_the_likeliest_is_told_and_how_likely_each_is(tmp_path: Path) -> None:
-    path, config = written(tmp_path, machines()), table_config(task="classify", group="machine", time="t")
+def test_classification_has_the_most_likely_class_and_all_probabilities(tmp_path: Path) -> None:
+    path, config = write_table(tmp_path, machines()), table_config(task="classify", group="machine", time="t")
     output = OutputSpec(kind="classification", targets=["y"], classes=["worn", "new", "lost"])
     new = read_new_rows(path, config, ("b", "a"), output)
     assert new.names == ["m1", "m2", "m3"]
@@ -285,8 +289,8 @@ def test_of_classes_the_likeliest_is_told_and_how_likely_each_is(tmp_path: Path)
     np.testing.assert_allclose(found.iloc[:, 2:], expected, rtol=1e-6)  # float32
 
 
-def test_an_exported_network_tells_of_new_groups_what_it_told_of_the_test_part(tmp_path: Path) -> None:
-    """The way of `lstm-flows predict`, against the evaluation's own."""
+def test_an_exported_network_predicts_the_same_for_new_groups_as_for_the_test_part(tmp_path: Path) -> None:
+    """The code path of `lstm-flows predict` equals that of the evaluation."""
     g = np.repeat(np.arange(20), np.arange(20) % 4 + 1)
     table = pd.DataFrame({"g": g, "a": np.sin(np.arange(len(g))), "b": np.cos(g), "y": np.where(g % 2, "up", "down")})
     for task in ("classify", "regress"):
@@ -297,7 +301,7 @@ def test_an_exported_network_tells_of_new_groups_what_it_told_of_the_test_part(t
         network = build_network(model, data.input_size, data.output, data.scaler()).eval()
         expected = predictions_table(evaluate(network, data).evaluation, data).drop(columns="target").sort_values("g")
         new = table[g % 20 == g].drop(columns="y")
-        path = written(tmp_path, new[new["g"].astype(str).isin(expected["g"])])
+        path = write_table(tmp_path, new[new["g"].astype(str).isin(expected["g"])])
         examples = read_new_rows(path, config, data.columns, data.output)
         found = predict.predict(ExportableNetwork(network).eval(), examples, config, data.output).sort_values("g")
         pd.testing.assert_frame_equal(
@@ -305,32 +309,32 @@ def test_an_exported_network_tells_of_new_groups_what_it_told_of_the_test_part(t
         )
 
 
-# ---- tables with a sequence a row
-def test_of_the_tutorials_companies_each_is_told_by_its_name(tmp_path: Path) -> None:
+# ---- tables with one sequence per row
+def test_the_tutorials_companies_are_predicted_by_name(tmp_path: Path) -> None:
     class Learns(FirstAndLast):
         weight = nn.Parameter(torch.ones(()))
 
         def forward(self, x_BTD: Tensor) -> Tensor:
             return self.weight * super().forward(x_BTD)
 
-    path = written(tmp_path, tutorial.table().drop(columns="label"))
+    path = write_table(tmp_path, tutorial.table().drop(columns="label"))
     new = read_new_rows(path, TutorialData(), (), REGRESSION)
     assert new.names == ["A", "B"]
     assert new.batch.lengths_B is None
-    found = predict.predict(Learns(), new, TutorialData(), REGRESSION)  # numbers without a gradient
+    found = predict.predict(Learns(), new, TutorialData(), REGRESSION)  # the predictions need no gradient
     assert list(found.columns) == ["company", "day_1", "day_2", "day_3", "day_4", "prediction"]
     assert found["company"].tolist() == ["A", "B"]
     assert found["prediction"].tolist() == [1.0, 2.0]
-    # where nothing names the sequences it is their row
-    path = written(tmp_path, tutorial.table()[["day_1", "day_2", "day_3", "day_4"]])
+    # without a column of names, the row number is the name
+    path = write_table(tmp_path, tutorial.table()[["day_1", "day_2", "day_3", "day_4"]])
     assert read_new_rows(path, TutorialData(), (), REGRESSION).names == ["1", "2"]
-    numbered = written(tmp_path, tutorial.table().assign(company=[7, 9]))
+    numbered = write_table(tmp_path, tutorial.table().assign(company=[7, 9]))
     assert read_new_rows(numbered, TutorialData(), (), REGRESSION).names == ["7", "9"]
 
 
-def test_sequences_of_the_adding_problem_are_read_by_their_length(tmp_path: Path) -> None:
+def test_sequences_of_the_adding_problem_are_read_for_their_length(tmp_path: Path) -> None:
     config = AddingData(kind="adding", length=3, count=4)
-    path = written(tmp_path, read_table(config).drop(columns="sum"))
+    path = write_table(tmp_path, read_table(config).drop(columns="sum"))
     new = read_new_rows(path, config, (), REGRESSION)
     assert new.names == ["1", "2", "3", "4"]
     assert new.batch.x_BTD.shape == (4, 3, 2)
@@ -346,10 +350,10 @@ def waves(**values: Any) -> Dataset:
     return build_dataset(table, table_config(**{**settings, **values}), 0)
 
 
-def test_of_forecasts_each_step_of_each_window_is_a_row() -> None:
+def test_forecasts_have_one_row_per_step_of_each_window() -> None:
     data = waves()  # rows 16 to 19 are the test part: two windows
     found = predictions_table(evaluate_predictor(lambda batch: batch.y + torch.tensor([0.5, 100.0]), data), data)
-    days = [pd.Timestamp(f"2024-01-{day}") for day in (17, 17, 17, 18, 18, 18)]  # of the first step that is told
+    days = [pd.Timestamp(f"2024-01-{day}") for day in (17, 17, 17, 18, 18, 18)]  # of the first forecast step
     assert found.to_dict("list") == {
         "t": days,
         "steps_ahead": [1, 2, 3, 1, 2, 3],
@@ -362,11 +366,11 @@ def test_of_forecasts_each_step_of_each_window_is_a_row() -> None:
 
 
 @pytest.mark.parametrize(("most", "first_steps"), [(36, 6), (35, 3), (18, 3), (17, 2), (8, 2), (6, 1)])
-def test_of_too_many_numbers_every_so_many_th_window_is_there(
+def test_too_many_values_are_thinned_to_evenly_spaced_windows(
     most: int, first_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """6 windows of 3 steps of 2 targets are 36 numbers."""
-    monkeypatch.setattr(predict, "MAX_ROWS", most)
+    """6 windows of 3 steps and 2 targets have 36 values."""
+    monkeypatch.setattr(predict, "MAX_VALUES", most)
     data = waves(split={"train": 10, "validation": 2})
     found = predictions_table(evaluate_predictor(lambda batch: batch.y, data), data)
     every = -(-36 // most)
@@ -374,10 +378,10 @@ def test_of_too_many_numbers_every_so_many_th_window_is_there(
     assert (found["steps_ahead"] == 1).sum() == first_steps
     assert found["a"].tolist() == found["a_predicted"].tolist()
     assert len(found) == 3 * first_steps
-    assert 2 * len(found) < most + 6  # at most a window more
+    assert 2 * len(found) < most + 6  # at most one window more
 
 
-def test_of_classes_the_right_one_the_likeliest_and_how_likely_each_is() -> None:
+def test_classification_has_the_target_the_most_likely_class_and_all_probabilities() -> None:
     g = np.repeat(np.arange(10), 2)
     table = pd.DataFrame({"g": g, "x": g * 1.0, "y": np.array(["low", "mid", "top"])[g % 3]})
     data = build_dataset(table, table_config(task="classify", group="g", split={"train": 6, "validation": 1}), 0)
@@ -391,7 +395,7 @@ def test_of_classes_the_right_one_the_likeliest_and_how_likely_each_is() -> None
     assert found["g"].tolist() == data.keys()["g"].tolist()
 
 
-def test_of_numbers_the_right_one_and_what_was_told() -> None:
+def test_regression_has_the_target_and_the_prediction() -> None:
     g = np.repeat(np.arange(10), 2)
     table = pd.DataFrame({"g": g, "x": g * 1.0, "y": g * 2.0})
     data = build_dataset(table, table_config(task="regress", group="g"), 0)

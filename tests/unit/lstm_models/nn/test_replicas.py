@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lstm_models.config import RNN, AnyModel, BuiltIn, Contender, HandBuilt, Training
-from lstm_models.data.dataset import in_sample_dataset
+from lstm_models.data.builders import in_sample_dataset
 from lstm_models.data.loader import BatchLoader
 from lstm_models.data.sequences import Sequences
 from lstm_models.data.windows import Batch

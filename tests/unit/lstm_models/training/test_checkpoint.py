@@ -16,7 +16,7 @@ from helpers.memory import little_memory
 from helpers.trainings import assert_same_state, contender, content
 
 from lstm_models.config import BuiltIn, HandBuilt
-from lstm_models.data.dataset import in_sample_dataset
+from lstm_models.data.builders import in_sample_dataset
 from lstm_models.data.sequences import Sequences
 from lstm_models.evaluation.evaluate import predict
 from lstm_models.training.checkpoint import (
@@ -196,7 +196,7 @@ def test_a_payload_inside_a_checkpoint_is_not_executed(tmp_path: Path, checkpoin
     torch.save(content(checkpoint) | {"more": Payload(folder)}, path)
     if with_checksum:  # a checksum detects damage, not a malicious author
         atomic_files.append_checksum(path)
-    with refused_at(CheckpointError, path, "__builtin__.getattr", "no part of a tensor"):
+    with refused_at(CheckpointError, path, "__builtin__.getattr", "not part of a tensor"):
         load_network(path)
     assert not folder.exists()
 
@@ -213,11 +213,11 @@ class Long:
 
 def test_a_large_object_in_a_pickle_is_not_allocated(tmp_path: Path, checkpoint: Path) -> None:
     path = tmp_path / "last.ckpt"
-    for protocol, named in ((2, "__builtin__.bytearray"), (4, "what it hides")):
+    for protocol, named in ((2, "__builtin__.bytearray"), (4, "a hidden global")):
         torch.save(content(checkpoint) | {"more": Long()}, path, pickle_protocol=protocol)
         if protocol == 2:
             assert len(torch.load(path, weights_only=True)["more"]) == 10**8
-        with little_memory(5e6), refused_at(CheckpointError, path, named, "no part of a tensor"):
+        with little_memory(5e6), refused_at(CheckpointError, path, named, "not part of a tensor"):
             load_network(path)
 
 

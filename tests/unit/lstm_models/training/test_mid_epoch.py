@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_models.config import BuiltIn, Contender, FineTuning, HandBuilt, Training
-from lstm_models.data.dataset import Dataset, in_sample_dataset
+from lstm_models.data.builders import in_sample_dataset
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.output import OutputSpec
 from lstm_models.data.sequences import Sequences
 from lstm_models.data.windows import Windows

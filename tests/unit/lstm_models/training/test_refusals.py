@@ -10,7 +10,7 @@ from helpers.errors import names_all
 
 from flows import recipes
 from lstm_models.config import BuiltIn, ConfigError, Contender, FineTuning, HandBuilt, Training, parse_config
-from lstm_models.data.dataset import in_sample_dataset
+from lstm_models.data.builders import in_sample_dataset
 from lstm_models.data.loader import BatchLoader
 from lstm_models.data.sequences import Sequences
 from lstm_models.training.checkpoint import CheckpointError, load_network

@@ -14,11 +14,11 @@ from helpers.trainings import assert_same_state, contender, content
 
 from flows import recipes
 from lstm_models.config import BuiltIn, Contender, HandBuilt
-from lstm_models.data.dataset import in_sample_dataset
+from lstm_models.data.builders import in_sample_dataset
 from lstm_models.data.sequences import Sequences, to_sequences
 from lstm_models.data.synthetic import tutorial
 from lstm_models.evaluation.evaluate import evaluate
-from lstm_models.nn.kernels import native
+from lstm_models.nn.kernels import native_library
 from lstm_models.training.checkpoint import CheckpointError
 from lstm_models.training.module import NonFiniteLoss
 from lstm_models.training.trainer import fit, new_network
@@ -56,18 +56,18 @@ def test_n_epochs_and_n_more_are_bit_identical_to_2n(tmp_path: Path, make: Any, 
     assert not any(torch.equal(before[name], after[name]) for name in before)  # training continued
 
 
-@pytest.mark.skipif(native.library().code is None, reason=native.backend())
+@pytest.mark.skipif(native_library.library().cdll is None, reason=native_library.backend())
 @pytest.mark.parametrize("order", [("native", "python"), ("python", "native")], ids="-".join)
 def test_a_checkpoint_of_one_backend_resumes_on_the_other(
     order: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = shuffled("hand_built", 3, 6)
-    backends = {"native": native.library(), "python": native.Library("python: set by the test")}
+    backends = {"native": native_library.library(), "python": native_library.Library("python: set by the test")}
     used = []
 
     def train(backend: str, last_path: str, resume_from: Path | None = None) -> Path:
-        monkeypatch.setattr(native, "library", lambda: backends[backend])
-        used.append(native.backend())
+        monkeypatch.setattr(native_library, "library", lambda: backends[backend])
+        used.append(native_library.backend())
         fit(settings, DATA, seed=11, last_path=tmp_path / last_path, resume_from=resume_from)
         return tmp_path / last_path
 

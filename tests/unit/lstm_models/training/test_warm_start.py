@@ -14,7 +14,8 @@ from helpers.trainings import contender as any_contender
 from helpers.trainings import content
 
 from lstm_models.config import AnyModel, BuiltIn, Contender, HandBuilt, Split, TableData
-from lstm_models.data.dataset import Dataset, build_dataset, in_sample_dataset
+from lstm_models.data.builders import build_dataset, in_sample_dataset
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.loader import BatchLoader
 from lstm_models.data.sequences import Sequences
 from lstm_models.nn.network import Network

@@ -1,4 +1,4 @@
-"""Files that are whole: every changed byte is found; a crash between two steps leaves one that is whole."""
+"""Atomic files: the checksum detects every changed byte; a crash between two steps leaves a complete file."""
 
 import os
 import zipfile
@@ -13,42 +13,44 @@ from lstm_models.utils import atomic_files
 
 
 @pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sealed") / "a.pt"
+def with_checksum(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("with_checksum") / "a.pt"
     torch.save({"a": torch.arange(50.0)}, path)
     atomic_files.append_checksum(path)
     return path
 
 
-def test_a_sealed_file_is_a_zip_file_that_torch_loads_and_can_not_be_sealed_twice(sealed: Path) -> None:
-    assert torch.load(sealed, weights_only=True)["a"].tolist() == list(range(50))
-    with zipfile.ZipFile(sealed) as archive:
+def test_a_file_with_a_checksum_is_a_zip_file_that_torch_loads_and_gets_no_second_one(with_checksum: Path) -> None:
+    assert torch.load(with_checksum, weights_only=True)["a"].tolist() == list(range(50))
+    with zipfile.ZipFile(with_checksum) as archive:
         assert archive.testzip() is None
         assert archive.comment.startswith(b"sha256:")
-    assert not atomic_files.is_corrupted(sealed)
+    assert not atomic_files.is_corrupted(with_checksum)
     with pytest.raises(ValueError, match="comment"):
-        atomic_files.append_checksum(sealed)
+        atomic_files.append_checksum(with_checksum)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_one_changed_bit_is_found_wherever_it_is(sealed: Path, tmp_path: Path, data: st.DataObject) -> None:
-    content = sealed.read_bytes()
-    # in the mark itself the file passes for one that was never sealed, and torch is to tell what it is
-    mark = range(
+def test_the_checksum_detects_a_changed_bit_at_any_offset(
+    with_checksum: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    content = with_checksum.read_bytes()
+    # with a changed prefix the file counts as one without a checksum; torch.load has to detect the corruption
+    prefix = range(
         len(content) - atomic_files.CHECKSUM_BYTES,
         len(content) - atomic_files.CHECKSUM_BYTES + len(atomic_files.CHECKSUM_PREFIX),
     )
-    place = data.draw(st.integers(0, len(content) - 1).filter(lambda place: place not in mark))
+    offset = data.draw(st.integers(0, len(content) - 1).filter(lambda offset: offset not in prefix))
     bit = 1 << data.draw(st.integers(0, 7))
     changed = tmp_path / "changed.pt"
-    changed.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+    changed.write_bytes(content[:offset] + bytes([content[offset] ^ bit]) + content[offset + 1 :])
     comment_length = len(content) - atomic_files.CHECKSUM_BYTES - 2
-    assert atomic_files.is_corrupted(changed) == (place not in (comment_length, comment_length + 1))
+    assert atomic_files.is_corrupted(changed) == (offset not in (comment_length, comment_length + 1))
 
 
 @pytest.mark.parametrize("size", [atomic_files.CHUNK_BYTES - 100, 2 * atomic_files.CHUNK_BYTES + 1])
-def test_a_file_of_several_blocks_is_sealed_as_a_whole(tmp_path: Path, size: int) -> None:
+def test_the_checksum_covers_all_blocks_of_a_file(tmp_path: Path, size: int) -> None:
     path = tmp_path / "large"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("zeros", bytes(size))
@@ -61,13 +63,13 @@ def test_a_file_of_several_blocks_is_sealed_as_a_whole(tmp_path: Path, size: int
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"x" * 1000])
-def test_a_file_without_a_seal_is_not_altered(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_a_checksum_is_not_corrupted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plain"
     path.write_bytes(content)
     assert not atomic_files.is_corrupted(path)
 
 
-def test_a_file_is_synced_before_it_gets_its_name_and_the_folder_after(
+def test_the_file_is_synced_before_it_is_renamed_and_the_directory_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, partial = tmp_path / "last.ckpt", tmp_path / "partial"
@@ -84,9 +86,9 @@ def test_a_file_is_synced_before_it_gets_its_name_and_the_folder_after(
 
     monkeypatch.setattr(os, "fsync", spied_fsync)
     monkeypatch.setattr(os, "replace", spied_replace)
-    once = [("fsync", "partial"), ("replace", "partial", "last.ckpt"), ("fsync", tmp_path.name)]
-    again = [once[0], ("replace", "last.ckpt", "last.ckpt.previous"), *once[1:]]
-    for text, expected in (("one", once), ("two", again), ("three", again)):
+    first = [("fsync", "partial"), ("replace", "partial", "last.ckpt"), ("fsync", tmp_path.name)]
+    later = [first[0], ("replace", "last.ckpt", "last.ckpt.previous"), *first[1:]]
+    for text, expected in (("one", first), ("two", later), ("three", later)):
         partial.write_text(text)
         calls.clear()
         atomic_files.atomic_replace(partial, path)
@@ -99,7 +101,7 @@ def test_a_file_is_synced_before_it_gets_its_name_and_the_folder_after(
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("times", [0, 1])
-def test_after_a_crash_at_any_step_the_old_or_the_new_file_is_there(
+def test_after_a_crash_at_any_step_the_old_or_the_new_file_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, times: int
 ) -> None:
     path, partial = tmp_path / "last.ckpt", tmp_path / "partial"
@@ -116,5 +118,5 @@ def test_after_a_crash_at_any_step_the_old_or_the_new_file_is_there(
     monkeypatch.setattr(os, call, crashing)
     with pytest.raises(KeyboardInterrupt):
         atomic_files.atomic_replace(partial, path)
-    found = path if path.exists() else atomic_files.previous_path(path)
-    assert found.read_text() in ("before", "after")
+    remaining = path if path.exists() else atomic_files.previous_path(path)
+    assert remaining.read_text() in ("before", "after")

@@ -1,4 +1,4 @@
-"""Which errors are transient; and that every task is tried again on those, in deployments alone."""
+"""Which errors are transient, and that deployments retry every task on those."""
 
 import importlib
 import pkgutil
@@ -21,7 +21,7 @@ from lstm_models.utils.errors import TableError, UnreachableError
 from tasks.orchestration import retry_policy
 from tasks.tracking import transient
 
-AWAY = requests.ConnectionError("away")
+UNREACHABLE = requests.ConnectionError("away")
 
 
 def mlflow_error(code: str) -> MlflowException:
@@ -29,9 +29,9 @@ def mlflow_error(code: str) -> MlflowException:
 
 
 @pytest.mark.parametrize(
-    ("error", "passes"),
+    ("error", "expected"),
     [
-        (AWAY, True),
+        (UNREACHABLE, True),
         (requests.ReadTimeout("slow"), True),
         (requests.exceptions.RetryError("busy"), True),
         (httpx.ConnectError("away"), True),
@@ -51,19 +51,19 @@ def mlflow_error(code: str) -> MlflowException:
     ],
     ids=repr,
 )
-def test_what_was_not_reached_passes_and_nothing_else(error: BaseException, passes: bool) -> None:
-    assert transient.is_transient(error) is passes
-    # what led to an error counts, however far away: as its cause and as its context
+def test_connection_errors_are_transient_and_no_others(error: BaseException, expected: bool) -> None:
+    assert transient.is_transient(error) is expected
+    # all causes and contexts of an error count
     for link in ("__cause__", "__context__"):
         outer: BaseException = error
         for kind in (ValueError, MlflowException):
-            inner, outer = outer, kind("told")
+            inner, outer = outer, kind("outer")
             setattr(outer, link, inner)
-        assert transient.is_transient(outer) is passes
+        assert transient.is_transient(outer) is expected
 
 
 @pytest.mark.parametrize("kind", ["path", "url"])
-def test_a_table_that_is_not_there_does_not_pass(tmp_path: Path, kind: str) -> None:
+def test_a_missing_table_is_not_transient(tmp_path: Path, kind: str) -> None:
     sql = {"url": f"sqlite:///{tmp_path}/nowhere.db", "query": "SELECT 1"}
     where = {"path": f"{tmp_path}/nowhere.csv"} if kind == "path" else {"sql": sql}
     with pytest.raises(TableError) as caught:
@@ -71,19 +71,21 @@ def test_a_table_that_is_not_there_does_not_pass(tmp_path: Path, kind: str) -> N
     assert not transient.is_transient(caught.value)
 
 
-def test_a_task_is_tried_again_in_deployments_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not retry_policy.should_retry(None, None, Failed(data=AWAY))
+def test_only_deployments_retry_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not retry_policy.should_retry(None, None, Failed(data=UNREACHABLE))
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "nightly")
-    assert retry_policy.should_retry(None, None, Failed(data=AWAY))
+    assert retry_policy.should_retry(None, None, Failed(data=UNREACHABLE))
     assert not retry_policy.should_retry(None, None, Failed(data=TableError("column load is missing")))
 
 
 def test_every_task_has_these_retries_and_no_cache() -> None:
     modules = [importlib.import_module(f"tasks.{module.name}") for module in pkgutil.iter_modules(tasks.__path__)]
-    found = {value for module in modules for value in vars(module).values() if isinstance(value, Task)}
-    assert len(found) >= 20
-    for one in found:
-        assert (one.retries, one.retry_condition_fn, one.cache_policy) == (3, retry_policy.should_retry, NO_CACHE), (
-            one.name
-        )
-        assert (one.retry_delay_seconds, one.retry_jitter_factor) == ([10, 20, 40], 0.5), one.name
+    all_tasks = {value for module in modules for value in vars(module).values() if isinstance(value, Task)}
+    assert len(all_tasks) >= 20
+    for each in all_tasks:
+        assert (each.retries, each.retry_condition_fn, each.cache_policy) == (
+            3,
+            retry_policy.should_retry,
+            NO_CACHE,
+        ), each.name
+        assert (each.retry_delay_seconds, each.retry_jitter_factor) == ([10, 20, 40], 0.5), each.name

@@ -1,4 +1,4 @@
-"""The hooks of flows that did not end well, without MLflow."""
+"""State hooks of flows, without MLflow."""
 
 import uuid
 from pathlib import Path
@@ -14,7 +14,7 @@ from flows.monitor import monitor
 from tasks.orchestration import state_hooks
 
 
-def test_no_database_is_made_where_there_is_none(empty_directory: Path) -> None:
+def test_the_hook_creates_no_database(empty_directory: Path) -> None:
     run = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), name="bold-cat")
     state_hooks.terminate_tracked_runs(fine_tune, run, Failed(message="demand.csv: no such file"))
     assert list(empty_directory.iterdir()) == []

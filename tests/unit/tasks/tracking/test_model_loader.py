@@ -1,4 +1,4 @@
-"""What is refused as a model before anything is fetched; and the network that a model's weights make again."""
+"""Model URIs that are refused before any download, and networks that are rebuilt from a model's weights."""
 
 from pathlib import Path
 
@@ -29,17 +29,15 @@ from tasks.tracking import model_loader
         f"models:/{'x' * 101}/1", f"models:/tutorial/{'9' * 10}",
     ],
 )  # fmt: skip
-def test_what_names_no_registered_model_is_refused_before_anything_is_fetched(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tracking, "download", lambda uri: pytest.fail(f"{uri} is fetched"))
+def test_invalid_model_uris_are_refused_before_any_download(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "download", lambda uri: pytest.fail(f"{uri} is downloaded"))
     monkeypatch.setattr(tracking, "require_database", lambda what: pytest.fail(f"{what} is looked up"))
     with pytest.raises(model_loader.ModelError) as caught:
         model_loader.load_model(uri)
     assert names_all(caught.value, one_line(uri), "models:/NAME@ALIAS", "models:/NAME/VERSION")
 
 
-def test_no_database_is_created_by_asking(empty_directory: Path) -> None:
+def test_loading_a_model_creates_no_database(empty_directory: Path) -> None:
     with pytest.raises(tracking.NotFoundError) as caught:
         model_loader.load_model("models:/tutorial@champion")
     assert names_all(caught.value, "models:/tutorial@champion", "mlflow.db", empty_directory)
@@ -47,7 +45,7 @@ def test_no_database_is_created_by_asking(empty_directory: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_exported_weights_make_the_same_network_whatever_its_cell(cell: str) -> None:
+def test_a_network_is_rebuilt_from_its_exported_weights_for_every_cell(cell: str) -> None:
     sizes = {"hidden_size": 2, "num_layers": 2, "head": "linear", "double_bias": False}
     config: AnyModel = TypeAdapter(AnyModel).validate_python({"kind": "hand_built", "cell": cell, **sizes})
     network = build_network(config, input_size=2).eval()

@@ -1,4 +1,4 @@
-"""Fuzzed tables: any bytes and any types make a dataset that is as its settings promise, or an error of one line."""
+"""Fuzzed tables: any bytes and any types result in a valid dataset, or in an error of one line."""
 
 import csv
 import io
@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lstm_models.config import ConfigError, TableData, parse
-from lstm_models.data.dataset import Dataset, build_dataset, read_table
+from lstm_models.data.builders import build_dataset, read_table
+from lstm_models.data.dataset import Dataset
 from lstm_models.data.sequences import table_digest
 from lstm_models.data.windows import Examples
 from lstm_models.utils.errors import TableError
 
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-many = settings(max_examples=100, suppress_health_check=slow)  # a table has more dimensions than 30 examples reach
+many = settings(max_examples=100, suppress_health_check=slow)  # 30 examples do not cover a table's dimensions
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bad")
 
 
-# ---- what is promised
+# ---- checks
 def check(path: Path, values: dict[str, Any], seed: int = 0) -> None:
-    """See to it that the dataset is as its settings promise, or refused in one line."""
+    """Assert that the dataset matches its settings, or that an error of one line is raised."""
     try:
         config = parse(TableData, {"kind": "table", "path": str(path), **values}, "settings")
         table = read_table(config)
@@ -96,12 +97,12 @@ OTHERS: dict[str, list[Any]] = {
     "gaps": ["allow", "allow", "split", "error"], "duplicates": ["first", "last", "mean", "error"],
     "unsorted": ["sort", "sort", "error"],
 }  # fmt: skip
-GROUP, TIME, TARGET, OTHER = range(4)  # the columns, as they come
+GROUP, TIME, TARGET, OTHER = range(4)  # the columns' order
 
 
 @st.composite
-def wanted(draw: st.DrawFn, names: list[str], task: str) -> dict[str, Any]:
-    """Settings for a table of these columns; of its four roles one may be any other column's."""
+def table_settings(draw: st.DrawFn, names: list[str], task: str) -> dict[str, Any]:
+    """Draw settings for a table with these columns; one of the four roles may be any column."""
     chosen: dict[str, Any] = {
         "target": draw(st.sampled_from([names[TARGET], names[TARGET:OTHER]])),
         "time": draw(st.sampled_from([names[TIME], names[TIME], None])),
@@ -109,21 +110,21 @@ def wanted(draw: st.DrawFn, names: list[str], task: str) -> dict[str, Any]:
         "features": draw(st.sampled_from([None, names[OTHER:]])),
     }
     if draw(st.integers(0, 7)) == 7:
-        anyone = st.sampled_from([*names, "none"])
-        some = st.lists(anyone)
-        odd = {"target": anyone | some, "features": some, "time": anyone, "group": st.none() | anyone}
+        column = st.sampled_from([*names, "none"])
+        columns = st.lists(column)
+        odd = {"target": column | columns, "features": columns, "time": column, "group": st.none() | column}
         role = draw(st.sampled_from(sorted(odd)))
         chosen[role] = draw(odd[role])
     others = {name: draw(st.sampled_from(values)) for name, values in OTHERS.items()}
     return chosen | others | {"task": task, "split": draw(splits)}
 
 
-# ---- a table that is good, and what breaks it
+# ---- a valid table, and changes that break it
 GROUPS, LENGTH = 4, 6
 
 
 class Table(NamedTuple):
-    """Columns of cells; the third is a label of the group, or else numbers."""
+    """Columns of cells; the third is the group's label, or numbers for a forecast."""
 
     task: str
     names: list[str]
@@ -131,7 +132,7 @@ class Table(NamedTuple):
 
 
 @st.composite
-def good(draw: st.DrawFn) -> Table:
+def valid_table(draw: st.DrawFn) -> Table:
     task = draw(st.sampled_from(["forecast", "forecast", "classify", "regress"]))
     numbers = st.lists(st.floats(-100, 100, width=32), min_size=GROUPS * LENGTH, max_size=GROUPS * LENGTH)
     labels = [float(group % 2) for group in range(GROUPS) for _ in range(LENGTH)]
@@ -141,7 +142,7 @@ def good(draw: st.DrawFn) -> Table:
 
 
 def with_other_rows(draw: st.DrawFn, table: Table) -> Table:
-    """The same with none of the rows, or with some in any order, some twice."""
+    """Return the table without rows, or with some rows in any order, possibly repeated."""
     count = len(table.columns[0])
     if not count:
         return table
@@ -150,7 +151,7 @@ def with_other_rows(draw: st.DrawFn, table: Table) -> Table:
 
 
 # ---- CSV
-# ASCII, or any character but surrogates; st.characters() writes a file to the working directory
+# ASCII, or any character except surrogates; st.characters() would write a file to the working directory
 letters = st.integers(0, 127).map(chr) | st.integers(0, 0x10F7FF).map(lambda n: chr(n if n < 0xD800 else n + 0x800))
 
 
@@ -179,7 +180,7 @@ any_cell = st.one_of(list(CELLS.values()))
 
 @st.composite
 def csv_tables(draw: st.DrawFn) -> tuple[bytes, dict[str, Any]]:
-    table = draw(good())
+    table = draw(valid_table())
     task, names, columns = table._replace(columns=[[str(cell) for cell in column] for column in table.columns])
     columns[TIME] = [f"2024-01-0{day + 1}" for day in table.columns[TIME]]
     for broken in draw(st.lists(st.sampled_from(["cell", "cell", "column", "name", "rows"]), max_size=3)):
@@ -203,9 +204,9 @@ def csv_tables(draw: st.DrawFn) -> tuple[bytes, dict[str, Any]]:
     csv.writer(text, lineterminator=ending, quoting=quoting).writerows([names, *rows])
     encoding = draw(st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "latin-1"]))
     content = text.getvalue().encode(encoding, "replace")
-    if draw(st.integers(0, 9)) == 9:  # cut short
+    if draw(st.integers(0, 9)) == 9:  # truncated
         content = content[: draw(st.integers(0, len(content)))]
-    return content, draw(wanted(names, task))
+    return content, draw(table_settings(names, task))
 
 
 PLAIN: dict[str, Any] = {"target": "y", "context_length": 1}
@@ -217,7 +218,9 @@ LABELS = PLAIN | {"task": "classify", "group": "", "split": {"train": 3, "valida
 @example(case=(b"y\n1\n2\n3\n", PLAIN | {"split": {"train": 2**63, "validation": 1}}), seed=0)
 @given(case=csv_tables(), seed=st.integers(0, 3))
 @many
-def test_any_csv_table_makes_a_dataset_or_one_line(folder: Path, case: tuple[bytes, dict[str, Any]], seed: int) -> None:
+def test_any_csv_table_results_in_a_dataset_or_a_one_line_error(
+    folder: Path, case: tuple[bytes, dict[str, Any]], seed: int
+) -> None:
     content, values = case
     path = folder / "t.csv"
     path.write_bytes(content)
@@ -229,12 +232,14 @@ marked = st.lists(st.sampled_from(marks), max_size=30).map(b"".join)
 
 
 @given(
-    content=st.binary(max_size=60) | marked | marked.map(lambda some: b"a,1,b,nan\n" + some),
-    values=wanted(["a", "1", "b", "nan"], "forecast"),
+    content=st.binary(max_size=60) | marked | marked.map(lambda lines: b"a,1,b,nan\n" + lines),
+    values=table_settings(["a", "1", "b", "nan"], "forecast"),
     name=st.sampled_from(["t.csv", "t.csv", "t.parquet"]),
 )
 @many
-def test_any_bytes_make_a_dataset_or_one_line(folder: Path, content: bytes, values: dict[str, Any], name: str) -> None:
+def test_any_bytes_result_in_a_dataset_or_a_one_line_error(
+    folder: Path, content: bytes, values: dict[str, Any], name: str
+) -> None:
     path = folder / name
     path.write_bytes(content)
     check(path, values)
@@ -246,7 +251,7 @@ WIDE = [0, 1, -1, 2**31 - 1, -(2**31), 2**62, 2**63 - 1, -(2**63), -(2**63) + 1]
 
 
 def steps(scale: int, bits: int = 64) -> st.SearchStrategy[int]:
-    """Counts of a unit: days in a row, or anything that so many bits hold."""
+    """Return a strategy for counts of a unit: consecutive days, or any number of so many bits."""
     wide = [number for number in WIDE if abs(number) < 2 ** (bits - 1)]
     return st.integers(0, 9).map(lambda day: (19_700 + day) * scale) | st.sampled_from(wide)
 
@@ -287,7 +292,7 @@ COUNTED = {pa.types.is_timestamp: pa.int64(), pa.types.is_duration: pa.int64(), 
 
 
 def array_of(kind: pa.DataType, values: list[Any]) -> Any:
-    """An array; times are given as their counts, among them those that Python's own types don't reach."""
+    """Return an array; times are counts, including some outside the range of Python's types."""
     for is_it, stored in COUNTED.items():
         if is_it(kind):
             return pa.array(values, stored).view(kind)
@@ -300,7 +305,7 @@ def array_of(kind: pa.DataType, values: list[Any]) -> Any:
 
 @st.composite
 def parquet_tables(draw: st.DrawFn) -> tuple[pa.Table, dict[str, Any]]:
-    table = draw(good())
+    table = draw(valid_table())
     task, names, columns = table
     columns[TIME] = [(19_700 + day) * DAY for day in columns[TIME]]
     kinds = [pa.string(), pa.timestamp("s"), pa.float64(), pa.float32()]
@@ -316,17 +321,17 @@ def parquet_tables(draw: st.DrawFn) -> tuple[pa.Table, dict[str, Any]]:
             case "rows":
                 columns = with_other_rows(draw, Table(task, names, columns)).columns
     arrays = [array_of(kind, column) for kind, column in zip(kinds, columns, strict=True)]
-    return pa.table(arrays, names=names), draw(wanted(names, task))
+    return pa.table(arrays, names=names), draw(table_settings(names, task))
 
 
 def times(kind: pa.DataType, count: int) -> tuple[pa.Table, dict[str, Any]]:
-    """A table with times, or spans of time, one of them of this count."""
+    """Return a table with times or durations, one of them with this count."""
     table = pa.table({"t": array_of(kind, [0, None, count, 1]), "y": [1.0, 2.0, 3.0, 4.0]})
     return table, PLAIN | {"group" if pa.types.is_duration(kind) else "time": "t", "missing": "drop", "gaps": "split"}
 
 
 def groups(kind: pa.DataType, *names: Any) -> tuple[pa.Table, dict[str, Any]]:
-    """A table of four groups of this type."""
+    """Return a table with four groups of this type."""
     return pa.table({"g": array_of(kind, list(names)), "x": [1, 1, 1, 1], "y": [0, 1, 0, 1]}), LABELS | {"group": "g"}
 
 
@@ -341,7 +346,7 @@ def groups(kind: pa.DataType, *names: Any) -> tuple[pa.Table, dict[str, Any]]:
 @example(case=groups(pa.map_(pa.string(), pa.int8()), [], [("a", 1)], [("b", 1)], [("c", 1)]), rows=9, seed=0)
 @given(case=parquet_tables(), rows=st.integers(1, 30), seed=st.integers(0, 3))
 @many
-def test_any_parquet_table_makes_a_dataset_or_one_line(
+def test_any_parquet_table_results_in_a_dataset_or_a_one_line_error(
     folder: Path, case: tuple[pa.Table, dict[str, Any]], rows: int, seed: int
 ) -> None:
     table, values = case

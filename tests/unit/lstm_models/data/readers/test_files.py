@@ -1,4 +1,4 @@
-"""Tables from files, folders, URLs and queries: how they are read, and which are refused."""
+"""Tables from files, directories, URLs and queries: types, columns, and rejected sources."""
 
 import io
 import logging
@@ -73,7 +73,7 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
     system.store.clear()
 
 
-# ---- what is read
+# ---- reading
 def test_files_have_arrow_types(csv: Path) -> None:
     table = read_source(data(csv, features=["b"], time="day", group="shop"))
     assert types(table) == {
@@ -88,19 +88,19 @@ def test_files_have_arrow_types(csv: Path) -> None:
 
 
 def test_which_columns_are_read(csv: Path, tmp_path: Path, database: str) -> None:
-    """Those that the settings name; or all that have a name, where features are all the others."""
+    """The requested columns, or all that have a name if the features are all other columns."""
     file = parquet(tmp_path / "t.parquet", **{"a": [1, 2, 3], "b": [1, 2, 3], "a.b": [4, 5, 6]})
     for config in (data(csv), data(file), query(database, "select * from t")):
         assert list(read_source(config).columns) == ["a"]
         assert list(read_source(config.model_copy(update={"features": ["b"]})).columns) == ["b", "a"]
     frame = pd.DataFrame({"g": ["x", "y"], "n": [1, 2], "a": [0, 1]}, index=[5, 7])
-    frame.to_csv(csv)  # the index gets a column without a name, and is none of the features
+    frame.to_csv(csv)  # the index becomes an unnamed column, which is not a feature
     frame.to_parquet(file)
     for path in (csv, file):
         assert list(read_source(data(path, task="classify", group="g")).columns) == ["g", "n", "a"]
     everything = query(database, "select * from t", task="classify", group="shop")
     assert list(read_source(everything).columns) == ["day", "a", "b", "shop"]
-    frame.set_index(pd.Index(["x", "y"], name="day")).to_parquet(file)  # an index that has a name is a column
+    frame.set_index(pd.Index(["x", "y"], name="day")).to_parquet(file)  # a named index is a column
     assert list(read_source(data(file, time="day")).columns) == ["a", "day"]
 
 
@@ -113,25 +113,25 @@ def test_files_by_url(csv: Path, memory: fsspec.AbstractFileSystem) -> None:
     for url in (f"file://{csv}", "memory://some/t.csv", "memory://some/t.parquet"):
         assert read_source(data(url))["a"].tolist() == [1, 2]
     assert read_source(data("memory://parts"))["a"].tolist() == [1, 2, 1, 2]
-    # a name has no secret
+    # the name of a source contains no secret
     assert files.source_name(data("memory://some/t.parquet?x=secret")) == "memory://some/t.parquet"
     assert files.source_name(data("s3://key@bucket/t.csv?token=x")) == "s3://bucket/t.csv"
 
 
-def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
+def test_a_directory_is_read_in_the_order_of_file_names(tmp_path: Path) -> None:
     parquet(tmp_path / "b.parquet", a=[3.5], b=["x"])
     parquet(tmp_path / "c.PARQUET", b=["y"], a=pa.array([None], pa.float32()))
     parquet(tmp_path / "a.parquet", a=[1, 2], b=["x", "y"])
     for other in ("_SUCCESS", "_part.parquet", ".hidden.parquet", "notes.txt"):
-        (tmp_path / other).write_text("no table")
+        (tmp_path / other).write_text("not a table")
     (tmp_path / "sub.parquet").mkdir()
     table = read_source(data(tmp_path))
     assert table["a"].tolist()[:3] == [1, 2, 3.5]
     assert table["a"].isna().tolist() == [False, False, False, True]
-    assert types(table) == {"a": "double[pyarrow]"}  # that all files' types fit in
+    assert types(table) == {"a": "double[pyarrow]"}  # the common type of all files
 
 
-def test_the_types_of_a_csv_file_are_those_of_all_its_blocks(tmp_path: Path) -> None:
+def test_the_types_of_a_csv_file_are_inferred_from_all_blocks(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"a,b\n" + b"1,\n" * 400_000 + b"1.5,2024-01-01\n")
     table = read_source(data(path, features=["b"]))
@@ -145,18 +145,18 @@ def test_quotes_byte_order_marks_and_line_ends(tmp_path: Path) -> None:
     table = read_source(data(path, features=['the "b"']))
     assert table['the "b"'].tolist()[0] == "two\nlines, ü"
     assert table["a"].tolist() == [1, 2]
-    path.write_bytes(b"a\n1\n\n3\n")  # one column: an empty line is a row
+    path.write_bytes(b"a\n1\n\n3\n")  # with one column, an empty line is a row
     assert read_source(data(path))["a"].isna().tolist() == [False, True, False]
 
 
-def test_a_query_with_arrow_types_and_marks_that_mean_something_elsewhere(database: str) -> None:
+def test_a_query_has_arrow_types_and_its_percent_signs_and_colons_are_no_placeholders(database: str) -> None:
     text = "-- 'a' comment; select\n WITH u AS (SELECT * FROM t) select a, b from u where shop not like '%:nothing%d'"
     table = read_source(query(database, text, features=["b"]))
     assert types(table) == {"b": "double[pyarrow]", "a": "int64[pyarrow]"}
     assert table["a"].tolist() == [1, 2, 3]
 
 
-def test_a_long_result_is_one_table_though_its_chunks_differ(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_different_types_become_one_table(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lstm_models.data.readers.sql.CHUNK_ROWS", 1)
     table = read_source(query(database, "select a, b, null as c from t order by a desc", features=["b", "c"]))
     assert types(table) == {"b": "double[pyarrow]", "c": "null[pyarrow]", "a": "int64[pyarrow]"}
@@ -179,26 +179,26 @@ def test_csv_and_parquet_give_the_same_table(rows: list[tuple[int, float | None]
         )
 
 
-# For as long as the process: Arrow's threads give memory back to it after the test, and died of it when it was gone.
-WATCHED = pa.proxy_memory_pool(pa.system_memory_pool())
+# Global, because Arrow's threads free memory in it after the test, which crashed when the pool was gone.
+COUNTING_POOL = pa.proxy_memory_pool(pa.system_memory_pool())
 
 
-def test_a_parquet_file_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parquet_file_is_in_memory_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=1_000_000)
     file = parquet(tmp_path / "t.parquet", 50_000, a=values)
-    usual = pa.default_memory_pool()
-    monkeypatch.setattr(pa, "system_memory_pool", lambda: WATCHED)
+    default = pa.default_memory_pool()
+    monkeypatch.setattr(pa, "system_memory_pool", lambda: COUNTING_POOL)
     assert len(read_source(data(file))) == 1_000_000
-    assert values.nbytes < WATCHED.max_memory() < 1.3 * values.nbytes
-    assert pa.default_memory_pool().backend_name == usual.backend_name  # as it was
+    assert values.nbytes < COUNTING_POOL.max_memory() < 1.3 * values.nbytes
+    assert pa.default_memory_pool().backend_name == default.backend_name  # restored
 
 
-# ---- what is refused
+# ---- rejected sources
 def test_sources_that_do_not_exist(tmp_path: Path) -> None:
     for path, *texts in (
-        (tmp_path / "none.csv", "no such file or folder"),
-        (tmp_path, "no .parquet file"),
-        ("memory://nowhere/t.csv", "no such file or folder", "out of reach"),
+        (tmp_path / "none.csv", "no such file or directory"),
+        (tmp_path, "no .parquet file in this directory"),
+        ("memory://nowhere/t.csv", "no such file or directory", "unreachable"),
         ("nosuch://x/t.csv", "can't be read", "Protocol not known: nosuch"),
     ):
         with refused(TableError, f"{path}: ", *texts):
@@ -214,7 +214,7 @@ def test_sources_that_do_not_exist(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_storages_own_errors(memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_a_storage_client(memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     class StorageError(Exception):
         pass
 
@@ -240,28 +240,30 @@ def test_a_storages_own_errors(memory: fsspec.AbstractFileSystem, monkeypatch: p
         ("t.csv", b"a,b\n1,2\n1,2,3\n", ("not a CSV table: row 2: ", "Expected 2 columns, got 3: 1,2,3")),
         ("t.csv", b"a,b\n1,2\n1\n", ("not a CSV table: row 2: ", "Expected 2 columns, got 1: 1")),
         ("t.csv", b'a,b\n"1,2\n', ("not a CSV table: row 1: ", 'Expected 2 columns, got 1: "1,2')),
-        ("t.csv", b"1,2.5,-3e4\n1,2,3\n", ("row 1 has no column names", "1, 2.5, -3e4", "write a line with names")),
-        ("t.csv", b"a;b\n1;2\n", ("';'", "write it with commas")),
-        ("t.csv", b"b,a,a\n1,2,3\n", ("column a is there twice", "a name of its own")),
+        ("t.csv", b"1,2.5,-3e4\n1,2,3\n", ("row 1 has no column names", "1, 2.5, -3e4", "insert a header line")),
+        ("t.csv", b"a;b\n1;2\n", ("';'", "separate them with commas")),
+        ("t.csv", b"b,a,a\n1,2,3\n", ("column a occurs twice", "must be unique")),
         ("t.csv", b"b,A\n1,2\n", ("column a is missing", "found: b, A", "did you mean A?")),
         ("t.csv", b"b\n1\n", ("column a is missing", "found: b")),
         ("t.csv", b"a\n" + b"1\n" * 600_000 + b"\xfc\n", ("column a ", "UTF-8")),
         ("t.parquet", CSV, ("not a Parquet file", "magic bytes")),
-        ("t.xlsx", CSV, ("ending .xlsx ", ".csv, .parquet")),
-        ("t", CSV, ("ending (none) ", ".csv, .parquet")),
-        ("t.csv.gz", CSV, ("ending .gz ", ".csv, .parquet")),
-        ("t.pkl", pickle.dumps(1), ("ending .pkl ", ".csv, .parquet")),
+        ("t.xlsx", CSV, ("suffix .xlsx ", ".csv, .parquet")),
+        ("t", CSV, ("suffix (none) ", ".csv, .parquet")),
+        ("t.csv.gz", CSV, ("suffix .gz ", ".csv, .parquet")),
+        ("t.pkl", pickle.dumps(1), ("suffix .pkl ", ".csv, .parquet")),
     ],
     ids=lambda value: value[:20].decode("latin-1") if isinstance(value, bytes) else None,
 )
-def test_a_file_that_is_no_table(tmp_path: Path, name: str, content: bytes, texts: tuple[str, ...]) -> None:
+def test_files_that_are_not_tables_are_rejected(
+    tmp_path: Path, name: str, content: bytes, texts: tuple[str, ...]
+) -> None:
     (tmp_path / name).write_bytes(content)
     with refused(TableError, f"{tmp_path / name}: ", *texts) as raised:
         read_source(data(tmp_path / name))
     assert len(str(raised.value)) < len(str(tmp_path)) + 300
 
 
-def test_a_parquet_file_that_is_damaged(tmp_path: Path) -> None:
+def test_damaged_parquet_files_are_rejected(tmp_path: Path) -> None:
     file = parquet(tmp_path / "t.parquet", a=list(range(1000)))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
@@ -271,21 +273,21 @@ def test_a_parquet_file_that_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"t\.parquet: (can't be read|not a Parquet file)"):
         read_source(data(file))
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), file)
-    with refused(TableError, f"{file}: column a is there twice"):
+    with refused(TableError, f"{file}: column a occurs twice"):
         read_source(data(file))
 
 
 @pytest.mark.parametrize(
     ("rows", "texts"),
     [
-        (b"\xf0\x2e", ()),  # 3000, as Thrift writes it: the truth
+        (b"\xf0\x2e", ()),  # 3000 in Thrift's encoding: correct
         (b"\xc0\x3e", ("damaged", "3,000 rows", "4,000")),
         (b"\x80\xa0\x94\xa5\x8d\x1d", ("can't be read: malloc of size ", " failed")),
         (b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", ("can't be read: Allocation size too large",)),
         (b"\x01", ("can't be read: Negative size",)),
     ],
 )
-def test_a_parquet_file_whose_footer_lies(tmp_path: Path, rows: bytes, texts: tuple[str, ...]) -> None:
+def test_a_parquet_file_with_a_wrong_footer_is_rejected(tmp_path: Path, rows: bytes, texts: tuple[str, ...]) -> None:
     file = tmp_path / "t.parquet"
     pq.write_table(pa.table({"a": np.arange(3000.0)}), file)
     whole = file.read_bytes()
@@ -299,7 +301,7 @@ def test_a_parquet_file_whose_footer_lies(tmp_path: Path, rows: bytes, texts: tu
         read_source(data(file))
 
 
-def test_files_of_a_folder_that_differ(tmp_path: Path) -> None:
+def test_files_of_a_directory_that_differ_are_rejected(tmp_path: Path) -> None:
     def write(number: int, **columns: object) -> None:
         parquet(tmp_path / f"{number}.parquet", **columns)
 
@@ -309,14 +311,14 @@ def test_files_of_a_folder_that_differ(tmp_path: Path) -> None:
 
     write(1, a=[1], b=[1])
     write(2, a=[1], c=[1])
-    refuse("2.parquet and 1.parquet differ", "column b is in 1.parquet alone")
+    refuse("2.parquet and 1.parquet differ", "column b is in 1.parquet only")
     write(2, a=[1], b=[1], c=[1])
-    refuse("2.parquet and 1.parquet differ", "column c is in 2.parquet alone")
+    refuse("2.parquet and 1.parquet differ", "column c is in 2.parquet only")
     write(2, a=["x"], b=[1])
-    refuse("2.parquet: other types than in 1.parquet", "Field a has incompatible types")
+    refuse("2.parquet: the column types differ from those in 1.parquet", "Field a has incompatible types")
     write(2, b=[1])
     refuse("2.parquet: column a is missing", "found: b")
-    write(1, a=pa.nulls(1))  # fits the two others, which do not fit each other
+    write(1, a=pa.nulls(1))  # compatible with both others, which are not compatible with each other
     write(2, a=[1])
     write(3, a=["x"])
     refuse("can't be read", "Field a has incompatible types: int64 vs string")
@@ -324,7 +326,7 @@ def test_files_of_a_folder_that_differ(tmp_path: Path) -> None:
     refuse("2.parquet: not a Parquet file")
 
 
-def test_many_columns_are_listed_in_short(tmp_path: Path) -> None:
+def test_a_list_of_many_columns_is_abbreviated(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(",".join(f"column_{i}" for i in range(500)) + "\n")
     with refused(TableError, "column_8, column_9 and 490 more; did you mean column_77?") as raised:
         read_source(data(tmp_path / "t.csv", target="colum_77"))
@@ -341,7 +343,7 @@ def test_many_columns_are_listed_in_short(tmp_path: Path) -> None:
         (b"", b"a," * 10_000 + b"\n1\n", ["10,001 columns; at most 10,000"]),
     ],
 )
-def test_endless_lines_are_refused_within_little_memory(
+def test_endless_lines_are_rejected_with_little_memory(
     start: bytes, line: bytes, texts: list[str], memory: fsspec.AbstractFileSystem
 ) -> None:
     memory.pipe("/t.csv", start + line)
@@ -351,7 +353,7 @@ def test_endless_lines_are_refused_within_little_memory(
         read_source(data("memory://t.csv"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 55e6  # less than the line
+    assert peak < 55e6  # less than the length of the line
 
 
 def test_lines_up_to_the_limit_are_read(tmp_path: Path) -> None:
@@ -378,7 +380,7 @@ def test_lines_up_to_the_limit_are_read(tmp_path: Path) -> None:
         ({"sql": {"url": "sqlite://", "query": "select 1"}}, "either path or sql"),
     ],
 )
-def test_settings_that_contradict_each_other(settings: dict[str, object], texts: str) -> None:
+def test_contradictory_settings_are_rejected(settings: dict[str, object], texts: str) -> None:
     values = {"experiment": "x", "data": {"kind": "table", "path": "t.csv", "target": "a", **settings}}
     with refused(ConfigError, "my.yaml: data: ", *texts.split(", ")):
         parse_config(values, "my.yaml")
@@ -390,7 +392,7 @@ def test_settings_that_contradict_each_other(settings: dict[str, object], texts:
         ("select nope from t", "no such column: nope"),
         ("select a from t where a > 9", "no rows"),
         ("select b from t", "column a is missing; found: b"),
-        ("select a, a from t", "column a is there twice"),
+        ("select a, a from t", "column a occurs twice"),
         ("delete from t", "only a SELECT"),
         ("/* select */ drop table t", "only a SELECT"),
         ("", "only a SELECT"),
@@ -398,7 +400,7 @@ def test_settings_that_contradict_each_other(settings: dict[str, object], texts:
         (f"select a, {'b' * 1000} from t", "no such column: bbb"),
     ],
 )
-def test_a_query_that_gives_no_table(database: str, text: str, fault: str) -> None:
+def test_invalid_queries_are_rejected(database: str, text: str, fault: str) -> None:
     shown = text if len(text) <= 60 else f"{text[:57]}..."
     with refused(TableError, f"query {shown!r}: ", fault):
         read_source(query(database, text))
@@ -415,7 +417,7 @@ def test_a_query_that_gives_no_table(database: str, text: str, fault: str) -> No
         ("postgresql://user@host:geheim/x", "SQLAlchemy URL"),
     ],
 )
-def test_a_database_url_with_a_password_is_refused(url: str, text: str) -> None:
+def test_a_database_url_with_a_password_is_rejected(url: str, text: str) -> None:
     with refused(TableError, "query 'select a': sql.url ", text) as raised:
         read_source(query(url, "select a"))
     assert "geheim" not in "".join(traceback.format_exception(raised.value))
@@ -431,8 +433,8 @@ def test_a_database_url_with_a_password_is_refused(url: str, text: str) -> None:
         ),
     ],
 )
-def test_a_path_with_a_secret_is_refused(path: str, texts: list[str]) -> None:
-    """Before anything is asked for, or stored."""
+def test_a_path_with_a_secret_is_rejected(path: str, texts: list[str]) -> None:
+    """Before any request is sent and anything is stored."""
     with refused(TableError, *texts) as raised:
         read_source(data(path))
     assert "geheim" not in str(raised.value)
@@ -460,12 +462,13 @@ def test_the_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("password", ["geheim", "ge heim/@:%", "ge'heim\\"])
-def test_the_password_is_in_no_message(
+def test_no_message_contains_the_password(
     password: str, database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("TABLE_PASSWORD", password)
-    url = database.replace("sqlite://", "sqlite://user@")  # SQLite takes no user and no password, and says so
+    # SQLite accepts no user and no password; its error contains the URL
+    url = database.replace("sqlite://", "sqlite://user@")
     config = query(url, "select a", password_env="TABLE_PASSWORD")
     with refused(TableError, "query 'select a': ", "Invalid SQLite URL: sqlite://user:***@") as first:
         read_source(config)
@@ -478,7 +481,7 @@ def test_the_password_is_in_no_message(
     with refused(TableError, "query 'select a': ", "login failed: *** ") as second:
         read_source(config)
     for error in (first.value, second.value):
-        assert error.__context__ is not None  # the same error without the source's name, and nothing before it
+        assert error.__context__ is not None  # the same error without the source's name, which has no context
         assert error.__context__.__context__ is None
         for text in (str(error), repr(error), "".join(traceback.format_exception(error)), caplog.text, repr(config)):
             assert "heim" not in text

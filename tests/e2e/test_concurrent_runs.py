@@ -1,4 +1,4 @@
-"""Ten flow runs at once on one running Prefect server and one MLflow: none fails, and there is one champion."""
+"""Ten concurrent flow runs on one Prefect server and one MLflow server: none fails, and there is one champion."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ contenders:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=NEEDS_POSTGRESQL)])
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What a client of both servers is started with."""
+    """The environment of a client of both servers."""
     with ExitStack() as stack:
         if request.param == "postgresql":
             yield stack.enter_context(deployed.servers(tmp_path)).environment
@@ -38,24 +38,24 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict
         yield stack.enter_context(SQLiteServers(tmp_path)).environment
 
 
-def at_once(environment: dict[str, str], directory: Path, compares: int, fine_tunes: int) -> None:
+def run_concurrently(environment: dict[str, str], directory: Path, compares: int, fine_tunes: int) -> None:
     program = str(ROOT / "tests/helpers/concurrent_flows.py")
     command = [sys.executable, program, "demand.yaml", str(compares), str(fine_tunes)]
     quiet = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
+    completed = subprocess.run(
         command, env=environment | quiet, cwd=directory, capture_output=True, text=True, check=False, timeout=800
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
-def test_ten_at_once(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_concurrent_runs(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "work"
     directory.mkdir()
     (directory / "demand.yaml").write_text(DEMAND)
     write_demand(directory / "demand.csv", 200)
-    at_once(environment, directory, 1, 0)  # whose champion goes on
+    run_concurrently(environment, directory, 1, 0)  # its champion is fine-tuned
     write_demand(directory / "demand.csv", 260)
-    at_once(environment, directory, COMPARES, FINE_TUNES)
+    run_concurrently(environment, directory, COMPARES, FINE_TUNES)
 
     for key, value in environment.items():
         if key.startswith("MLFLOW_TRACKING"):
@@ -75,8 +75,8 @@ def test_ten_at_once(environment: dict[str, str], tmp_path: Path, monkeypatch: p
     assert {version.run_id for version in versions} == trained
     models = client.search_logged_models([experiment], max_results=100)
     assert sorted(f"models:/{model.model_id}" for model in models) == sorted(version.source for version in versions)
-    line = promotion_history(versions)  # each was the champion after the one before; the last one is
+    tenures = promotion_history(versions)
     champion = client.get_model_version_by_alias("demand", "champion")
-    assert line[-1].version == int(champion.version)
-    assert len({reign.version for reign in line}) == len(line)
+    assert tenures[-1].version == int(champion.version)
+    assert len({tenure.version for tenure in tenures}) == len(tenures)
     assert not (directory / ".lstm_flows/checkpoints").exists()
