@@ -38,6 +38,7 @@ check: .venv/built .venv/installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/vocabulary.py
 
 format: .venv/installed-dev
 	@$(BIN)/ruff format .

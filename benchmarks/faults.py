@@ -194,7 +194,7 @@ def measure_cost(minutes: float) -> bool:
         with BufferedMLflowLogger(run_id, folder) as logger:
             fit(
                 config.contenders["hand_built"], data, seed=config.seed, last_path=folder / "last.ckpt",
-                best_path=folder / "best.ckpt", loggers=[logger], callbacks=[StopAfterMinutes()], on_snapshot=count,
+                best_path=folder / "best.ckpt", loggers=[logger], callbacks=[StopAfterMinutes()], on_checkpoint=count,
             )  # fmt: skip
         duration = time.monotonic() - began
         size = (folder / "last.ckpt").stat().st_size

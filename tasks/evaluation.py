@@ -224,5 +224,5 @@ def _log_replicas(
 ) -> None:
     """Log each replica's metrics as a table, and the share of converged replicas as a metric."""
     rows = [{"seed": (seed + n) % 2**32, **(metrics or {})} for n, metrics in enumerate(evaluation.replica_metrics)]
-    _log_table(pd.DataFrame(rows), run_id, artifact_dir, "copies", as_text=True)
+    _log_table(pd.DataFrame(rows), run_id, artifact_dir, "replicas", as_text=True)
     _log_metrics({"converged": replicas.converged / replicas.count}, dataset, run_id, artifact_dir)

@@ -152,7 +152,7 @@ def _figures(config: CompareConfig, comparison: ComparisonReport, data: Dataset)
     if any(result.predictions for result in results):
         figures["predictions"] = plots.predictions_against_targets(_prediction_pairs(results), data.in_sample)
     if any(result.replicas for result in results):
-        figures["copies"] = plots.replica_errors(_replica_errors(results))
+        figures["replicas"] = plots.replica_errors(_replica_errors(results))
     if config.figures.gradients_through_time:
         figures["gradients_through_time"] = plots.gradients_through_time(_gradients(results))
     final = _last_phases(results)

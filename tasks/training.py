@@ -87,7 +87,7 @@ def _train_phase(
                 max_epochs=epochs,
                 loggers=[mlflow_logger, boards],
                 callbacks=_progress_callbacks(f"{name}/{phase}"),
-                on_snapshot=mlflow_logger.send_snapshot,
+                on_checkpoint=mlflow_logger.send_snapshot,
                 **({"resume_from": path} if step is not None else _start_from(previous, warm)),
             )
         checkpoint = CheckpointRef(

@@ -165,7 +165,7 @@ def _run_on_experiment(
     """Run a flow on an experiment's registered model and print its result."""
     from flows import recipes
 
-    config = recipes.of_experiment(kind, experiment, changes)
+    config = recipes.load_for_experiment(kind, experiment, changes)
     if dry_run:
         click.echo(config.to_yaml(), nl=False)
         return
@@ -208,7 +208,7 @@ def history(context: click.Context, experiment: str, as_json: bool) -> None:
 @cli.command(epilog='Example: lstm-flows rollback demand --reason "the sensor was broken"')
 @click.argument("experiment")
 @click.argument("version", required=False, type=click.IntRange(min=1))
-@click.option("--reason", default="by hand", show_default=True, help="Reason to record.")
+@click.option("--reason", default="manual", show_default=True, help="Reason to record.")
 @verbosity
 @click.pass_context
 def rollback(context: click.Context, experiment: str, version: int | None, reason: str) -> None:

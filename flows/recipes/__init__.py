@@ -46,7 +46,7 @@ def load(source: CompareConfig | str, changes: Sequence[str] = ()) -> CompareCon
     return parse_config(_drop_null_contenders(values), name)
 
 
-def of_experiment(kind: type[AnyConfig], experiment: str, changes: Sequence[str] = ()) -> AnyConfig:
+def load_for_experiment(kind: type[AnyConfig], experiment: str, changes: Sequence[str] = ()) -> AnyConfig:
     """Return the settings of a flow on an experiment's model, with changes such as `epochs=3`.
 
     Raises:

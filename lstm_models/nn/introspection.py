@@ -73,14 +73,14 @@ def has_gates(recurrent: nn.Module) -> TypeGuard[LSTM | nn.LSTM]:
     return isinstance(recurrent, LSTM | nn.LSTM)
 
 
-class StateGradients(NamedTuple):
+class StateGradientNorms(NamedTuple):
     """Gradient norms of the loss with respect to the states of each time step, (T); see `gradients_through_time`."""
 
     hidden_T: Tensor
     cell_T: Tensor | None
 
 
-def gradients_through_time(network: Network, batch: Batch) -> StateGradients:
+def gradients_through_time(network: Network, batch: Batch) -> StateGradientNorms:
     """Return the norms of dLoss/dh_t, and of dLoss/dc_t if there is a cell state, for every time step t.
 
     The loss is that of one sequence; its gradient norm over all layers and units is averaged over the sequences.
@@ -114,7 +114,7 @@ def gradients_through_time(network: Network, batch: Batch) -> StateGradients:
                 [step.c for layer in layers for step in layer],
             )
         )
-    return StateGradients(hidden_T, cell_T if has_gates(network.recurrent) else None)
+    return StateGradientNorms(hidden_T, cell_T if has_gates(network.recurrent) else None)
 
 
 def _gradients(loss: Tensor, states: Sequence[Tensor]) -> list[Tensor]:

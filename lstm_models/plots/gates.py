@@ -1,4 +1,4 @@
-"""What goes on inside a network: its gates and states over time, and how far back the gradient reaches."""
+"""Figures of a network's internals: gates and states over time, and gradients through time."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,18 +13,18 @@ from lstm_models.plots.style import DASHES, WIDTH, contender_colors, new_panels,
 
 
 def gradients_through_time(phases: Mapping[str, Mapping[str, Mapping[str, Mapping[int, float]]]]) -> Figure:
-    """A panel a phase: how much the loss depends on each contender's states h, and c, at each time step."""
+    """Draw the norm of the loss gradient with respect to each contender's states h and c, in one panel per phase."""
     figure, panels = new_panels(len(phases), 3.8)
-    colour_of = contender_colors(list(next(iter(phases.values()))))
+    color_of = contender_colors(list(next(iter(phases.values()))))
     for axes, (phase, contenders) in zip(panels, phases.items(), strict=True):
         for position, (name, states) in enumerate(contenders.items()):
             for state, curve in states.items():
                 axes.plot(
                     list(curve),
                     list(curve.values()),
-                    color=colour_of[name],
+                    color=color_of[name],
                     linestyle="-" if state == "h" else DASHES[1],
-                    linewidth=max(1.2, 3.2 - position),  # equal curves: the one below is seen at its edges
+                    linewidth=max(1.2, 3.2 - position),  # of equal curves, the lower one shows at the edges
                     label=f"{name}, {state}",
                 )
         axes.set_title(phase.replace("_", "-"), fontsize=10)
@@ -33,36 +33,38 @@ def gradients_through_time(phases: Mapping[str, Mapping[str, Mapping[str, Mappin
     panels[0].set_ylabel("|dLoss/dh_t|, |dLoss/dc_t|")
     panels[-1].legend(fontsize=7, frameon=False, loc="lower right")
     last = phases[list(phases)[-1]]
-    kept = {name: list((_any(states.get("c")) or states.get("h") or {}).values()) for name, states in last.items()}
-    reaches = [f"{name} {_reach(gradients)} steps" for name, gradients in kept.items()]
-    set_finding(figure, f"A thousandth of the gradient reaches back: {', '.join(reaches)}")
+    gradients = {
+        name: list((_nonzero(states.get("c")) or states.get("h") or {}).values()) for name, states in last.items()
+    }
+    reaches = [f"{name} {_reach(norms)} steps" for name, norms in gradients.items()]
+    set_finding(figure, f"The gradient reaches back (to a thousandth): {', '.join(reaches)}")
     return figure
 
 
-def _any(curve: Mapping[int, float] | None) -> Mapping[int, float] | None:
-    """A cell state that the loss does not depend on tells nothing."""
+def _nonzero(curve: Mapping[int, float] | None) -> Mapping[int, float] | None:
+    """Return the curve, or None if the loss does not depend on this state."""
     return curve if curve and any(curve.values()) else None
 
 
-def _reach(gradients: Sequence[float]) -> int:
-    """How many steps, counted from the end, there are before the first whose gradient is below a thousandth."""
-    back = list(reversed(gradients))
-    return next((steps for steps, gradient in enumerate(back) if gradient < back[0] / 1000), len(back))
+def _reach(norms: Sequence[float]) -> int:
+    """Return the number of last steps before the gradient falls below a thousandth of that at the last step."""
+    back = list(reversed(norms))
+    return next((steps for steps, norm in enumerate(back) if norm < back[0] / 1000), len(back))
 
 
-def gates(name: str, x_BTD: Tensor, opened: Step, sequences: Sequence[str]) -> Figure:
-    """A column a sequence, a row for x and each of i, f, g, o, c, h: its units, of all layers, over time.
+def gates(name: str, x_BTD: Tensor, steps: Step, sequences: Sequence[str]) -> Figure:
+    """Draw the units of all layers over time: a column per sequence, a row for each of x, i, f, g, o, c and h.
 
     Args:
-        name: whose they are.
+        name: name of the network, for the title.
         x_BTD: the sequences, (B, T, D).
-        opened: what `trace` makes of them, (K, B, T, H) each; NaN after a sequence's end.
-        sequences: their names, B.
+        steps: gates and states from `record_gates`, each (K, B, T, H); NaN after the end of a sequence.
+        sequences: names of the B sequences.
     """
-    K, B, T, H = opened.c.shape
-    ended_BT1 = opened.c.detach()[0, ..., :1].isnan()
+    K, B, T, H = steps.c.shape
+    ended_BT1 = steps.c.detach()[0, ..., :1].isnan()
     parts = {"x": x_BTD.masked_fill(ended_BT1, torch.nan).unsqueeze(0)}
-    parts |= {letter: part.detach() for letter, part in zip(Step._fields, opened, strict=True)}
+    parts |= {letter: part.detach() for letter, part in zip(Step._fields, steps, strict=True)}
     figure = Figure(figsize=(WIDTH, 1.3 + 7 * max(0.7, min(1.5, 0.06 * K * H))), dpi=100, layout="constrained")
     panels = figure.subplots(len(parts), B, sharex=True, squeeze=False)
     for row, (letter, part) in enumerate(parts.items()):
@@ -89,24 +91,24 @@ def gates(name: str, x_BTD: Tensor, opened: Step, sequences: Sequence[str]) -> F
     for axes in panels[-1]:
         axes.set_xlabel("time step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(T, 10)))
-    set_finding(figure, f"{name}: {_finding(x_BTD, opened, sequences)}")
+    set_finding(figure, f"{name}: {_finding(x_BTD, steps, sequences)}")
     return figure
 
 
-def _finding(x_BTD: Tensor, opened: Step, sequences: Sequence[str]) -> str:
-    """What the cell state has kept at the end."""
-    c_KBTH, T = opened.c.detach(), x_BTD.size(1)
+def _finding(x_BTD: Tensor, steps: Step, sequences: Sequence[str]) -> str:
+    """Return the finding: the norm of the last cell state, or the distance between the last cell states."""
+    c_KBTH, T = steps.c.detach(), x_BTD.size(1)
     lengths = (~c_KBTH[0, ..., 0].isnan()).sum(1).tolist()
     last_BN = torch.stack([c_KBTH[:, number, length - 1].flatten() for number, length in enumerate(lengths)])
     at_end = f"after step {T}" if set(lengths) == {T} else "at their ends"
     if len(sequences) == 1:
-        return f"{at_end} the cell state of {sequences[0]} is {last_BN.norm().item():.2g} long"
+        return f"{at_end} the cell state of {sequences[0]} has norm {last_BN.norm().item():.2g}"
     apart = torch.cdist(last_BN, last_BN).max().item()
     if len(sequences) > 2:
         return f"{at_end} the cell states are up to {apart:.2g} apart"
     differing = (x_BTD[0] != x_BTD[1]).any(-1).nonzero().flatten().tolist()
-    alone = f"differ in step {differing[0] + 1} alone, and are" if len(differing) == 1 else "are"
-    return f"{' and '.join(sequences)} {alone} {apart:.2g} apart in the cell state {at_end}"
+    relation = f"differ only in step {differing[0] + 1} and are" if len(differing) == 1 else "are"
+    return f"{' and '.join(sequences)} {relation} {apart:.2g} apart in the cell state {at_end}"
 
 
 def _write_numbers(axes: Axes, units_over_time: Tensor, low: float, high: float) -> None:
@@ -115,5 +117,7 @@ def _write_numbers(axes: Axes, units_over_time: Tensor, low: float, high: float)
         for step in range(T):
             value = units_over_time[unit, step].item()
             dark = value > 0.6 * high or (low < 0 and value < 0.6 * low)
-            place = (step + 1, 1 - (unit + 0.5) / units)
-            axes.text(*place, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            position = (step + 1, 1 - (unit + 0.5) / units)
+            axes.text(
+                *position, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black"
+            )

@@ -1,4 +1,4 @@
-"""How training went: the loss over steps, and how many copies of a model got where."""
+"""Training figures: loss curves, and the distribution of the errors of a model's replicas."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ class Curve:
     """A contender's loss over optimizer steps.
 
     Args:
-        steps: of the points, from 0.
-        losses: the mean over the epoch that ends there.
-        resumed_at: the last step before the checkpoint it resumed from.
-        validation: the loss on the validation part, by step; empty where there is no such part.
+        steps: optimizer step of each point, from 0.
+        losses: mean loss over the epoch that ends at this step.
+        resumed_at: step of the checkpoint from which fine-tuning starts, if any.
+        validation: loss on the validation part, by step; empty without a validation part.
     """
 
     steps: Sequence[int]
@@ -38,33 +38,38 @@ class Curve:
 
 @dataclass(frozen=True)
 class ReplicaErrors:
-    """The mean squared errors of a contender's copies, infinite for those that failed, and how many converged."""
+    """Mean squared errors of a contender's replicas, infinite for failed ones, and the number that converged."""
 
     errors: Sequence[float]
     converged: int
 
 
 def loss_curves(curves: Mapping[str, Curve], loss: str = "squared error") -> Figure:
-    """Loss over steps, by contender, the resume point marked.
+    """Draw each contender's loss over optimizer steps and mark the start of fine-tuning.
 
     Args:
         curves: by contender.
-        loss: what it is called on the axis.
+        loss: name of the loss on the axis.
     """
     figure, axes = new_figure(4.2)
-    colour_of = contender_colors(list(curves))
+    color_of = contender_colors(list(curves))
     for position, (name, curve) in enumerate(curves.items()):
-        colour, dashes = colour_of[name], DASHES[position % len(DASHES)]
-        axes.plot(curve.steps, curve.losses, color=colour, linestyle=dashes, linewidth=1.6)
+        color, dashes = color_of[name], DASHES[position % len(DASHES)]
+        axes.plot(curve.steps, curve.losses, color=color, linestyle=dashes, linewidth=1.6)
         if curve.validation:
             axes.plot(
-                list(curve.validation), list(curve.validation.values()), color=colour, linestyle=DOTTED, linewidth=1.2
+                list(curve.validation), list(curve.validation.values()), color=color, linestyle=DOTTED, linewidth=1.2
             )
         if curve.resumed_at is not None:
             at = curve.losses[curve.steps.index(curve.resumed_at)]
-            axes.plot(curve.resumed_at, at, "o", color="white", markeredgecolor=colour, markersize=8, zorder=3)
+            axes.plot(curve.resumed_at, at, "o", color="white", markeredgecolor=color, markersize=8, zorder=3)
             axes.annotate(
-                "resumed", (curve.resumed_at, at), (-6, -14), textcoords="offset points", color=colour, ha="right"
+                "fine-tuning starts",
+                (curve.resumed_at, at),
+                (-6, -14),
+                textcoords="offset points",
+                color=color,
+                ha="right",
             )
     axes.set_yscale("log")
     axes.set_xlabel("optimizer steps")
@@ -72,50 +77,50 @@ def loss_curves(curves: Mapping[str, Curve], loss: str = "squared error") -> Fig
     axes.set_ylabel(f"{loss}, mean over an epoch" + ("\n(thin dots: validation)" if validated else ""))
     axes.margins(x=0.02)
     label_ends(
-        axes, [LineEnd(name, curve.steps[-1], curve.losses[-1], colour_of[name]) for name, curve in curves.items()]
+        axes, [LineEnd(name, curve.steps[-1], curve.losses[-1], color_of[name]) for name, curve in curves.items()]
     )
     if validated:
         name, step, least = _lowest_validation(curves)
-        axes.plot(step, least, "D", color=colour_of[name], markersize=5, zorder=3)
-        axes.annotate("lowest", (step, least), (0, -15), textcoords="offset points", color=colour_of[name], ha="center")
+        axes.plot(step, least, "D", color=color_of[name], markersize=5, zorder=3)
+        axes.annotate("lowest", (step, least), (0, -15), textcoords="offset points", color=color_of[name], ha="center")
         set_finding(figure, f"{name} has the lowest validation loss: {least:.2g} after {step + 1:,} steps")
     else:
         name = min(curves, key=lambda name: curves[name].losses[-1])
         steps, losses = curves[name].steps, curves[name].losses
-        set_finding(figure, f"{name} ends lowest: a loss of {losses[-1]:.2g} after {steps[-1] + 1:,} steps")
+        set_finding(figure, f"{name} has the lowest final loss: {losses[-1]:.2g} after {steps[-1] + 1:,} steps")
     return figure
 
 
 def _lowest_validation(curves: Mapping[str, Curve]) -> tuple[str, int, float]:
-    """Whose it is, at which step, and the loss."""
+    """Return the contender, step and loss of the lowest point of all validation curves."""
     points = [(name, step, loss) for name, curve in curves.items() for step, loss in curve.validation.items()]
     return min(points, key=lambda point: math.inf if math.isnan(point[2]) else point[2])
 
 
 def replica_errors(phases: Mapping[str, Mapping[str, ReplicaErrors]]) -> Figure:
-    """A panel a phase: which share of a contender's copies has an error of at most so much."""
+    """Draw the cumulative distribution of each contender's replica errors, in one panel per phase."""
     figure, panels = new_panels(len(phases), 3.6)
-    colour_of = contender_colors(list(next(iter(phases.values()))))
+    color_of = contender_colors(list(next(iter(phases.values()))))
     for axes, (phase, contenders) in zip(panels, phases.items(), strict=True):
-        for position, (name, copies) in enumerate(contenders.items()):
-            errors = sorted(error for error in copies.errors if math.isfinite(error))
-            shares = [number / len(copies.errors) for number in range(1, len(errors) + 1)]
+        for position, (name, replicas) in enumerate(contenders.items()):
+            errors = sorted(error for error in replicas.errors if math.isfinite(error))
+            shares = [number / len(replicas.errors) for number in range(1, len(errors) + 1)]
             axes.step(
                 errors,
                 shares,
                 where="post",
-                color=colour_of[name],
+                color=color_of[name],
                 linestyle=DASHES[position % len(DASHES)],
                 marker=MARKERS[position % len(MARKERS)],
                 markersize=3,
-                label=f"{name}, {len(copies.errors)} copies",
+                label=f"{name}, {len(replicas.errors)} replicas",
             )
         axes.set_title(phase.replace("_", "-"), fontsize=10)
         axes.set_xscale("log")
         axes.set_xlabel("mean squared error")
         axes.legend(fontsize=7, frameon=False, loc="lower right")
-    panels[0].set_ylabel("share of copies with at most this error")
+    panels[0].set_ylabel("share of replicas with at most this error")
     last = phases[list(phases)[-1]]
-    counts = [f"{copies.converged} of {len(copies.errors)} copies of {name}" for name, copies in last.items()]
+    counts = [f"{replicas.converged} of {len(replicas.errors)} replicas of {name}" for name, replicas in last.items()]
     set_finding(figure, f"{' and '.join(counts)} converged")
     return figure

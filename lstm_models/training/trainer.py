@@ -75,7 +75,7 @@ def fit(
     is_fine_tuning: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[L.Callback] = (),
-    on_snapshot: Callable[[], object] = lambda: None,
+    on_checkpoint: Callable[[], object] = lambda: None,
 ) -> FitResult:
     """Train a contender, from its seed or from a checkpoint, and write the checkpoint of its last epoch.
 
@@ -107,7 +107,7 @@ def fit(
         loggers: Lightning loggers for the curves. A resumed training logs the points after its checkpoint again, with
             the same values.
         callbacks: additional Lightning callbacks.
-        on_snapshot: called after each periodic checkpoint.
+        on_checkpoint: called after each periodic checkpoint.
 
     Raises:
         ValueError: if both resume_from and init_from are given.
@@ -132,7 +132,7 @@ def fit(
     module = SequenceModule(network, training)
     best = BestCheckpoint(best_path, training.patience, is_fine_tuning) if dataset.validation else None
     intervals = training.checkpoint_every_n_steps, training.checkpoint_every_n_minutes
-    periodic = PeriodicCheckpoint(last_path, *intervals, on_snapshot)
+    periodic = PeriodicCheckpoint(last_path, *intervals, on_checkpoint)
     checkpoint_callbacks = [TrainingStateCallback(description), *([best] if best else []), periodic]
     with quiet_lightning():
         trainer = _build_trainer(training, max_epochs, loggers, [*checkpoint_callbacks, *callbacks])

@@ -36,8 +36,8 @@ class LSTMFunction(torch.autograd.Function):
         h_t = m_t, or W_hr m_t with a projection
 
     Backward: dv is the derivative of the loss with respect to v along all paths; grad_h_t and grad_c_t are the incoming
-    gradients of the two results. h_t enters the result and z_{t+1}; c_t enters the result, m_t through q_t, and c_{t+1}.
-    From the last step to the first:
+    gradients of the two results. h_t enters the result and z_{t+1}; c_t enters the result, m_t (through q_t) and
+    c_{t+1}. From the last step to the first:
 
         dh_t = grad_h_t + W_hh^T dz_{t+1}
         dm_t = dh_t, or W_hr^T dh_t

@@ -1,7 +1,7 @@
 """The loop over time in native code, native.cpp, for the standard LSTM cell in float32 on the CPU.
 
-`dispatch.unroll` runs it for the arguments that `supports` accepts, and PyTorch's operations for all others; the results
-agree within float32 rounding. Shapes as in cells.py; y is the hidden state after every step.
+`dispatch.unroll` runs it for the arguments that `supports` accepts, and PyTorch's operations for all others. The
+results agree within float32 rounding. Shapes as in cells.py; y is the hidden state after every step.
 """
 
 import ctypes
@@ -174,7 +174,7 @@ def _new_layer(x: Tensor, arguments: Sequence[Tensor | None], backwards: bool, b
 def _forward(
     arguments: Sequence[Tensor | None], backwards: bool, batch_sizes: Tensor | None, save_gates: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return y, h_n, c_n, and what backward needs: c after every step and, if save_gates is set, the activated gates."""
+    """Return y, h_n, c_n and `saved`: c after every step and, if save_gates is set, the activated gates."""
     x = _with_contiguous_rows(cast(Tensor, arguments[0]))
     layer = _new_layer(x, arguments[1:], backwards, batch_sizes)
     B, H, Hp = layer.B, layer.H, layer.Hp

@@ -94,7 +94,7 @@ def test_runs_are_a_parent_and_four_children_with_their_artifacts(report: Compar
 
     files = {file.path for file in client.list_artifacts(report.parent_run_id)}
     assert files >= {"config.yaml", "comparison.json", "comparison.md", "loss_curves.png", "predictions.png", "data"}
-    assert not files & {"copies.png", "gradients_through_time.png"}  # only if they apply
+    assert not files & {"replicas.png", "gradients_through_time.png"}  # only if they apply
     for contender in CONFIG.contenders:
         names = [Path(file.path).name for file in client.list_artifacts(report.parent_run_id, f"{contender}/untrained")]
         assert names == ["gates.png", "predictions.csv"]

@@ -132,7 +132,7 @@ def test_every_run_has_its_figures_and_metrics(report: ComparisonReport) -> None
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for name, run in runs.items():
         expected = {"result_cache", "predictions.csv", "checkpoint", "training.json"}
-        expected |= set() if name.startswith("rnn") else {"copies.csv"}
+        expected |= set() if name.startswith("rnn") else {"replicas.csv"}
         assert files(run.info.run_id) == expected | ({"gates.png"} if name == "minimal/fine_tuned" else set())
         assert ("converged" in run.data.metrics) == ("dloss_dc" in run.data.metrics) == (not name.startswith("rnn"))
         assert list(tracking.read_curve(run.info.run_id, "dloss_dh")) == list(range(1, LENGTH + 1))
@@ -140,10 +140,10 @@ def test_every_run_has_its_figures_and_metrics(report: ComparisonReport) -> None
     parent = report.parent_run_id
     assert files(parent) == {
         *("result_cache", "config.yaml", "comparison.json", "comparison.md", "data", "minimal", "built_in", "rnn"),
-        *("loss_curves.png", "predictions.png", "copies.png", "gradients_through_time.png"),
+        *("loss_curves.png", "predictions.png", "replicas.png", "gradients_through_time.png"),
     }
     for contender in configuration().contenders:
-        replica_files = set() if contender == "rnn" else {"copies.csv"}
+        replica_files = set() if contender == "rnn" else {"replicas.csv"}
         assert files(parent, f"{contender}/untrained") == {"predictions.csv", *replica_files}
         assert list(tracking.read_curve(parent, f"{contender}/untrained/dloss_dh")) == list(range(1, LENGTH + 1))
 

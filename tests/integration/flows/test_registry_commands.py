@@ -242,14 +242,14 @@ def test_rollback_to_a_named_version_and_back_to_the_champions_before_it(copied_
     """Version 5 has never been champion: the champion that it replaced is restored, and then that one's predecessor."""
     assert lstm_flows("rollback", "demand", "5")[:2] == (
         0,
-        "Version 5 is now champion of demand (rollback from version 4: by hand).\n",
+        "Version 5 is now champion of demand (rollback from version 4: manual).\n",
     )
     assert [lstm_flows("rollback", "demand")[0] for _ in range(2)] == [0, 0]
     assert champion() == 3
     reasons = {number: [time["reason"] for time in row["champion"][-1:]] for number, row in history().items()}
-    assert reasons[5] == ["rollback from version 4: by hand"]
-    assert reasons[4] == ["rollback from version 5: by hand"]
-    assert reasons[3] == ["rollback from version 4: by hand"]
+    assert reasons[5] == ["rollback from version 4: manual"]
+    assert reasons[4] == ["rollback from version 5: manual"]
+    assert reasons[3] == ["rollback from version 4: manual"]
     assert [len(row["champion"]) for row in history().values()] == [0, 1, 2, 2, 1, 0]
 
 

@@ -150,7 +150,7 @@ def test_each_replica_is_logged_and_the_median_one_is_evaluated(
 
     folder = f"{contender}/untrained"
     # exactly: the numbers survive the round trip through CSV
-    table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/{folder}/copies.csv"))
+    table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/{folder}/replicas.csv"))
     assert table.to_dict("records") == [{"seed": seed, **values} for seed, values in zip(SEEDS, errors, strict=True)]
     every = data.test.get_batch(torch.arange(data.test.count))
     norms = gradients_through_time(replicas.member(expected.replica).eval(), every)
@@ -169,7 +169,7 @@ def test_an_untrained_contenders_metrics_are_logged_to_the_parent_by_name(stored
     result = evaluate_untrained.fn(config, "hand_built", dataset, parent)
     replicated = replicas > 1
     assert (result.replicas is not None) is replicated
-    names = ["copies.csv"] * replicated + ["gates.png", "predictions.csv"]
+    names = ["replicas.csv"] * replicated + ["gates.png", "predictions.csv"]
     assert files(parent.run_id, "hand_built/untrained") == names
     names = sorted([*ERRORS, *["converged"] * replicated])
     assert sorted(metrics(parent.run_id)) == [f"hand_built/untrained/{name}" for name in names]
@@ -194,7 +194,7 @@ def test_a_replica_that_predicts_nan_counts_as_not_converged_and_nothing_else_ch
     assert result.replicas.errors == [None, *(values and values["mse"] for values in before[1:])]
     assert (result.replicas.count, result.replicas.converged) == (REPLICAS, 4)
     assert result.replicas.median == evaluate(replicas, data).replica
-    table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/folder/copies.csv"))
+    table = pd.read_csv(tracking.download(f"runs:/{parent.run_id}/folder/replicas.csv"))
     assert table["seed"].tolist() == SEEDS
     assert table[ERRORS].isna().all(axis=1).tolist() == [True, False, False, False, False]
     assert PhaseResult.model_validate_json(result.model_dump_json()) == result

@@ -463,7 +463,7 @@ def test_any_settings_of_a_flow_are_accepted_or_rejected_in_one_line(command: tu
     if code == 0:
         assert errors == ""
         config = FLOWS[flow].model_validate(yaml.load(out))
-        assert recipes.of_experiment(FLOWS[flow], experiment, changes[1::2]) == config
+        assert recipes.load_for_experiment(FLOWS[flow], experiment, changes[1::2]) == config
     else:
         error_line(code, out, errors)
 

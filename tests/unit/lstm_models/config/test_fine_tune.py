@@ -7,7 +7,7 @@ from helpers.errors import names_all
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.recipes import of_experiment
+from flows.recipes import load_for_experiment
 from lstm_models.config import (
     CompareConfig,
     Config,
@@ -201,23 +201,23 @@ def test_settings_are_parsed_as_for_compare() -> None:
         "epochs=3 mode=warm_start learning_rate=1e-4 version=2 path=b.csv split.train=0.8 split.validation=0.1 "
         "min_improvement=0.02 max_psi=0.25 max_ks=0.5 keep_versions=10"
     )
-    assert of_experiment(FineTuneConfig, "demand", changes.split()) == fine_tune(
+    assert load_for_experiment(FineTuneConfig, "demand", changes.split()) == fine_tune(
         epochs=3, mode="warm_start", learning_rate=1e-4, version=2, path="b.csv",
         split=Split(train=0.8, validation=0.1), min_improvement=0.02, max_psi=0.25, max_ks=0.5, keep_versions=10,
     )  # fmt: skip
     lowest = "epochs=1 version=1 min_improvement=0 max_ks=1 keep_versions=1 path=null"
-    assert of_experiment(FineTuneConfig, "demand", lowest.split()) == fine_tune(
+    assert load_for_experiment(FineTuneConfig, "demand", lowest.split()) == fine_tune(
         epochs=1, version=1, min_improvement=0, max_ks=1, keep_versions=1
     )
     for kind in (FineTuneConfig, MonitorConfig):
-        assert of_experiment(kind, "demand") == kind(experiment="demand")
+        assert load_for_experiment(kind, "demand") == kind(experiment="demand")
         for text, split in (
             ("split.train=0.8", Split(train=0.8)),
             ("split.train='2024-01-01'", Split(train="2024-01-01")),
             ("split.train=2024-01-01", Split(train="2024-01-01")),  # a date needs no quotes
             ("split={train: 100, test: 20}", Split(train=100, test=20)),
         ):
-            assert of_experiment(kind, "demand", [text]).split == split
+            assert load_for_experiment(kind, "demand", [text]).split == split
     text = "split: {train: 2024-01-01, validation: 2024-07-01 12:00:00}"
     assert yaml.load(text) == {"split": {"train": "2024-01-01", "validation": "2024-07-01 12:00:00"}}
 
@@ -255,21 +255,21 @@ MORE_KEYS = f"{KEYS}, version, mode, epochs, learning_rate, min_improvement, max
 )
 def test_invalid_settings_are_rejected_in_one_line(kind: type[Config], changes: str, named: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
-        of_experiment(kind, "demand", changes.split())
+        load_for_experiment(kind, "demand", changes.split())
     assert names_all(caught.value, "experiment", *named)
 
 
 @pytest.mark.parametrize("change", ["epochs", "=3", "split..train=1"])
 def test_a_change_without_a_key_or_value_is_rejected(change: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        of_experiment(FineTuneConfig, "demand", [change])
+        load_for_experiment(FineTuneConfig, "demand", [change])
     assert names_all(caught.value, f"--set {change}", "KEY=VALUE")
 
 
 @pytest.mark.parametrize("kind", [FineTuneConfig, MonitorConfig])
 def test_the_experiment_name_must_be_a_valid_model_name(kind: type[Config]) -> None:
     with pytest.raises(ConfigError) as caught:
-        of_experiment(kind, "a/b")
+        load_for_experiment(kind, "a/b")
     assert names_all(caught.value, "experiment: 'a/b'", "100 letters")
 
 

@@ -1,4 +1,4 @@
-"""What the figures say, and that a contender looks the same in each."""
+"""Figures: titles, labels and data; each contender looks the same in every figure."""
 
 import io
 import struct
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lstm_models.nn.cells import Step
 from lstm_models.plots import (
+    ACTUAL,
     BLUE,
     DASHES,
     DOTTED,
     GREY,
     ORANGE,
     OTHERS,
-    TRUTH,
     Curve,
     Forecast,
     PredictionPairs,
@@ -49,14 +49,14 @@ VALIDATED = {
 }
 
 
-def written(figure: Figure) -> int:
-    """The width of the PNG in pixels; drawing it must raise no warning."""
+def png_width(figure: Figure) -> int:
+    """Return the width of the PNG in pixels; drawing must not raise a warning."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return int(struct.unpack(">I", buffer.getvalue()[16:20])[0])
 
 
-def colours_of(lines: Any) -> list[str]:
+def colors_of(lines: Any) -> list[str]:
     return [to_hex(line.get_color()).upper() for line in lines]
 
 
@@ -73,31 +73,31 @@ def names(texts: Any) -> list[str]:
 
 
 # ---- losses
-def test_loss_curves_name_the_lowest_end_and_mark_the_resume_point() -> None:
+def test_loss_curves_name_the_lowest_final_loss_and_mark_the_start_of_fine_tuning() -> None:
     figure = loss_curves(CURVES)
     axes = figure.axes[0]
-    assert figure.get_suptitle() == "built_in ends lowest: a loss of 0.01 after 100 steps"
+    assert figure.get_suptitle() == "built_in has the lowest final loss: 0.01 after 100 steps"
     assert axes.get_yscale() == "log"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer steps", "squared error, mean over an epoch")
-    assert names(axes.texts) == ["resumed", "hand_built", "built_in"]
+    assert names(axes.texts) == ["fine-tuning starts", "hand_built", "built_in"]
     assert data_of(axes)[1] == [[99.0, 0.2]]
-    assert colours_of(axes.lines[::2]) == [BLUE, ORANGE]
-    assert colours_of(loss_curves({"rnn": CURVES["built_in"]}).axes[0].lines) == [GREY]
+    assert colors_of(axes.lines[::2]) == [BLUE, ORANGE]
+    assert colors_of(loss_curves({"rnn": CURVES["built_in"]}).axes[0].lines) == [GREY]
 
 
 def test_validation_is_dotted_and_the_title_names_the_lowest_validation_loss() -> None:
-    """Rather than who ends lowest, in training or in validation."""
+    """The lowest validation loss counts, not the final training or validation loss."""
     figure = loss_curves(VALIDATED, loss="cross-entropy")
     axes = figure.axes[0]
     assert figure.get_suptitle() == "built_in has the lowest validation loss: 0.25 after 50 steps"
     assert axes.get_ylabel() == "cross-entropy, mean over an epoch\n(thin dots: validation)"
     dotted = [line for line in axes.lines if line._unscaled_dash_pattern == DOTTED]
     assert [line.get_xydata().tolist() for line in dotted] == [[[49, 0.6], [99, 0.3]], [[49, 0.25], [99, 0.7]]]
-    assert colours_of(dotted) == [BLUE, ORANGE]
+    assert colors_of(dotted) == [BLUE, ORANGE]
     assert {line.get_linewidth() < axes.lines[0].get_linewidth() for line in dotted} == {True}
     assert names(axes.texts) == ["hand_built", "built_in", "rnn", "lowest"]
     assert data_of(axes)[-1] == [[49, 0.25]]
-    assert written(figure) == 800
+    assert png_width(figure) == 800
     nan_first = loss_curves({"rnn": Curve([4, 9], [0.5, 0.2], None, validation={4: float("nan"), 9: 0.3})})
     assert nan_first.get_suptitle() == "rnn has the lowest validation loss: 0.3 after 10 steps"
 
@@ -107,33 +107,33 @@ def points(error: float) -> PredictionPairs:
     return PredictionPairs(targets=[0.0, 1.0], predictions=[error, 1.0 - error], mse=error**2)
 
 
-def test_predictions_name_the_nearest_of_the_last_phase() -> None:
+def test_predictions_name_the_closest_contender_of_the_last_phase() -> None:
     initial = {"hand_built": points(0.4), "built_in": points(0.1)}
     figure = predictions_against_targets(
         {"initial": initial, "fine_tuned": {"hand_built": points(0.01), "built_in": points(0.1)}}
     )
-    assert figure.get_suptitle() == "hand_built comes nearest to the targets (on the line), in sample"
+    assert figure.get_suptitle() == "hand_built is closest to the targets (on the line), in sample"
     assert titles(figure) == ["initial", "fine-tuned"]
     dots = figure.axes[0].collections
     assert [to_hex(each.get_edgecolor()[0]).upper() for each in dots] == [BLUE, ORANGE]
     assert [each.get_offsets().tolist() for each in dots] == [[[0, 0.4], [1, 0.6]], [[0, 0.1], [1, 0.9]]]
     on_test = predictions_against_targets({"initial": initial}, in_sample=False).get_suptitle()
-    assert on_test == "built_in comes nearest to the targets (on the line), on the test part"
+    assert on_test == "built_in is closest to the targets (on the line), on the test part"
 
 
-def test_many_predictions_of_many_contenders_are_small() -> None:
+def test_many_predictions_of_many_contenders_have_small_markers() -> None:
     few, many = PredictionPairs([0.5], [0.5], 0.0), PredictionPairs([0.5, 1.0] * 2000, [0.5, 1.0] * 2000, 0.0)
     contenders = ["hand_built", "built_in", "rnn", "a", "b"]
     large, small = (predictions_against_targets({"i": dict.fromkeys(contenders, points)}) for points in (few, many))
     sizes = [[dots.get_sizes()[0] for dots in figure.axes[0].collections] for figure in (large, small)]
     assert sizes[0] == [90, 50, 10, 10, 10]
     assert sizes[1] == pytest.approx([11, 6.1, 6, 6, 6], rel=0.01)
-    assert written(small) == 800
+    assert png_width(small) == 800
 
 
-# ---- copies
+# ---- replicas
 INFINITY = float("inf")
-COPIES = {
+REPLICAS = {
     "initial": {
         "hand_built": ReplicaErrors(errors=[0.3, 0.1, INFINITY, 0.2], converged=0),
         "built_in": ReplicaErrors(errors=[0.5], converged=0),
@@ -145,32 +145,32 @@ COPIES = {
 }
 
 
-def test_errors_of_copies_are_steps_and_the_title_counts_the_converged_of_the_last_phase() -> None:
-    """Each copy is a step up; one that failed is none, so that its contender does not reach 1."""
-    figure = replica_errors(COPIES)
+def test_replica_errors_are_steps_and_the_title_counts_converged_replicas_of_the_last_phase() -> None:
+    """Each replica is one step; a failed replica adds none, so the curve of its contender does not reach 1."""
+    figure = replica_errors(REPLICAS)
     initial, fine_tuned = figure.axes
-    assert figure.get_suptitle() == "2 of 4 copies of hand_built and 1 of 1 copies of built_in converged"
+    assert figure.get_suptitle() == "2 of 4 replicas of hand_built and 1 of 1 replicas of built_in converged"
     assert titles(figure) == ["initial", "fine-tuned"]
     assert [(axes.get_xscale(), axes.get_xlabel()) for axes in figure.axes] == [("log", "mean squared error")] * 2
-    assert initial.get_ylabel() == "share of copies with at most this error"
+    assert initial.get_ylabel() == "share of replicas with at most this error"
     assert data_of(initial) == [[[0.1, 0.25], [0.2, 0.5], [0.3, 0.75]], [[0.5, 1.0]]]
     assert data_of(fine_tuned) == [[[1e-5, 0.25], [1e-3, 0.5]], [[0.01, 1.0]]]
     assert [line.get_drawstyle() for line in initial.lines] == ["steps-post"] * 2
-    assert colours_of(initial.lines) == [BLUE, ORANGE]
+    assert colors_of(initial.lines) == [BLUE, ORANGE]
     legends = [names(axes.get_legend().get_texts()) for axes in (initial, fine_tuned)]
-    assert legends == [["hand_built, 4 copies", "built_in, 1 copies"]] * 2
+    assert legends == [["hand_built, 4 replicas", "built_in, 1 replicas"]] * 2
 
 
-def test_a_contender_all_of_whose_copies_failed_is_drawn_as_nothing() -> None:
+def test_a_contender_without_finite_replica_errors_has_an_empty_line() -> None:
     figure = replica_errors({"initial": {"rnn": ReplicaErrors(errors=[INFINITY, INFINITY], converged=0)}})
-    assert figure.get_suptitle() == "0 of 2 copies of rnn converged"
+    assert figure.get_suptitle() == "0 of 2 replicas of rnn converged"
     assert data_of(figure.axes[0]) == [[]]
-    assert written(figure) == 800
+    assert png_width(figure) == 800
 
 
 # ---- gradients through time
 def falling(factor: float, steps: int = 20) -> dict[int, float]:
-    """A gradient that is multiplied by the factor at each step back."""
+    """Return a gradient that is multiplied by the factor at each step back."""
     return {step: 2 * factor ** (steps - step) for step in range(1, steps + 1)}
 
 
@@ -180,38 +180,38 @@ GRADIENTS = {
 }
 
 
-def test_gradients_are_curves_over_time_and_the_title_tells_how_far_back_a_thousandth_reaches() -> None:
-    """Of c where there is one: 0.5^9 is above a thousandth and 0.5^10 below, so that 10 steps have one above."""
+def test_gradients_are_curves_over_time_and_the_title_gives_the_steps_above_a_thousandth() -> None:
+    """The title uses c if present: 0.5^9 is above a thousandth and 0.5^10 below, so 10 steps are above."""
     figure = gradients_through_time(GRADIENTS)
     first, last = figure.axes
-    assert figure.get_suptitle() == "A thousandth of the gradient reaches back: hand_built 10 steps, rnn 5 steps"
+    assert figure.get_suptitle() == "The gradient reaches back (to a thousandth): hand_built 10 steps, rnn 5 steps"
     assert titles(figure) == ["untrained", "fine-tuned"]
     assert [(axes.get_yscale(), axes.get_xlabel()) for axes in figure.axes] == [("log", "time step t")] * 2
     assert first.get_ylabel() == "|dLoss/dh_t|, |dLoss/dc_t|"
     of_states = [curve for states in GRADIENTS["untrained"].values() for curve in states.values()]
     assert data_of(first) == [[[step, value] for step, value in curve.items()] for curve in of_states]
-    assert colours_of(first.lines) == [BLUE, BLUE, GREY]
+    assert colors_of(first.lines) == [BLUE, BLUE, GREY]
     assert [line.get_linestyle() == "-" for line in first.lines] == [True, False, True]
     assert first.lines[1]._unscaled_dash_pattern == DASHES[1]
     assert first.get_legend() is None
     labels = [line.get_label() for line in first.lines]
     assert names(last.get_legend().get_texts()) == labels == ["hand_built, h", "hand_built, c", "rnn, h"]
-    assert written(figure) == 800
+    assert png_width(figure) == 800
 
 
 @pytest.mark.parametrize(
     ("curve", "steps"),
     [
-        (falling(0.9), 20),  # 0.9^19 is above a thousandth: all there are
+        (falling(0.9), 20),  # 0.9^19 is above a thousandth: all steps
         (falling(1.5), 20),
-        ({1: 5.0, 2: 1e-4, 3: 1.0}, 1),  # what comes back after it has died does not count
-        ({1: 0.001, 2: 1.0}, 2),  # a thousandth is a thousandth
+        ({1: 5.0, 2: 1e-4, 3: 1.0}, 1),  # a gradient that rises again further back does not count
+        ({1: 0.001, 2: 1.0}, 2),  # exactly a thousandth counts
         ({1: 0.7}, 1),
     ],
 )
-def test_how_far_back_the_gradient_reaches(curve: dict[int, float], steps: int) -> None:
+def test_the_gradient_reaches_back_to_the_first_step_below_a_thousandth(curve: dict[int, float], steps: int) -> None:
     title = gradients_through_time({"untrained": {"rnn": {"h": curve}}}).get_suptitle()
-    assert title == f"A thousandth of the gradient reaches back: rnn {steps} steps"
+    assert title == f"The gradient reaches back (to a thousandth): rnn {steps} steps"
 
 
 # ---- gates
@@ -226,15 +226,15 @@ LETTERS = [
 ]
 
 
-def opened(B: int, layers: int = 1, T: int = 4, H: int = 1, c: float = 0.5) -> Step:
-    """i = 0.1 in all places, f = 0.2 and so on; c as given."""
+def constant_steps(B: int, layers: int = 1, T: int = 4, H: int = 1, c: float = 0.5) -> Step:
+    """Return steps with i = 0.1 everywhere, f = 0.2 and so on, and the given c."""
     parts = [torch.full((layers, B, T, H), value) for value in (0.1, 0.2, -0.3, 0.4, c, -0.6)]
     return Step(*parts)
 
 
-def apart(*last: float) -> Step:
-    """Cell states after the last step, of one unit; before it they are all 0."""
-    step = opened(len(last), c=0.0)
+def with_last_cell_states(*last: float) -> Step:
+    """Return steps of one unit with these cell states after the last step, and 0 before."""
+    step = constant_steps(len(last), c=0.0)
     step.c[0, :, -1, 0] = torch.tensor(last)
     return step
 
@@ -245,18 +245,18 @@ X_BTD = torch.tensor([[0.0, 0.5, 0.25, 1.0], [1.0, 0.5, 0.25, 1.0], [1.0, 0.5, 0
 @pytest.mark.parametrize(
     ("rows", "step", "text"),
     [
-        ([0], apart(-0.25), "after step 4 the cell state of A is 0.25 long"),
+        ([0], with_last_cell_states(-0.25), "after step 4 the cell state of A has norm 0.25"),
         (
             [0, 1],
-            apart(0.25, -0.5),
-            "A and B differ in step 1 alone, and are 0.75 apart in the cell state after step 4",
+            with_last_cell_states(0.25, -0.5),
+            "A and B differ only in step 1 and are 0.75 apart in the cell state after step 4",
         ),
-        ([0, 2], apart(0.25, -0.5), "A and C are 0.75 apart in the cell state after step 4"),
-        ([1, 1], apart(0.25, 0.25), "B and B are 0 apart in the cell state after step 4"),
-        ([0, 1, 2], apart(0.25, -0.5, 1.0), "after step 4 the cell states are up to 1.5 apart"),
+        ([0, 2], with_last_cell_states(0.25, -0.5), "A and C are 0.75 apart in the cell state after step 4"),
+        ([1, 1], with_last_cell_states(0.25, 0.25), "B and B are 0 apart in the cell state after step 4"),
+        ([0, 1, 2], with_last_cell_states(0.25, -0.5, 1.0), "after step 4 the cell states are up to 1.5 apart"),
     ],
 )
-def test_gates_tell_what_the_cell_state_has_kept_at_the_end(rows: list[int], step: Step, text: str) -> None:
+def test_the_title_of_gates_describes_the_last_cell_states(rows: list[int], step: Step, text: str) -> None:
     figure = gates("hand_built", X_BTD[rows], step, [list("ABC")[row] for row in rows])
     assert figure.get_suptitle() == f"hand_built: {text}"
 
@@ -265,20 +265,20 @@ def title_of(x_BTD: Tensor, step: Step, *sequences: str) -> str:
     return str(gates("ours", x_BTD, step, sequences).get_suptitle()).removeprefix("ours: ")
 
 
-def test_the_cell_state_is_measured_over_all_layers_and_units_and_sequences_over_all_features() -> None:
-    one = title_of(X_BTD[:1], opened(1, layers=2, H=2, c=0.5), "A")  # sqrt(4 * 0.25)
-    assert one == "after step 4 the cell state of A is 1 long"
-    both = opened(2, layers=2, H=2, c=0.5)
+def test_cell_states_are_compared_over_all_layers_and_units_and_inputs_over_all_features() -> None:
+    title = title_of(X_BTD[:1], constant_steps(1, layers=2, H=2, c=0.5), "A")  # sqrt(4 * 0.25)
+    assert title == "after step 4 the cell state of A has norm 1"
+    both = constant_steps(2, layers=2, H=2, c=0.5)
     both.c[:, 1] = -1  # sqrt(4 * 1.5^2)
     assert title_of(X_BTD[[0, 2]], both, "A", "C") == "A and C are 3 apart in the cell state after step 4"
     x_BTD = torch.zeros(2, 4, 3)
     x_BTD[1, 2, 1:] = 1
-    text = "A and B differ in step 3 alone, and are 1 apart in the cell state after step 4"
-    assert title_of(x_BTD, apart(0.0, 1.0), "A", "B") == text
+    text = "A and B differ only in step 3 and are 1 apart in the cell state after step 4"
+    assert title_of(x_BTD, with_last_cell_states(0.0, 1.0), "A", "B") == text
 
 
 def panels(figure: Figure, rows: int = 7) -> np.ndarray:
-    """The panels by row and column, without the colour bars."""
+    """Return the panels by row and column, without the color bars."""
     drawn = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
     return np.array(drawn).reshape(rows, -1)
 
@@ -287,8 +287,8 @@ def shown(axes: Any) -> Tensor:
     return torch.tensor(axes.images[0].get_array())
 
 
-def test_a_panel_shows_a_sequences_units_of_all_layers_over_time() -> None:
-    """A column a sequence, a row for the input and each letter."""
+def test_a_panel_shows_the_units_of_all_layers_over_time() -> None:
+    """Columns are sequences; rows are the input and each gate or state."""
     torch.manual_seed(0)
     layers, B, T, H = 2, 3, 4, 5
     step = Step(*(torch.rand(layers, B, T, H).requires_grad_() for _ in range(6)))
@@ -303,13 +303,13 @@ def test_a_panel_shows_a_sequences_units_of_all_layers_over_time() -> None:
         assert torch.equal(shown(by_row[0, column]), x_BTD[column].T)
         for row, part in enumerate(step, start=1):
             assert torch.equal(shown(by_row[row, column]), torch.cat([part[0, column].T, part[1, column].T]))
-    assert by_row[0, 0].images[0].get_extent() == [0.5, 4.5, 0, 1]  # step 1 lies at 1
-    assert all(part.requires_grad for part in step)  # what carries a gradient is left alone
+    assert by_row[0, 0].images[0].get_extent() == [0.5, 4.5, 0, 1]  # step 1 is at 1
+    assert all(part.requires_grad for part in step)  # the given tensors still require gradients
 
 
-def test_shades_go_from_0_to_1_for_gates_and_are_even_on_both_sides_of_0_for_the_rest() -> None:
-    """Numbers are white where it is dark."""
-    step = opened(1, c=-2.5)
+def test_color_limits_are_0_and_1_for_gates_and_symmetric_about_0_for_all_others() -> None:
+    """Numbers are white on dark cells."""
+    step = constant_steps(1, c=-2.5)
     step.i[0, 0, :, 0] = torch.tensor([0.0, 0.55, 0.65, 1.0])
     step.g[0, 0, :, 0] = torch.tensor([-1.0, -0.55, 0.55, 0.65])
     by_row = panels(gates("hand_built", 3 * X_BTD[:1], step, ["A"]))
@@ -319,8 +319,8 @@ def test_shades_go_from_0_to_1_for_gates_and_are_even_on_both_sides_of_0_for_the
     assert [text.get_color() for text in by_row[3, 0].texts] == ["white", "black", "black", "white"]
 
 
-def test_up_to_12_numbers_are_written_from_the_top_as_their_shades_lie() -> None:
-    step = opened(1, H=3)
+def test_up_to_12_numbers_are_written_in_their_cells() -> None:
+    step = constant_steps(1, H=3)
     step.i[0, 0, :, 1] = 0.9
     few = panels(gates("hand_built", X_BTD[:1], step, ["A"]))[:, 0]
     assert [(text.get_text(), text.get_position()[0]) for text in few[0].texts] == [
@@ -330,13 +330,13 @@ def test_up_to_12_numbers_are_written_from_the_top_as_their_shades_lie() -> None
         *[("0.10", 5)] * 4, *[("0.90", 3)] * 4, *[("0.10", 1)] * 4,
     ]  # fmt: skip
     assert few[1].images[0].origin == "upper"
-    many = panels(gates("hand_built", X_BTD[:1], opened(1, H=4), ["A"]))[:, 0]
+    many = panels(gates("hand_built", X_BTD[:1], constant_steps(1, H=4), ["A"]))[:, 0]
     assert [len(axes.texts) for axes in many] == [4, 0, 0, 0, 0, 0, 0]
 
 
-def test_many_units_and_steps_fit_on_the_page() -> None:
-    figure = gates("hand_built", torch.rand(2, 300, 1), opened(2, T=300, H=64), ["A", "B"])
-    assert written(figure) == 800
+def test_a_figure_of_many_units_and_steps_fits_on_the_page() -> None:
+    figure = gates("hand_built", torch.rand(2, 300, 1), constant_steps(2, T=300, H=64), ["A", "B"])
+    assert png_width(figure) == 800
     assert figure.get_size_inches()[1] <= 12
 
 
@@ -345,7 +345,7 @@ LONG = "hand_built_with_layer_norm_and_a_forget_bias_of_"
 
 
 def labels(figure: Figure, axes: Any) -> list[Text]:
-    """The names beside the lines, from the top; each is within the figure and none lies on another."""
+    """Return the labels of the lines from the top; all are within the figure and none overlap."""
     figure.savefig(io.BytesIO(), format="png")
     texts = sorted(axes.texts, key=lambda text: -Text.get_window_extent(text).y0)
     boxes = [Text.get_window_extent(text) for text in texts]
@@ -355,14 +355,14 @@ def labels(figure: Figure, axes: Any) -> list[Text]:
 
 
 @pytest.mark.parametrize("ends", [[0.5] * 8, [0.9] * 7 + [0.1], [0.5, 0.50001, 0.50002] + [0.1] * 5])
-def test_labels_of_lines_that_end_together_lie_apart_in_the_order_of_the_lines(ends: list[float]) -> None:
+def test_labels_of_lines_with_close_ends_do_not_overlap_and_are_in_the_order_of_the_lines(ends: list[float]) -> None:
     lines = {f"contender_{rank}": [1.0, end] for rank, end in enumerate(ends)}
     figure = errors_by_step(lines, {}, "1")
-    from_the_top = sorted(lines, key=lambda name: lines[name][1], reverse=True)  # stable: of equals the first
+    from_the_top = sorted(lines, key=lambda name: lines[name][1], reverse=True)  # stable: ties stay in order
     assert names(labels(figure, figure.axes[0])) == from_the_top
 
 
-def test_labels_with_room_stay_beside_their_lines() -> None:
+def test_labels_without_overlap_stay_beside_their_lines() -> None:
     figure = errors_by_step({"hand_built": [1.0, 1.0], "built_in": [0.5, 0.5], "rnn": [0.0, 0.1]}, {}, "1")
     axes = figure.axes[0]
     for text, end in zip(labels(figure, axes), (1.0, 0.5, 0.1), strict=True):
@@ -371,29 +371,31 @@ def test_labels_with_room_stay_beside_their_lines() -> None:
         assert box.x0 > axes.transData.transform((2, end))[0]
 
 
-def test_long_names_lose_their_middle_beside_a_line_and_are_whole_in_the_title() -> None:
+def test_long_names_are_abbreviated_beside_a_line_but_not_in_the_title() -> None:
     figure = errors_by_step({f"{LONG}one": [0.2], f"{LONG}two": [0.1]}, {}, "1")
     assert names(labels(figure, figure.axes[0])) == ["hand_built_w…bias_of_one", "hand_built_w…bias_of_two"]
     assert figure.get_suptitle() == f"{LONG}two, lowest of 2: 0.10 at step 1"
 
 
-def test_a_line_that_ends_in_no_number_has_its_name_at_the_bottom() -> None:
-    assert written(forecasts([window({"a": [float("nan"), 104.0]})])) == 800
+def test_a_line_with_a_last_value_of_nan_has_its_label_at_the_bottom() -> None:
+    assert png_width(forecasts([window({"a": [float("nan"), 104.0]})])) == 800
     figure = errors_by_step({"hand_built": [0.2, 0.3], "rnn": [0.3, float("nan")]}, {}, "1")
     assert names(labels(figure, figure.axes[0])) == ["hand_built", "rnn"]
     assert figure.get_suptitle() == "hand_built, lowest of 2: from 0.20 at step 1 to 0.30 at step 2"
 
 
 # ---- forecasts
-def window(told: dict[str, list[float]], name: str = "14:00", target: str = "OT") -> Forecast:
-    return Forecast(name, target, past=[float(value) for value in range(100)], truth=[100.0, 102.0], told=told)
+def window(predictions: dict[str, list[float]], name: str = "14:00", target: str = "OT") -> Forecast:
+    return Forecast(
+        name, target, past=[float(value) for value in range(100)], targets=[100.0, 102.0], predictions=predictions
+    )
 
 
 HALF_OFF = window({"hand_built": [100.0, 103.0], "built_in": [98.0, 102.0]})  # by 0.5 and by 1
 
 
-def test_forecasts_lie_beside_the_truth_after_the_last_of_the_past() -> None:
-    figure = forecasts([HALF_OFF, window(dict(HALF_OFF.told), name="15:00", target="$x$ and $y")])
+def test_predictions_and_actual_values_follow_the_past() -> None:
+    figure = forecasts([HALF_OFF, window(dict(HALF_OFF.predictions), name="15:00", target="$x$ and $y")])
     assert [axes.get_title() for axes in figure.axes] == ["14:00", "15:00"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["OT", "$x$ and $y"]
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "steps from the forecast's origin (grey: the past)"]
@@ -406,63 +408,64 @@ def test_forecasts_lie_beside_the_truth_after_the_last_of_the_past() -> None:
             [[1, 100], [2, 103]],
             [[1, 98], [2, 102]],
         ]
-        assert colours_of([past, *ahead]) == [GREY, TRUTH, BLUE, ORANGE]
+        assert colors_of([past, *ahead]) == [GREY, ACTUAL, BLUE, ORANGE]
         assert ahead[1].get_linestyle() == "-"
         assert ahead[2]._unscaled_dash_pattern == DASHES[1]
     first, second = figure.axes
-    assert names(labels(figure, first)) == ["hand_built", "truth", "built_in"]
+    assert names(labels(figure, first)) == ["hand_built", "actual", "built_in"]
     assert len(second.texts) == 0
-    assert written(figure) == 800
+    assert png_width(figure) == 800
 
 
-def test_of_the_past_a_horizon_is_shown_and_24_steps_at_least() -> None:
-    for S, given, shown in ((1, 100, 24), (24, 100, 24), (30, 100, 30), (30, 10, 10), (3, 0, 0)):
-        past, truth = list(np.arange(-given, 0.0)), list(np.arange(float(S)))
-        figure = forecasts([Forecast("A", "OT", past, truth, {"hand_built": truth})])
+def test_forecasts_show_one_horizon_of_the_past_and_at_least_24_steps() -> None:
+    for S, available, shown in ((1, 100, 24), (24, 100, 24), (30, 100, 30), (30, 10, 10), (3, 0, 0)):
+        past, targets = list(np.arange(-available, 0.0)), list(np.arange(float(S)))
+        figure = forecasts([Forecast("A", "OT", past, targets, {"hand_built": targets})])
         assert figure.axes[0].lines[1].get_ydata().tolist() == past[len(past) - shown :]
 
 
 @pytest.mark.parametrize(
     ("windows", "title"),
     [
-        ([HALF_OFF], "In this window hand_built is nearest to the truth: mean absolute error 0.50"),
+        ([HALF_OFF], "In this window hand_built is closest to the actual values: mean absolute error 0.50"),
         (
             [HALF_OFF, window({"hand_built": [110.0, 102.0], "built_in": [100.0, 102.0]})],
-            "In these 2 windows built_in is nearest to the truth: mean absolute error 0.50",
+            "In these 2 windows built_in is closest to the actual values: mean absolute error 0.50",
         ),
         ([window({"rnn": [400.0, 402.0]})], "In this window the mean absolute error of rnn is 300"),
         (
             [window({"a": [100.0, 104.0], "b": [100.0, 103.99], "c": [100.0, 104.03]})],
-            "In this window a and b (equal within 1 %) are nearest to the truth: mean absolute error 1.0",
+            "In this window a and b (equal within 1 %) are closest to the actual values: mean absolute error 1.0",
         ),
         (
             [window({"a": [100.0, 102.0], "b": [100.0, 102.0]}), window({"a": [100.0, 102.0], "b": [100.0, 102.0]})],
-            "In these 2 windows a and b (equal within 1 %) are nearest to the truth: mean absolute error 0.0",
+            "In these 2 windows a and b (equal within 1 %) are closest to the actual values: mean absolute error 0.0",
         ),
         (
             [window({"a": [float("nan"), 104.0], "b": [0.0, 103.0]})],
-            "In this window b is nearest to the truth: mean absolute error 50",
+            "In this window b is closest to the actual values: mean absolute error 50",
         ),
         ([window({"a": [float("nan"), 104.0]})], "In this window no mean absolute error is finite"),
         (  # errors of two targets are not added up
             [HALF_OFF, HALF_OFF, window({"hand_built": [100.0, 110.0], "built_in": [100.0, 104.0]}, target="HUFL")],
-            "Nearest to the truth in these 3 windows, and the mean absolute error: OT: hand_built 0.50; "
-            "HUFL: built_in 1.0",
+            "Lowest mean absolute errors in these 3 windows: OT: hand_built 0.50; HUFL: built_in 1.0",
         ),
     ],
 )
-def test_forecasts_name_the_nearest_in_these_windows_alone(windows: list[Forecast], title: str) -> None:
+def test_the_title_of_forecasts_names_the_closest_contender_in_the_windows_shown(
+    windows: list[Forecast], title: str
+) -> None:
     assert str(forecasts(windows).get_suptitle()).replace("\n", " ") == title
 
 
-def test_a_forecast_of_one_step_is_a_marker() -> None:
-    one = Forecast("A", "OT", [1.0, 2.0], [3.0], {"hand_built": [3.5], "built_in": [2.5]})
-    figure = forecasts([one])
+def test_a_forecast_of_one_step_is_drawn_as_a_marker() -> None:
+    one_step = Forecast("A", "OT", [1.0, 2.0], [3.0], {"hand_built": [3.5], "built_in": [2.5]})
+    figure = forecasts([one_step])
     assert [line.get_marker() for line in figure.axes[0].lines] == ["None", "None", "D", "o", "s"]
-    assert names(labels(figure, figure.axes[0])) == ["hand_built", "truth", "built_in"]
+    assert names(labels(figure, figure.axes[0])) == ["hand_built", "actual", "built_in"]
 
 
-def test_many_contenders_and_steps_fit_beside_each_other() -> None:
+def test_labels_of_many_contenders_do_not_overlap() -> None:
     ends = {f"{LONG}{rank}": list(np.full(720, 2.0 + 1e-3 * rank)) for rank in range(12)}
     figure = forecasts([Forecast("A", "OT", [1.0] * 2000, [2.0] * 720, ends)] * 2)
     assert len(labels(figure, figure.axes[0])) == 13
@@ -473,13 +476,13 @@ BASELINES = {"last_value": [0.02, 0.05, 0.04], "mean": [0.03, 0.03, 0.03]}
 ERRORS = {"hand_built": [0.012, 0.02, 0.035], "built_in": [0.03, 0.03, 0.041]}
 
 
-def test_errors_lie_over_the_steps_from_1_and_baselines_are_grey() -> None:
+def test_errors_by_step_start_at_step_1_and_baselines_are_grey() -> None:
     figure = errors_by_step(ERRORS, BASELINES, "°C²")
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step of the horizon", "mean squared error (°C²)")
     assert [line.get_ydata().tolist() for line in axes.lines] == [*BASELINES.values(), *ERRORS.values()]
     assert {tuple(line.get_xdata()) for line in axes.lines} == {(1, 2, 3)}
-    assert colours_of(axes.lines) == [GREY, GREY, BLUE, ORANGE]
+    assert colors_of(axes.lines) == [GREY, GREY, BLUE, ORANGE]
     assert [line.is_dashed() for line in axes.lines] == [False, True, False, True]
     beside = {text.get_text(): (to_hex(text.get_color()).upper(), text.get_fontweight()) for text in axes.texts}
     assert beside == {
@@ -491,7 +494,7 @@ def test_errors_lie_over_the_steps_from_1_and_baselines_are_grey() -> None:
     assert names(labels(figure, axes)) == ["built_in", "last_value", "hand_built", "mean"]
     assert axes.get_yscale() == "linear"
     assert axes.get_ylim()[0] == 0
-    assert written(figure) == 800
+    assert png_width(figure) == 800
 
 
 @pytest.mark.parametrize(
@@ -520,7 +523,7 @@ def test_errors_lie_over_the_steps_from_1_and_baselines_are_grey() -> None:
         ({"a": [INFINITY, 1.0]}, {}, "No contender's error is finite"),
     ],
 )
-def test_errors_by_step_name_the_lowest_with_its_first_and_last_step(
+def test_the_title_of_errors_by_step_gives_the_lowest_errors_at_the_first_and_last_step(
     errors: dict[str, list[float]], baselines: dict[str, list[float]], title: str
 ) -> None:
     figure = errors_by_step(errors, baselines, "1")
@@ -536,28 +539,28 @@ def test_errors_that_differ_more_than_twentyfold_are_on_a_log_axis(lowest: float
     assert axes.get_yscale() == scale
 
 
-def test_one_step_is_markers_and_a_thousand_are_lines() -> None:
-    one = errors_by_step({"hand_built": [0.1]}, {"mean": [0.2], "ridge": [0.1]}, "1")
-    assert [line.get_marker() for line in one.axes[0].lines] == ["o", "s", "o"]
-    assert one.axes[0].get_xticks().tolist() == [1]
+def test_errors_of_one_step_are_markers_and_of_a_thousand_steps_are_lines() -> None:
+    one_step = errors_by_step({"hand_built": [0.1]}, {"mean": [0.2], "ridge": [0.1]}, "1")
+    assert [line.get_marker() for line in one_step.axes[0].lines] == ["o", "s", "o"]
+    assert one_step.axes[0].get_xticks().tolist() == [1]
     many = errors_by_step({"hand_built": [0.1] * 1000}, {"mean": [0.2] * 1000}, "1")
     assert [line.get_marker() for line in many.axes[0].lines] == ["None", "None"]
-    assert written(many) == 800
+    assert png_width(many) == 800
 
 
 # ---- confusion
-COUNTS = [[90, 10, 0], [5, 95, 0], [0, 0, 0]]  # the third class never came
+COUNTS = [[90, 10, 0], [5, 95, 0], [0, 0, 0]]  # the third class is absent
 CLASSES = ["no", "yes", "$maybe$ $"]
 
 
-def told_panels(figure: Figure) -> list[Any]:
+def panels_without_color_bar(figure: Figure) -> list[Any]:
     return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
 
 
-def test_each_contender_has_a_panel_with_counts_and_shares_of_the_row() -> None:
+def test_each_confusion_matrix_has_counts_and_shares_of_the_row() -> None:
     figure = confusion_matrices({"hand_built": COUNTS, "built_in": [[100, 0, 0], [20, 80, 0], [0, 0, 0]]}, CLASSES)
-    assert figure.get_suptitle() == "hand_built is right in 92 %, built_in in 90 % of 200"
-    ours, theirs = told_panels(figure)
+    assert figure.get_suptitle() == "hand_built is correct in 92 %, built_in in 90 % of 200"
+    ours, theirs = panels_without_color_bar(figure)
     assert [(axes.get_title(), to_hex(axes.title.get_color()).upper()) for axes in (ours, theirs)] == [
         ("hand_built", BLUE),
         ("built_in", ORANGE),
@@ -573,22 +576,26 @@ def test_each_contender_has_a_panel_with_counts_and_shares_of_the_row() -> None:
     ]
     assert [text.get_text() for text in ours.get_yticklabels()] == CLASSES
     assert [text.get_text() for text in theirs.get_xticklabels()] == CLASSES
-    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in (ours, theirs)] == [("told", "truth"), ("told", "")]
-    assert figure.axes[-1].get_ylabel() == "share of the truth's row"
-    assert written(figure) == 800
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in (ours, theirs)] == [
+        ("predicted", "actual"),
+        ("predicted", ""),
+    ]
+    assert figure.axes[-1].get_ylabel() == "share of the actual class (row)"
+    assert png_width(figure) == 800
 
 
-def test_all_are_right_only_if_all_are() -> None:
-    for right, wrong, percent in (
+def test_the_accuracy_in_the_title_is_100_percent_only_if_all_are_correct() -> None:
+    for correct, wrong, percent in (
         (3, 0, "100"), (999, 1, "over 99"), (989, 11, "99"), (0, 5, "0"), (1, 999, "under 1"), (2, 1, "67"),
     ):  # fmt: skip
-        figure = confusion_matrices({"rnn": [[right, wrong], [0, 0]]}, ["no", "yes"])
-        assert figure.get_suptitle() == f"rnn is right in {percent} % of {right + wrong:,}"
+        figure = confusion_matrices({"rnn": [[correct, wrong], [0, 0]]}, ["no", "yes"])
+        assert figure.get_suptitle() == f"rnn is correct in {percent} % of {correct + wrong:,}"
     figure = confusion_matrices(dict.fromkeys(["hand_built", "built_in", "rnn", "gru"], COUNTS), CLASSES)
-    assert {axes.get_subplotspec().rowspan.start for axes in told_panels(figure)} == {0}  # few classes: one row
-    # a name may hold any word
+    rows = {axes.get_subplotspec().rowspan.start for axes in panels_without_color_bar(figure)}
+    assert rows == {0}  # few classes: one row
+    # names may contain any word
     figure = confusion_matrices({"a_in_b": [[1, 0], [0, 1]], "in": [[1, 0], [0, 1]]}, ["no", "yes"])
-    assert figure.get_suptitle() == "a_in_b is right in 100 %, in in 100 % of 2"
+    assert figure.get_suptitle() == "a_in_b is correct in 100 %, in in 100 % of 2"
 
 
 @pytest.mark.parametrize(("contenders", "rows", "classes"), [(1, 1, 13), (2, 1, 12), (3, 2, 100)])
@@ -596,12 +603,12 @@ def test_counts_are_written_up_to_12_classes_and_a_hundred_are_drawn(contenders:
     counts = (1000 * np.eye(classes, dtype=int)).tolist()
     named = [f"a long name of a class, {number}" for number in range(classes)]
     figure = confusion_matrices({f"{LONG}{rank}": counts for rank in range(contenders)}, named)
-    drawn = told_panels(figure)
+    drawn = panels_without_color_bar(figure)
     assert len(drawn) == contenders
     assert {len(axes.texts) for axes in drawn} == {144 if classes == 12 else 0}
     assert len({axes.get_subplotspec().rowspan.start for axes in drawn}) == rows
     assert [to_hex(axes.title.get_color()).upper() for axes in drawn] == list(OTHERS[:contenders])
-    assert written(figure) == 800
+    assert png_width(figure) == 800
     ticks = drawn[0].get_yticklabels()
     boxes = [text.get_window_extent() for text in ticks]
     assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))

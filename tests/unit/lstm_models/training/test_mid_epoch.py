@@ -373,7 +373,7 @@ def test_a_failure_while_writing_a_checkpoint_preserves_the_previous_one(
     assert checkpoint(first.last)["global_step"] == 3
 
     error[0], written = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), []
-    done = run(case, tmp_path, on_snapshot=lambda: written.append(checkpoint(first.last)["global_step"]))
+    done = run(case, tmp_path, on_checkpoint=lambda: written.append(checkpoint(first.last)["global_step"]))
     (warning,) = caplog.messages
     assert names_all(warning, f"{first.last}: ", "No space left on device")
     assert written == [3, 9]
@@ -436,7 +436,7 @@ def test_checkpoints_by_minutes_do_not_depend_on_the_system_clock(
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(times))
     written: list[int] = []
     case = every(CASES[name], None, checkpoint_every_n_minutes=1e-9)
-    done = run(case, tmp_path, on_snapshot=lambda: written.append(checkpoint(tmp_path / "last.ckpt")["global_step"]))
+    done = run(case, tmp_path, on_checkpoint=lambda: written.append(checkpoint(tmp_path / "last.ckpt")["global_step"]))
     assert written == [*range(1, 12)]  # the twelfth is the last: it is written at the end of the training
     assert_same_run(done, uninterrupted(name))
 

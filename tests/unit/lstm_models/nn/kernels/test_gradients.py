@@ -16,7 +16,7 @@ from lstm_models.config import RNN, AnyModel, BuiltIn, HandBuilt
 from lstm_models.data.output import OutputSpec
 from lstm_models.data.scaler import Scaler
 from lstm_models.data.windows import Batch
-from lstm_models.nn.introspection import StateGradients, gradients_through_time
+from lstm_models.nn.introspection import StateGradientNorms, gradients_through_time
 from lstm_models.nn.network import Network, build_network
 
 # float64, sums in another order; 4e-16 was seen
@@ -122,14 +122,14 @@ def norms(gradient_LTBH: Tensor) -> Tensor:
     return gradient_LTBH.pow(2).sum(dim=(0, 3)).sqrt().mean(1)
 
 
-def reference(name: str, network: Network, sequences: Batch) -> StateGradients:
+def reference(name: str, network: Network, sequences: Batch) -> StateGradientNorms:
     nudges = no_nudges(network, sequences)
     gradients = torch.autograd.grad(losses(name, network, sequences, nudges).sum(), nudges, materialize_grads=True)
     hidden_T, cell_T = map(norms, gradients)
-    return StateGradients(hidden_T, None if name == "rnn" else cell_T)
+    return StateGradientNorms(hidden_T, None if name == "rnn" else cell_T)
 
 
-def assert_close(found: StateGradients, expected: StateGradients, **tolerance: float) -> None:
+def assert_close(found: StateGradientNorms, expected: StateGradientNorms, **tolerance: float) -> None:
     for part, reference in zip(found, expected, strict=True):
         assert (part is None) == (reference is None)
         if part is not None:
@@ -181,7 +181,7 @@ def test_they_are_those_of_pytorchs_own_cells_one_step_at_a_time(name: str, num_
     )
     network.zero_grad()
     found = gradients_through_time(network, Batch(x_BTD, y_B))
-    assert_close(found, StateGradients(hidden_T, cell_T[0] if cell_T else None))
+    assert_close(found, StateGradientNorms(hidden_T, cell_T[0] if cell_T else None))
 
 
 # ---- what can be told without a reference
@@ -270,7 +270,7 @@ def test_a_padded_sequence_has_the_gradients_that_it_has_alone_and_none_after_it
         if alone.cell_T is not None:
             cell_BT[b, :length] = alone.cell_T
     found = gradients_through_time(network, Batch(x_BTD, y, torch.tensor(lengths)))
-    expected = StateGradients(hidden_BT.mean(0), None if name == "rnn" else cell_BT.mean(0))
+    expected = StateGradientNorms(hidden_BT.mean(0), None if name == "rnn" else cell_BT.mean(0))
     assert_close(found, expected, **SINGLE)
     assert hidden_BT[2, 1:].tolist() == [0.0] * 4
 
