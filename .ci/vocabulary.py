@@ -1,4 +1,4 @@
-"""Fail where a word stands that the vocabulary of CONTRIBUTING.md has replaced, or a name that names nothing."""
+"""Fail on words that the vocabulary of CONTRIBUTING.md has replaced, and on identifiers that say nothing."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# words that had a private meaning, and the field's word for it
+# a word with a private meaning, and the standard terms that replace it
 REPLACED = {
     r"tell(s|ing)?|told|tellers?": "predict, report, say",
     r"go(es|ing|ne)? on|went on|t(ake|akes|aken|ook) up|anew": "resume, continue, fine-tune, again",
@@ -18,36 +18,52 @@ REPLACED = {
     r"can(no|')t (tell|be told)|inside the noise": "not significant",
     r"look_at\w*|see to it|nights?|family": "validate, make sure, run",
 }
-WORDS = re.compile("|".join(rf"(?P<w{n}>\b({words})\b)" for n, words in enumerate(REPLACED)), re.IGNORECASE)
-FILLERS = set("found before place told one own given asked kept further made left here whole level room good".split())
+WORDS = [(re.compile(rf"\b({words})\b", re.IGNORECASE), remedy) for words, remedy in REPLACED.items()]
+FILLERS = {
+    "asked", "before", "found", "further", "given", "good", "here", "kept", "left", "level", "made", "one", "own",
+    "place", "room", "told", "whole",
+}  # fmt: skip
+SHAPE = re.compile(r"_[A-Z0-9]+$")  # told_BSK
+SUFFIXES = (".cpp", ".md", ".py", ".sh", ".toml", ".yaml")
 
 
-def fillers(path: Path) -> list[tuple[int, str]]:
-    """Return the lines and names of variables, arguments, functions and classes that are filler words."""
-    nodes = ast.walk(ast.parse(path.read_text()))
-    names = [
-        (node.lineno, node.arg if isinstance(node, ast.arg) else node.id if isinstance(node, ast.Name) else node.name)
-        for node in nodes
-        if isinstance(node, ast.arg | ast.FunctionDef | ast.ClassDef)
-        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+def replaced_words(text: str) -> list[tuple[int, str]]:
+    """Return the line and the remark for each replaced word."""
+    lines = enumerate(text.splitlines(), 1)
+    return [
+        (number, f"{match[0]!r}: write {remedy}")
+        for number, line in lines
+        for pattern, remedy in WORDS
+        for match in pattern.finditer(line)
     ]
-    return [(line, name) for line, name in names if name.rstrip("BDHKLNRSTWPGMQC1").rstrip("_") in FILLERS]
 
 
-def main(places: list[str]) -> int:
-    """Print each fault in the tracked files below these places, all without any; return the exit status."""
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", *places], capture_output=True, text=True, check=True).stdout
+def filler_names(text: str) -> list[tuple[int, str]]:
+    """Return the line and the remark for each variable, argument, function or class whose name is a filler word."""
+    names = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.arg):
+            names.append((node.lineno, node.arg))
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append((node.lineno, node.id))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append((node.lineno, node.name))
+    return [(line, f"the name {name!r} says nothing") for line, name in names if SHAPE.sub("", name) in FILLERS]
+
+
+def main(paths: list[str]) -> int:
+    """Print each fault in the project's files, or in those below the given paths, and return the exit status."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *paths]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     faults = []
     for path in map(Path, listed.split()):
-        if not path.exists() or path == Path(".ci/vocabulary.py") or path.suffix not in (".py", ".md", ".yaml", ".cpp", ".sh", ".toml"):
-            continue
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            for match in WORDS.finditer(line):
-                remedy = list(REPLACED.values())[int(str(match.lastgroup)[1:])]
-                faults.append(f"{path}:{number}: {match[0]!r}; write {remedy}")
-        if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "lstm_models"):
-            faults += [f"{path}:{line}: the name {name!r} says nothing" for line, name in fillers(path)]
-    print(*sorted(faults), sep="\n", end="\n" if faults else "")
+        if path.exists() and path.suffix in SUFFIXES and path != Path(".ci/vocabulary.py"):
+            text = path.read_text()
+            remarks = replaced_words(text)
+            if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "lstm_models"):
+                remarks += filler_names(text)
+            faults += [f"{path}:{line}: {remark}" for line, remark in sorted(remarks)]
+    print(*faults, sep="\n", end="\n" if faults else "")
     return bool(faults)
 
 

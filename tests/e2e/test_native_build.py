@@ -1,4 +1,4 @@
-"""How native.cpp is built: into a wheel, or left out of it; and by a compiler that watches every access to memory."""
+"""Builds of native.cpp: wheels with and without a compiler, and a build with memory sanitizers."""
 
 import os
 import shutil
@@ -11,14 +11,14 @@ from zipfile import ZipFile
 import pytest
 from helpers.processes import ROOT
 
-from lstm_models.nn.kernels import native
+from lstm_models.nn.kernels import native_library
 
 COMPILER = shutil.which("g++")
-LIBRARIES = {f"lstm_models/nn/kernels/_native_{name}" for name in native.INSTRUCTION_SETS.values()}
+LIBRARIES = {f"lstm_models/nn/kernels/_native_{name}" for name in native_library.INSTRUCTION_SETS.values()}
 
 
 def wheel(directory: Path, **settings: str) -> set[str]:
-    """The libraries in a wheel that pip has built from a copy of the sources, without their suffixes."""
+    """Build a wheel from a copy of the sources and return its libraries, without their suffixes."""
     source = directory / "source"
     ignored = shutil.ignore_patterns(".*", "*.so", "build", "dist", "mlruns", "*.egg-info", "__pycache__", "tests")
     shutil.copytree(ROOT, source, ignore=ignored)
@@ -31,39 +31,40 @@ def wheel(directory: Path, **settings: str) -> set[str]:
     return {name.partition(".")[0] for name in names if name.endswith(".so")}
 
 
-@pytest.mark.skipif(not COMPILER or not native.library().code, reason=native.backend())
-def test_the_libraries_are_in_the_wheel(tmp_path: Path) -> None:
+@pytest.mark.skipif(not COMPILER or not native_library.library().cdll, reason=native_library.backend())
+def test_the_wheel_contains_the_libraries(tmp_path: Path) -> None:
     assert wheel(tmp_path) == LIBRARIES
 
 
-def test_without_a_compiler_there_is_a_wheel_without_them(tmp_path: Path) -> None:
-    assert wheel(tmp_path, CC="/nowhere/cc", CXX="/nowhere/c++") == set()
+def test_the_wheel_builds_without_a_compiler(tmp_path: Path) -> None:
+    assert wheel(tmp_path, CC="/missing/cc", CXX="/missing/c++") == set()
 
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
-# the native loop's own tests, on what was built to be watched
-WATCHED = """
+# runs the tests of the native loop with the library in the directory argv[1]
+SANITIZED = """
 import sys
 from pathlib import Path
 import pytest
-from lstm_models.nn.kernels import native
-native.FOLDER = Path(sys.argv[1])
+from lstm_models.nn.kernels import native_library
+native_library.LIBRARY_DIR = Path(sys.argv[1])
+assert Path(native_library.library().cdll._name).parent == native_library.LIBRARY_DIR
 failed = pytest.main(["-q", "-p", "no:cacheprovider", sys.argv[2]])
-sys.exit(failed or native.backend())
+sys.exit(failed or native_library.backend())
 """
 
 
-def library_of(name: str) -> str:
-    """Where the compiler's own library is, or only its name, where there is none."""
+def compiler_library(name: str) -> str:
+    """Return the path of one of the compiler's libraries, or only its name if it is not installed."""
     command = [str(COMPILER), f"-print-file-name={name}"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-@pytest.mark.skipif(not COMPILER or not native.library().code, reason=native.backend())
-def test_nothing_is_read_or_written_outside_of_what_is_given(tmp_path: Path) -> None:
-    name = native.backend().removeprefix("native ")
-    runtimes = [library_of(f"lib{each}.so") for each in ("asan", "ubsan")]
+@pytest.mark.skipif(not COMPILER or not native_library.library().cdll, reason=native_library.backend())
+def test_the_sanitizers_detect_no_invalid_memory_access(tmp_path: Path) -> None:
+    name = native_library.backend().removeprefix("native ")
+    runtimes = [compiler_library(f"lib{each}.so") for each in ("asan", "ubsan")]
     if not all(Path(runtime).is_absolute() for runtime in runtimes):
         pytest.skip("the compiler has no sanitizers")
     modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
@@ -78,7 +79,7 @@ def test_nothing_is_read_or_written_outside_of_what_is_given(tmp_path: Path) -> 
     command = [
         sys.executable,
         "-c",
-        WATCHED,
+        SANITIZED,
         str(tmp_path),
         str(ROOT / "tests/unit/lstm_models/nn/kernels/test_native.py"),
     ]

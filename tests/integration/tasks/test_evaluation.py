@@ -169,7 +169,7 @@ def test_an_untrained_contenders_metrics_are_logged_to_the_parent_by_name(stored
     result = evaluate_untrained.fn(config, "hand_built", dataset, parent)
     replicated = replicas > 1
     assert (result.replicas is not None) is replicated
-    names = ["replicas.csv"] * replicated + ["gates.png", "predictions.csv"]
+    names = ["gates.png", "predictions.csv"] + ["replicas.csv"] * replicated
     assert files(parent.run_id, "hand_built/untrained") == names
     names = sorted([*ERRORS, *["converged"] * replicated])
     assert sorted(metrics(parent.run_id)) == [f"hand_built/untrained/{name}" for name in names]

@@ -1,4 +1,4 @@
-"""The loop over time: that the hand-derived gradient is the plain loop's, and which loop runs where."""
+"""The loop over time: the hand-derived gradient against the reference loop, and the selection of the implementation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ from lstm_models.nn.cells import LSTMState
 from lstm_models.nn.kernels import dispatch
 from lstm_models.nn.kernels.reference import STANDARD_CELL, Loop, reference_loop, scan_loop
 
-# PyTorch says so of its own forward mode when that is first used
+# PyTorch's own forward mode raises this warning on its first use
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
-# Of the tensor's largest value, or of 1 where that is smaller. Both loops sum the same products, one in another order;
-# the largest difference in 20,000 drawn cases was 7e-15 in float64 and 3e-6 in float32. A wrong factor, or a step
-# forgotten, is off by 1e-3 at least.
+# Tolerance relative to the tensor's largest value, or to 1 if that is larger. The two loops sum the same products in
+# different orders; the largest difference in 20,000 random cases was 7e-15 in float64 and 3e-6 in float32. A wrong
+# factor or a missing step causes a difference of at least 1e-3.
 CLOSE = {torch.float64: 1e-13, torch.float32: 3e-5}
 NAMES = ("x", "hidden", "cell", "weight_ih", "weight_hh", "bias", "weight_hr")
 
@@ -27,7 +27,7 @@ Arguments = tuple[Any, ...]  # a tensor, or None, for each of NAMES
 
 
 class Case(NamedTuple):
-    """What is given to the loop, and what is asked of it."""
+    """Arguments of the loop, and the results that gradients are requested for."""
 
     T: int = 3
     B: int = 2
@@ -35,9 +35,9 @@ class Case(NamedTuple):
     H: int = 3
     P: int | None = None  # None: no projection
     bias: bool = True
-    scale: float = 1.0  # of the input: at 10 most gates are shut or open
-    layout: str = "contiguous"  # of the input, the state, the weights and the gradients that come from outside
-    into: str = "both"  # which results the gradient comes from
+    scale: float = 1.0  # of the input: at 10 most gates are saturated
+    layout: str = "contiguous"  # of the input, the state, the weights and the incoming gradients
+    loss_of: str = "both"  # the results with incoming gradients
     without: frozenset[str] = frozenset()  # arguments that require no gradient
     dtype: torch.dtype = torch.float64
     seed: int = 0
@@ -55,15 +55,15 @@ def cases(draw: st.DrawFn) -> Case:
         bias=draw(st.booleans()),
         scale=draw(st.sampled_from([0.1, 1, 10])),
         layout=draw(st.sampled_from(["contiguous", "transposed", "every other", "expanded"])),
-        into=draw(st.sampled_from(["both", "hidden", "cell", "last"])),
+        loss_of=draw(st.sampled_from(["both", "hidden", "cell", "last"])),
         without=draw(st.frozensets(st.sampled_from(NAMES)).filter(lambda names: not names.issuperset(NAMES[:5]))),
         dtype=draw(st.sampled_from([torch.float64, torch.float32])),
         seed=draw(st.integers(0, 2**31)),
     )
 
 
-def number(shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> Tensor:
-    """Drawn numbers in a tensor of this layout."""
+def random_tensor(shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> Tensor:
+    """Return random numbers in a tensor with this layout."""
     match layout:
         case "transposed":
             drawn = torch.randn(*reversed(shape), dtype=dtype)
@@ -90,40 +90,41 @@ def draw_arguments(case: Case) -> Arguments:
     drawn: dict[str, Tensor | None] = dict.fromkeys(shapes)
     for name, shape in shapes.items():
         if shape is not None:
-            # weights of the size that a layer has: the state neither dies out nor runs away
+            # weights scaled as in a layer, so that the state neither vanishes nor explodes
             factor = case.scale if name == "x" else shape[1] ** -0.5 if name.startswith("weight") else 1
-            # times the factor, in place where no two elements share their memory
-            value = number(shape, case.layout, case.dtype)
+            # an expanded tensor stays expanded after the multiplication
+            value = random_tensor(shape, case.layout, case.dtype)
             value = value * factor if case.layout != "expanded" else (value[:1] * factor).expand(shape)
             drawn[name] = value.requires_grad_(name not in case.without)
     return tuple(drawn.values())  # type: ignore[return-value]
 
 
 def run(arguments: Arguments, loop: Loop | None = None) -> LSTMState:
-    """The states after every step, of this loop or of the one that is chosen."""
-    given = {name: value for name, value in zip(NAMES, arguments, strict=True) if value is not None}
-    x, state = given.pop("x"), LSTMState(given.pop("hidden"), given.pop("cell"))
-    stored = {"bias_ih" if name == "bias" else name: value for name, value in given.items()}
-    return (loop or dispatch.select_loop(x, state, stored, STANDARD_CELL, False))(x, state, given, STANDARD_CELL, False)
+    """Return the states after every step, of this loop or of the selected one."""
+    weights = {name: value for name, value in zip(NAMES, arguments, strict=True) if value is not None}
+    x, state = weights.pop("x"), LSTMState(weights.pop("hidden"), weights.pop("cell"))
+    stored = {"bias_ih" if name == "bias" else name: value for name, value in weights.items()}
+    loop = loop or dispatch.select_loop(x, state, stored, STANDARD_CELL, False)
+    return loop(x, state, weights, STANDARD_CELL, False)
 
 
-def run_plainly(arguments: Arguments) -> LSTMState:
+def run_reference(arguments: Arguments) -> LSTMState:
     return run(arguments, reference_loop)
 
 
-def asked(case: Case, results: LSTMState) -> list[Tensor]:
-    """The results that a gradient goes into."""
+def outputs(case: Case, results: LSTMState) -> list[Tensor]:
+    """Return the results with incoming gradients."""
     hidden, cell = results
-    return {"both": [hidden, cell], "hidden": [hidden], "cell": [cell], "last": [hidden[-1], cell[-1]]}[case.into]
+    return {"both": [hidden, cell], "hidden": [hidden], "cell": [cell], "last": [hidden[-1], cell[-1]]}[case.loss_of]
 
 
-def from_outside(case: Case, results: LSTMState) -> list[Tensor]:
-    """The gradients that come from outside, the same at every call."""
+def incoming_gradients(case: Case, results: LSTMState) -> list[Tensor]:
+    """Return the incoming gradients, the same at every call."""
     torch.manual_seed(case.seed + 1)
-    return [number(tuple(result.shape), case.layout, case.dtype) for result in asked(case, results)]
+    return [random_tensor(tuple(result.shape), case.layout, case.dtype) for result in outputs(case, results)]
 
 
-def wanted(arguments: Arguments) -> dict[str, Tensor]:
+def trainable(arguments: Arguments) -> dict[str, Tensor]:
     return {
         name: value for name, value in zip(NAMES, arguments, strict=True) if value is not None and value.requires_grad
     }
@@ -132,19 +133,21 @@ def wanted(arguments: Arguments) -> dict[str, Tensor]:
 def gradients(
     case: Case, arguments: Arguments, results: LSTMState, incoming: list[Tensor] | None = None, **options: Any
 ) -> dict[str, Tensor]:
-    """By name, for all arguments that require one; 0 where there is none."""
-    of = wanted(arguments)
-    incoming = incoming or from_outside(case, results)
-    found = torch.autograd.grad(asked(case, results), list(of.values()), incoming, materialize_grads=True, **options)
-    return dict(zip(of, found, strict=True))
+    """Return the gradients, by name, of all arguments that require one; zeros for unused ones."""
+    inputs = trainable(arguments)
+    incoming = incoming or incoming_gradients(case, results)
+    values = torch.autograd.grad(
+        outputs(case, results), list(inputs.values()), incoming, materialize_grads=True, **options
+    )
+    return dict(zip(inputs, values, strict=True))
 
 
-def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(found) == list(expected)
+def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(actual) == list(expected)
     for name, value in expected.items():
         largest = value.abs().max().item() if value.numel() else 0.0
         torch.testing.assert_close(
-            found[name],
+            actual[name],
             value,
             rtol=0,
             atol=CLOSE[value.dtype] * max(largest, 1.0),
@@ -153,135 +156,138 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def of_tensors(loop: Callable[[Arguments], LSTMState], arguments: Arguments) -> tuple[Callable[..., LSTMState], Any]:
-    """The loop as a function of tensors alone, and those: without the bias or projection that is None."""
+    """Return the loop as a function of tensors only, and these tensors: the arguments that are not None."""
 
-    def function(*given: Tensor) -> LSTMState:
-        remaining = iter(given)
+    def function(*tensors: Tensor) -> LSTMState:
+        remaining = iter(tensors)
         return loop(tuple(None if argument is None else next(remaining) for argument in arguments))  # type: ignore[arg-type]
 
     return function, tuple(argument for argument in arguments if argument is not None)
 
 
-# ---- against the plain loop
+# ---- against the reference loop
 @settings(max_examples=100)  # twelve options; an example takes milliseconds
 @given(cases())
 @example(Case(T=1))
-@example(Case(T=1, P=2, into="cell"))  # nothing reaches the projection
+@example(Case(T=1, P=2, loss_of="cell"))  # no gradient reaches the projection
 @example(Case(B=0))
 @example(Case(B=0, P=2))
 @example(Case(T=1, B=1, D=1, H=1, P=1))
 @example(Case(without=frozenset({"x"})))
 @example(Case(without=frozenset(NAMES) - {"x"}))
-@example(Case(T=65, B=33, D=17, H=40))  # through the vectorised and the parallel code of each operation
+@example(Case(T=65, B=33, D=17, H=40))  # uses the vectorized and the parallel code of each operation
 @example(Case(T=65, B=33, D=17, H=40, P=9, layout="transposed"))
-def test_results_and_gradients_are_the_plain_loops_and_nothing_given_is_changed(case: Case) -> None:
+def test_results_and_gradients_match_the_reference_and_arguments_are_unchanged(case: Case) -> None:
     arguments = draw_arguments(case)
     present = [value for value in arguments if value is not None]
     before, versions = [value.detach().clone() for value in present], [value._version for value in present]
-    found, expected = run(arguments), run_plainly(arguments)
-    assert_close(found._asdict(), expected._asdict())
+    results, expected = run(arguments), run_reference(arguments)
+    assert_close(results._asdict(), expected._asdict())
 
-    incoming = from_outside(case, found)
-    unchanged = [*found, *incoming]
-    copies = [value.detach().clone() for value in unchanged]
-    first = gradients(case, arguments, found, incoming, retain_graph=True)
-    second = gradients(case, arguments, found, incoming)
+    incoming = incoming_gradients(case, results)
+    unchanged = [*results, *incoming]
+    clones = [value.detach().clone() for value in unchanged]
+    first = gradients(case, arguments, results, incoming, retain_graph=True)
+    second = gradients(case, arguments, results, incoming)
     assert_close(first, gradients(case, arguments, expected, incoming))
-    assert all(torch.equal(first[name], second[name]) for name in first)  # what was saved is read, never written
+    assert all(torch.equal(first[name], second[name]) for name in first)  # saved tensors are not modified
     assert [value._version for value in present] == versions
-    assert all(map(torch.equal, [*present, *unchanged], [*before, *copies]))
+    assert all(map(torch.equal, [*present, *unchanged], [*before, *clones]))
 
 
 @pytest.mark.parametrize("projected", [None, 2])
-@pytest.mark.parametrize("into", ["both", "hidden", "cell", "last"])
-def test_second_derivatives_are_the_plain_loops(projected: int | None, into: str) -> None:
-    case = Case(P=projected, into=into, bias=into != "last")
+@pytest.mark.parametrize("loss_of", ["both", "hidden", "cell", "last"])
+def test_second_derivatives_match_the_reference_loop(projected: int | None, loss_of: str) -> None:
+    case = Case(P=projected, loss_of=loss_of, bias=loss_of != "last")
 
     def second(loop: Callable[[Arguments], LSTMState]) -> dict[str, Tensor]:
         arguments = draw_arguments(case)
         first = gradients(case, arguments, loop(arguments), create_graph=True)
         penalty = torch.stack([(value * value.detach().cos()).sum() for value in first.values()]).sum()
-        of = wanted(arguments)
-        return dict(zip(of, torch.autograd.grad(penalty, list(of.values())), strict=True))
+        inputs = trainable(arguments)
+        return dict(zip(inputs, torch.autograd.grad(penalty, list(inputs.values())), strict=True))
 
-    assert_close(second(run), second(run_plainly))
+    assert_close(second(run), second(run_reference))
 
 
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("changed", ["hidden", "cell", "weight_hh"])
-def test_what_backward_needs_cannot_be_changed_unnoticed(changed: str, dtype: torch.dtype) -> None:
+def test_in_place_changes_of_saved_tensors_are_detected(changed: str, dtype: torch.dtype) -> None:
     arguments = draw_arguments(Case(dtype=dtype))
     results = run(arguments)
-    victim = arguments[NAMES.index(changed)] if changed.startswith("weight") else getattr(results, changed)
+    tensor = arguments[NAMES.index(changed)] if changed.startswith("weight") else getattr(results, changed)
     with torch.no_grad():
-        victim.add_(1)
+        tensor.add_(1)
     with pytest.raises(RuntimeError, match=r"modified (by an )?inplace"):
         gradients(Case(dtype=dtype), arguments, results)
 
 
 @pytest.mark.parametrize(("projected", "bias"), [(None, True), (2, False)])
-def test_what_is_saved_between_the_two(projected: int | None, bias: bool) -> None:
-    """As the docstring of ThroughTime says: it decides how long a sequence fits into the memory."""
+def test_tensors_saved_for_backward(projected: int | None, bias: bool) -> None:
+    """As documented in LSTMFunction; this memory limits the sequence length."""
     case = Case(T=5, P=projected, bias=bias)
     arguments = draw_arguments(case)
     saved: list[tuple[int, ...]] = []
 
-    def note(value: Tensor) -> Tensor:
+    def record(value: Tensor) -> Tensor:
         saved.append(tuple(value.shape))
         return value
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda value: value):
         run(arguments)
     T, B, H, P = case.T, case.B, case.H, projected or case.H
-    of_the_loop = [(T, B, P), (T, B, H), (T, B, 4 * H)]
-    assert sorted(saved) == sorted([tuple(value.shape) for value in arguments if value is not None] + of_the_loop)
+    states_and_gates = [(T, B, P), (T, B, H), (T, B, 4 * H)]
+    assert sorted(saved) == sorted([tuple(value.shape) for value in arguments if value is not None] + states_and_gates)
 
 
-# ---- the derivation, against finite differences
+# ---- against finite differences
 @pytest.mark.parametrize(("projected", "bias"), [(None, True), (2, False)])
-def test_the_derivatives_are_those_of_finite_differences(projected: int | None, bias: bool) -> None:
+def test_first_derivatives_match_finite_differences(projected: int | None, bias: bool) -> None:
     function, tensors = of_tensors(run, draw_arguments(Case(D=1, H=2, P=projected, bias=bias)))
-    # gradcheck's own tolerances, made for differences of 1e-6 in float64
+    # gradcheck's default tolerances are chosen for differences of 1e-6 in float64
     assert gradcheck(function, tensors, check_forward_ad=True, check_batched_forward_grad=True)
 
 
 @pytest.mark.parametrize(("projected", "bias"), [(None, True), (1, False)])
-def test_the_second_derivatives_are_those_of_finite_differences(projected: int | None, bias: bool) -> None:
+def test_second_derivatives_match_finite_differences(projected: int | None, bias: bool) -> None:
     function, tensors = of_tensors(run, draw_arguments(Case(D=1, H=2, P=projected, bias=bias)))
     assert gradgradcheck(function, tensors, check_fwd_over_rev=True, check_batched_grad=True)
 
 
 @pytest.mark.parametrize("projected", [None, 2])
-@pytest.mark.parametrize("into", ["both", "hidden", "cell"])
-def test_many_gradients_at_once_are_those_one_by_one(into: str, projected: int | None) -> None:
-    """`is_grads_batched`: a vmap over backward, after a forward pass that knew of none."""
+@pytest.mark.parametrize("loss_of", ["both", "hidden", "cell"])
+def test_batched_gradients_match_single_gradients(loss_of: str, projected: int | None) -> None:
+    """`is_grads_batched` runs backward under vmap, after a forward pass without vmap."""
     arguments = draw_arguments(Case(P=projected))
-    of, results = wanted(arguments), asked(Case(into=into), run(arguments))
-    many = [torch.randn(4, *result.shape, dtype=torch.float64) for result in results]
-    at_once = torch.autograd.grad(results, list(of.values()), many, retain_graph=True, is_grads_batched=True)
-    for number, one in enumerate(zip(*many, strict=True)):
-        alone = torch.autograd.grad(results, list(of.values()), one, retain_graph=True)
+    inputs, results = trainable(arguments), outputs(Case(loss_of=loss_of), run(arguments))
+    batched_incoming = [torch.randn(4, *result.shape, dtype=torch.float64) for result in results]
+    batched = torch.autograd.grad(
+        results, list(inputs.values()), batched_incoming, retain_graph=True, is_grads_batched=True
+    )
+    for index, incoming in enumerate(zip(*batched_incoming, strict=True)):
+        single = torch.autograd.grad(results, list(inputs.values()), incoming, retain_graph=True)
         assert_close(
-            {name: value[number] for name, value in zip(of, at_once, strict=True)}, dict(zip(of, alone, strict=True))
+            {name: value[index] for name, value in zip(inputs, batched, strict=True)},
+            dict(zip(inputs, single, strict=True)),
         )
 
 
-# ---- which loop runs
+# ---- selection of the loop
 @given(cases())
 @example(Case(T=1))
 @example(Case(B=0, P=2))
-def test_the_scan_computes_what_the_plain_loop_computes(case: Case) -> None:
-    """Bitwise: the same operations on the same numbers."""
+def test_the_scan_loop_equals_the_reference_loop(case: Case) -> None:
+    """Bitwise, because both run the same operations."""
     arguments = draw_arguments(case)
     with torch.no_grad():
-        found, expected = run(arguments, scan_loop), run_plainly(arguments)
-    assert [tuple(part.shape) for part in found] == [tuple(part.shape) for part in expected]
-    assert all(torch.equal(ours, plain) for ours, plain in zip(found, expected, strict=True))
+        results, expected = run(arguments, scan_loop), run_reference(arguments)
+    assert [tuple(part.shape) for part in results] == [tuple(part.shape) for part in expected]
+    assert all(map(torch.equal, results, expected))
 
 
 @pytest.mark.parametrize("projected", [None, 2])
 @pytest.mark.parametrize("bias", [True, False])
-def test_training_runs_the_hand_derived_gradient(
+def test_training_uses_the_hand_derived_gradient(
     projected: int | None, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for other in ("reference_loop", "scan_loop"):
@@ -290,6 +296,6 @@ def test_training_runs_the_hand_derived_gradient(
     results = run(arguments)
     assert {type(result.grad_fn).__name__ for result in results} == {"LSTMFunctionBackward"}
     assert results.hidden.grad_fn is results.cell.grad_fn
-    gradients(Case(P=projected), arguments, results)  # it needs none of the other loops either
+    gradients(Case(P=projected), arguments, results)  # backward needs no other loop
     with torch.no_grad():
         assert all(not result.requires_grad for result in run(arguments))

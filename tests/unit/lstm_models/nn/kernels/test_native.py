@@ -1,4 +1,4 @@
-"""The native loop over time: as exact as nn.LSTM, the same bits however it is called, and never where it can't."""
+"""The native loop over time: as accurate as nn.LSTM, deterministic, and selected only for supported arguments."""
 
 import os
 import shutil
@@ -22,30 +22,36 @@ from torch.utils.flop_counter import FlopCounterMode
 import lstm_models
 from lstm_models import LSTM
 from lstm_models.nn.cells import LSTMState
-from lstm_models.nn.kernels import native
+from lstm_models.nn.kernels import native, native_library
 from lstm_models.nn.kernels.dispatch import unroll
 from lstm_models.nn.kernels.reference import reference_loop
 
-is_native = pytest.mark.skipif(native.library().code is None, reason=native.backend())
+is_native = pytest.mark.skipif(native_library.library().cdll is None, reason=native_library.backend())
 
 
-def test_where_there_is_a_compiler_the_native_code_runs() -> None:
-    if native.BACKEND_VARIABLE in os.environ:
-        assert lstm_models.backend() == f"python: {native.BACKEND_VARIABLE}={os.environ[native.BACKEND_VARIABLE]}"
-    elif shutil.which("g++") and (capability := torch.backends.cpu.get_cpu_capability()) in native.INSTRUCTION_SETS:
-        assert lstm_models.backend() == f"native {native.INSTRUCTION_SETS[capability]}"
-    elif not list(native.LIBRARY_DIR.glob("_native_*.so")):
+def test_the_native_code_runs_if_a_compiler_is_available() -> None:
+    if native_library.BACKEND_VARIABLE in os.environ:
+        assert (
+            lstm_models.backend()
+            == f"python: {native_library.BACKEND_VARIABLE}={os.environ[native_library.BACKEND_VARIABLE]}"
+        )
+    elif (
+        shutil.which("g++")
+        and (capability := torch.backends.cpu.get_cpu_capability()) in native_library.INSTRUCTION_SETS
+    ):
+        assert lstm_models.backend() == f"native {native_library.INSTRUCTION_SETS[capability]}"
+    elif not list(native_library.LIBRARY_DIR.glob("_native_*.so")):
         assert lstm_models.backend().startswith("python: ")
 
 
-def test_without_the_library_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "LIBRARY_DIR", tmp_path)
+def test_backend_gives_the_reason_if_no_library_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_library, "LIBRARY_DIR", tmp_path)
     reasons = {}
     for switch, capability in (("python", "AVX2"), ("native", "DEFAULT"), ("native", "AVX2"), ("native", "AVX512")):
-        monkeypatch.setenv(native.BACKEND_VARIABLE, switch)
+        monkeypatch.setenv(native_library.BACKEND_VARIABLE, switch)
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)  # noqa: B023
-        name, *code = native.library.__wrapped__()
-        assert code == [None, None]
+        name, *loaded = native_library.library.__wrapped__()
+        assert loaded == [None, None]
         assert name.startswith("python: ")
         reasons[switch, capability] = name
     assert reasons["python", "AVX2"] == "python: LSTM_FLOWS_BACKEND=python"
@@ -55,30 +61,30 @@ def test_without_the_library_the_reason_is_told(tmp_path: Path, monkeypatch: pyt
 
 
 @is_native
-def test_a_library_that_is_not_ours_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = native.backend().removeprefix("native ")
+def test_an_incompatible_library_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = native_library.backend().removeprefix("native ")
     path = tmp_path / f"_native_{name}.so"
-    (ours,) = native.LIBRARY_DIR.glob(f"_native_{name}.*so")
-    monkeypatch.setattr(native, "LIBRARY_DIR", tmp_path)
+    (built,) = native_library.LIBRARY_DIR.glob(f"_native_{name}.*so")
+    monkeypatch.setattr(native_library, "LIBRARY_DIR", tmp_path)
     path.write_bytes(b"")
-    refused = native.library.__wrapped__()
-    assert names_all(refused.name, "python: ", path, "too short")
-    assert refused.code is None
+    rejected = native_library.library.__wrapped__()
+    assert names_all(rejected.name, "python: ", path, "too short")
+    assert rejected.cdll is None
     path.unlink()
-    shutil.copy(ours, path)
-    assert native.library.__wrapped__().name == f"native {name}"
-    monkeypatch.setattr(native, "VERSION", 0)
-    refused = native.library.__wrapped__()
-    assert names_all(refused.name, "python: ", path.name, "version", "install")
-    assert refused.code is None
+    shutil.copy(built, path)
+    assert native_library.library.__wrapped__().name == f"native {name}"
+    monkeypatch.setattr(native_library, "VERSION", 0)
+    rejected = native_library.library.__wrapped__()
+    assert names_all(rejected.name, "python: ", path.name, "version", "install")
+    assert rejected.cdll is None
 
 
 @is_native
-def test_it_has_pytorchs_threads() -> None:
-    assert native.library().parallel is not None
+def test_it_uses_pytorchs_thread_pool() -> None:
+    assert native_library.library().parallel is not None
 
 
-# ---- as exact as nn.LSTM
+# ---- accuracy
 class Case(NamedTuple):
     T: int = 5
     B: int = 3
@@ -90,8 +96,8 @@ class Case(NamedTuple):
     bias: bool = True
     packed: bool = False
     state: bool = True
-    frozen: bool = False  # whether the input wants no gradient
-    scale: float = 1.0  # of the input: at 30 most gates are shut or open
+    frozen: bool = False  # whether the input requires no gradient
+    scale: float = 1.0  # of the input: at 30 most gates are saturated
     seed: int = 0
 
 
@@ -122,7 +128,7 @@ def new(case: Case, dtype: torch.dtype = torch.float32) -> nn.LSTM:
 
 
 def results(case: Case, module: LSTM | nn.LSTM) -> dict[str, Tensor]:
-    """What a call returns, and all gradients; from the same numbers each time."""
+    """Return the outputs and all gradients of a call with fixed random inputs."""
     torch.manual_seed(case.seed + 1)
     x = torch.randn(case.T, case.B, case.D) * case.scale
     x = x.transpose(0, 1).contiguous() if case.batch_first else x
@@ -133,32 +139,38 @@ def results(case: Case, module: LSTM | nn.LSTM) -> dict[str, Tensor]:
         return pack_padded_sequence(x, lengths, case.batch_first, enforce_sorted=False) if case.packed else x
 
     dtype = module.weight_ih_l0.dtype
-    given = [part.detach().to(dtype).requires_grad_() for part in (x, *(state or ()))]
-    given[0].requires_grad_(not case.frozen)
-    found = lstm_parity.results(module, given[0], tuple(given[1:]) or None, pack=pack)
-    return {name: value for name, value in found.items() if value is not None and value.is_floating_point()}
+    inputs = [part.detach().to(dtype).requires_grad_() for part in (x, *(state or ()))]
+    inputs[0].requires_grad_(not case.frozen)
+    values = lstm_parity.results(module, inputs[0], tuple(inputs[1:]) or None, pack=pack)
+    return {name: value for name, value in values.items() if value is not None and value.is_floating_point()}
 
 
 def assert_as_exact(case: Case) -> None:
-    """At most three times as far from float64 as nn.LSTM is, in the root of the mean square.
+    """Assert that the RMS difference from float64 is at most three times that of nn.LSTM.
 
-    nn.LSTM may be right by chance, so an error of four units in the last place of the largest number always passes: of
-    the three numbers that a gradient can consist of, one rounding more or less is a factor. And where the input is
-    large, so does what a rounding of the gates' sums makes: an error as large in results; in gradients it is multiplied
-    by the input, and summed over steps and sequences.
+    nn.LSTM may be exact by chance, so an error of four units in the last place of the largest number always passes: a
+    gradient may consist of three numbers only, and one rounding more or less changes the ratio. With large inputs the
+    error of one rounding of the pre-activations passes too: it has the same size in results; in gradients it is
+    multiplied by the input, and summed over steps and sequences.
     """
-    of_results = 2**-24 * case.scale * case.D**0.5 if case.scale > 1 else 0.0
-    of_gradients = of_results * case.scale * (case.T * case.B) ** 0.5
+    result_rounding = 2**-24 * case.scale * case.D**0.5 if case.scale > 1 else 0.0
+    gradient_rounding = result_rounding * case.scale * (case.T * case.B) ** 0.5
     builtin, exact = new(case), new(case, torch.float64)
-    expected, its = results(case, exact), results(case, builtin)
-    for name, own in results(case, LSTM.from_builtin(builtin)).items():
+    expected, builtin_values = results(case, exact), results(case, builtin)
+    for name, value in results(case, LSTM.from_builtin(builtin)).items():
         size = expected[name].square().mean().sqrt().item()
-        error, allowed = ((each - expected[name]).square().mean().sqrt().item() for each in (own, its[name]))
+        error, builtin_error = (
+            (each - expected[name]).square().mean().sqrt().item() for each in (value, builtin_values[name])
+        )
         largest = expected[name].abs().max().item()
-        floor = 2**-21 * largest + (of_gradients if name[0] == "d" and name != "data" else of_results)
-        assert error <= 3 * allowed + floor, f"{name}: {error:.1e} and not {allowed:.1e} of {size:.1e}"
+        floor = 2**-21 * largest + (gradient_rounding if name[0] == "d" and name != "data" else result_rounding)
+        assert error <= 3 * builtin_error + floor, (
+            f"{name}: error {error:.1e}, nn.LSTM's {builtin_error:.1e}, of {size:.1e}"
+        )
 
 
+# Known gap: with H = 1 about 2 % of random cases exceed the tolerance, because nn.LSTM is exact there by chance,
+# e.g. Case(T=22, B=1, D=31, H=1, seed=1). A change of this test's source changes the examples that Hypothesis draws.
 @is_native
 @given(CASES)
 def test_it_is_as_exact_as_the_built_in_one(case: Case) -> None:
@@ -178,43 +190,43 @@ def test_it_is_as_exact_as_the_built_in_one(case: Case) -> None:
     ],
     ids=str,
 )
-def test_it_is_as_exact_at_the_ends_of_its_range(case: Case) -> None:
+def test_it_is_as_accurate_for_extreme_sizes(case: Case) -> None:
     assert_as_exact(case)
 
 
-# ---- the same bits
+# ---- bitwise determinism
 @is_native
-@settings(max_examples=15)  # on a busy machine, threads that wait for each other take most of the time
+@settings(max_examples=15)  # on a busy machine most of the time is threads waiting for each other
 @given(CASES, st.integers(2, 9))
-def test_no_number_depends_on_the_threads(case: Case, number: int) -> None:
-    module, before = LSTM.from_builtin(new(case)), torch.get_num_threads()
+def test_results_do_not_depend_on_the_number_of_threads(case: Case, num_threads: int) -> None:
+    module, previous = LSTM.from_builtin(new(case)), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         expected = results(case, module)
-        torch.set_num_threads(number)
+        torch.set_num_threads(num_threads)
         assert_identical(results(case, module), expected)
         assert_identical(results(case, module), expected)  # and from run to run
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 @is_native
 @given(CASES)
-def test_a_call_without_gradients_returns_what_one_with_them_returns(case: Case) -> None:
+def test_calls_with_and_without_gradients_return_the_same(case: Case) -> None:
     module = LSTM.from_builtin(new(case))
     x = torch.randn((case.B, case.T, case.D) if case.batch_first else (case.T, case.B, case.D))
     out, state = module(x)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            again, state_again = module(x)
-        assert torch.equal(out, again)
-        assert all(map(torch.equal, state, state_again))
+            plain_out, plain_state = module(x)
+        assert torch.equal(out, plain_out)
+        assert all(map(torch.equal, state, plain_state))
 
 
 @is_native
 @given(CASES)
 def test_a_sequence_has_the_same_result_alone_and_in_a_packed_batch(case: Case) -> None:
-    """Whoever its neighbours are, wherever it lies: nothing is padded, nothing reads another's row."""
+    """The result does not depend on the other sequences or on the position in the batch."""
     module = LSTM.from_builtin(new(case._replace(batch_first=False)))
     lengths = torch.randint(1, case.T + 1, (case.B,))
     x = torch.randn(case.T, case.B, case.D)
@@ -229,24 +241,24 @@ def test_a_sequence_has_the_same_result_alone_and_in_a_packed_batch(case: Case) 
 
 @is_native
 @pytest.mark.parametrize("layout", ["batch first", "every other step", "expanded", "features apart"])
-def test_however_the_input_lies_in_memory(layout: str) -> None:
+def test_the_result_does_not_depend_on_the_input_layout(layout: str) -> None:
     torch.manual_seed(0)
     module, x = LSTM(5, 20), torch.randn(7, 4, 5)
-    given = {
+    inputs = {
         "batch first": x.transpose(0, 1).contiguous().transpose(0, 1),
         "every other step": torch.stack([x, x], 1).flatten(0, 1)[::2],
         "expanded": x[:, :1].expand(-1, 4, -1),
         "features apart": x.permute(2, 1, 0).contiguous().permute(2, 1, 0),
     }[layout]
     expected = x[:, :1].repeat(1, 4, 1) if layout == "expanded" else x
-    found, wanted = ([out, *torch.autograd.grad(out.cos().sum(), value)] for value in (given, expected)
+    results, wanted = ([out, *torch.autograd.grad(out.cos().sum(), value)] for value in (inputs, expected)
                      for out in [module(value.requires_grad_())[0]])  # fmt: skip
-    assert all(map(torch.equal, found, wanted))
+    assert all(map(torch.equal, results, wanted))
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_what_comes_back_is_ones_own(batch_first: bool) -> None:
-    """Contiguous, changed in place at will, and with no more behind it than it shows."""
+def test_results_do_not_share_memory(batch_first: bool) -> None:
+    """Results are contiguous, can be modified in place, and have storage of exactly their size."""
     module = LSTM(5, 20, batch_first=batch_first)
     for x in (torch.randn(4, 7, 5), torch.randn(7, 4, 5).transpose(0, 1)):
         out, state = module(x)
@@ -260,158 +272,159 @@ def test_what_comes_back_is_ones_own(batch_first: bool) -> None:
 
 
 @is_native
-def test_nothing_is_read_that_was_not_written() -> None:
-    """PyTorch fills new memory with NaN where algorithms are to be deterministic: none of it comes out."""
+def test_no_uninitialized_memory_is_read() -> None:
+    """In deterministic mode PyTorch fills new memory with NaN: no result may contain it."""
     torch.manual_seed(0)
     x = torch.randn(7, 5, 3)
     packed = pack_padded_sequence(x, torch.tensor([7, 6, 6, 2, 1]))
     for size in (1, 15, 16, 20):
         module = LSTM(3, size, num_layers=2, bidirectional=True)
         for batch in (x, packed):
-            before = _all_of(module, batch)
+            expected = _results_and_gradients(module, batch)
             torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms imports the compiler
             try:
-                after = _all_of(module, batch)
+                results = _results_and_gradients(module, batch)
             finally:
                 torch.set_deterministic_debug_mode("default")
-            assert all(map(torch.equal, after, before))
-            assert all(value.isfinite().all() for value in after)
+            assert all(map(torch.equal, results, expected))
+            assert all(value.isfinite().all() for value in results)
 
 
-def _all_of(module: LSTM, batch: Tensor | PackedSequence) -> list[Tensor]:
+def _results_and_gradients(module: LSTM, batch: Tensor | PackedSequence) -> list[Tensor]:
     out, state = module(batch)
     out = out.data if isinstance(out, PackedSequence) else out
     return [out, *state, *torch.autograd.grad(out.square().sum() + state[1].sum(), list(module.parameters()))]
 
 
-# ---- what numbers can be
+# ---- special values
 @is_native
-def test_saturated_gates_are_saturated() -> None:
-    """One unit, no bias, weights 1: the gates are functions of x alone."""
+def test_saturated_gates_have_exact_values() -> None:
+    """With one unit, no bias and input weights 1 the gates depend on x only."""
     x = torch.tensor([0.0, -0.0, 1e-8, 5.0, 20.0, 87.5, 88.5, 89.0, 104.0, 1e4, 3e38, torch.inf])
     x = torch.cat([x, -x]).unsqueeze(1)
     weights = {"weight_ih": torch.ones(4, 1), "weight_hh": torch.zeros(4, 1)}
     zeros = torch.zeros(len(x), 1)
-    _, after = unroll(x.unsqueeze(0), LSTMState(zeros, zeros), weights)
+    _, final = unroll(x.unsqueeze(0), LSTMState(zeros, zeros), weights)
     exact = x.double()
     expected = exact.sigmoid() * exact.tanh()
-    torch.testing.assert_close(after.cell[0].double(), expected, rtol=4e-7, atol=1e-37)
-    torch.testing.assert_close(after.hidden[0].double(), exact.sigmoid() * expected.tanh(), rtol=6e-7, atol=1e-37)
+    torch.testing.assert_close(final.cell[0].double(), expected, rtol=4e-7, atol=1e-37)
+    torch.testing.assert_close(final.hidden[0].double(), exact.sigmoid() * expected.tanh(), rtol=6e-7, atol=1e-37)
 
 
 @is_native
-@pytest.mark.parametrize("where", ["x", "h_0", "c_0", "weight"])
-def test_nan_spreads_as_far_as_in_the_built_in_one(where: str) -> None:
+@pytest.mark.parametrize("location", ["x", "h_0", "c_0", "weight"])
+def test_nan_propagates_as_in_the_built_in_lstm(location: str) -> None:
     torch.manual_seed(0)
     builtin, x = nn.LSTM(3, 20), torch.randn(6, 5, 3)
     state = torch.randn(1, 5, 20), torch.randn(1, 5, 20)
-    {"x": x[2], "h_0": state[0][0], "c_0": state[1][0], "weight": builtin.weight_hh_l0.data}[where][1, 2] = torch.nan
+    {"x": x[2], "h_0": state[0][0], "c_0": state[1][0], "weight": builtin.weight_hh_l0.data}[location][1, 2] = torch.nan
     x.requires_grad_()
-    found, expected = [], []
-    for module, into in ((LSTM.from_builtin(builtin), found), (builtin, expected)):
-        out, after = module(x, state)
-        into += [out, *after, *torch.autograd.grad(out.sum(), x)]
-    for own, its in zip(found, expected, strict=True):
-        assert torch.equal(own.isnan(), its.isnan())
-    assert any(its.isnan().any() for its in expected)
+    results, expected = [], []
+    for module, values in ((LSTM.from_builtin(builtin), results), (builtin, expected)):
+        out, final = module(x, state)
+        values += [out, *final, *torch.autograd.grad(out.sum(), x)]
+    for value, reference in zip(results, expected, strict=True):
+        assert torch.equal(value.isnan(), reference.isnan())
+    assert any(reference.isnan().any() for reference in expected)
 
 
-# ---- one rule
-class Sub(Tensor):
+# ---- supported arguments
+class Subclass(Tensor):
     pass
 
 
-def takes(**changes: Any) -> bool:
-    given: dict[str, Any] = {
+def supports(**changes: Any) -> bool:
+    arguments: dict[str, Any] = {
         "x": torch.randn(3, 2, 1), "hidden": torch.zeros(2, 4), "cell": torch.zeros(2, 4),
         "weight_ih": nn.Parameter(torch.randn(16, 1)), "weight_hh": torch.randn(16, 4), "bias_ih": torch.zeros(16),
     }  # fmt: skip
-    given |= changes
-    return native.supports(given.pop("x"), LSTMState(given.pop("hidden"), given.pop("cell")), given)
+    arguments |= changes
+    state = LSTMState(arguments.pop("hidden"), arguments.pop("cell"))
+    return native.supports(arguments.pop("x"), state, weights=arguments)
 
 
 @is_native
-def test_what_it_takes() -> None:
-    assert takes()
-    assert not takes(x=torch.randn(3, 2, 1, dtype=torch.float64))
-    assert not takes(x=torch.randn(3, 2, 1, dtype=torch.bfloat16))
-    assert not takes(weight_hr=torch.randn(3, 4))
-    assert not takes(x=torch.randn(3, 0, 1))
-    assert not takes(x=torch.randn(3, 2, 1, device="meta"))
-    assert not takes(x=torch.randn(3, 2, 1).as_subclass(Sub))
-    assert not takes(weight_ih=torch.randn(16, 1).to_sparse())
-    assert not takes(x=torch.complex(torch.ones(3, 2, 1), torch.ones(3, 2, 1)).conj().imag)
-    assert not takes(weight_ih=torch.randn(16, 2))
-    assert not takes(weight_hh=torch.randn(16, 5))
-    assert takes(bias_hh=torch.zeros(16))
-    assert not takes(bias_hh=torch.zeros(4))
-    assert not takes(hidden=torch.zeros(1, 4))
-    assert not takes(x=torch.randn(3, 3, 1))
+def test_supported_arguments() -> None:
+    assert supports()
+    assert not supports(x=torch.randn(3, 2, 1, dtype=torch.float64))
+    assert not supports(x=torch.randn(3, 2, 1, dtype=torch.bfloat16))
+    assert not supports(weight_hr=torch.randn(3, 4))
+    assert not supports(x=torch.randn(3, 0, 1))
+    assert not supports(x=torch.randn(3, 2, 1, device="meta"))
+    assert not supports(x=torch.randn(3, 2, 1).as_subclass(Subclass))
+    assert not supports(weight_ih=torch.randn(16, 1).to_sparse())
+    assert not supports(x=torch.complex(torch.ones(3, 2, 1), torch.ones(3, 2, 1)).conj().imag)
+    assert not supports(weight_ih=torch.randn(16, 2))
+    assert not supports(weight_hh=torch.randn(16, 5))
+    assert supports(bias_hh=torch.zeros(16))
+    assert not supports(bias_hh=torch.zeros(4))
+    assert not supports(hidden=torch.zeros(1, 4))
+    assert not supports(x=torch.randn(3, 3, 1))
     with FlopCounterMode(display=False):
-        assert not takes()
+        assert not supports()
 
 
 @pytest.mark.parametrize("shape", [(16, 1), (16, 3), (15, 2)])
-def test_a_weight_that_does_not_fit_is_refused(shape: tuple[int, int]) -> None:
+def test_a_weight_of_the_wrong_shape_raises(shape: tuple[int, int]) -> None:
     module, x = LSTM(2, 4), torch.randn(3, 5, 2)
     with pytest.raises(RuntimeError):
         torch.func.functional_call(module, {"weight_ih_l0": torch.randn(shape)}, (x,))
 
 
-def test_a_gradient_with_the_negative_bit_is_taken_at_its_value() -> None:
+def test_a_gradient_with_the_negative_bit_is_resolved() -> None:
     for hidden_size in (1, 4):
         module = LSTM(2, hidden_size)
         out, _ = module(torch.randn(3, 5, 2))
         minus = torch.complex(torch.ones_like(out), torch.ones_like(out)).conj().imag
         assert minus.is_neg()
-        found = torch.autograd.grad(out, module.weight_ih_l0, minus, retain_graph=True)
-        assert torch.equal(*found, *torch.autograd.grad(out, module.weight_ih_l0, -torch.ones_like(out)))
+        gradients = torch.autograd.grad(out, module.weight_ih_l0, minus, retain_graph=True)
+        assert torch.equal(*gradients, *torch.autograd.grad(out, module.weight_ih_l0, -torch.ones_like(out)))
 
 
-def test_batch_sizes_may_be_of_any_integer_type() -> None:
+def test_batch_sizes_may_have_any_integer_dtype() -> None:
     module, data = LSTM(2, 4), torch.randn(3, 2)
-    found, expected = (
+    from_int32, from_int64 = (
         module(PackedSequence(data, torch.tensor([2, 1], dtype=dtype)))[0].data for dtype in (torch.int32, torch.int64)
     )
-    assert torch.equal(found, expected)
+    assert torch.equal(from_int32, from_int64)
 
 
 @is_native
-@pytest.mark.parametrize("into", ["y", "h_n", "c_n", "all"])
+@pytest.mark.parametrize("loss_of", ["y", "h_n", "c_n", "all"])
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize(
-    "shorter", [{}, {"batch_sizes": torch.tensor([4, 4, 2, 1, 1])}, {"lengths_B": torch.tensor([2, 5, 1, 3])}], ids=str
+    "lengths", [{}, {"batch_sizes": torch.tensor([4, 4, 2, 1, 1])}, {"lengths_B": torch.tensor([2, 5, 1, 3])}], ids=str
 )
-def test_results_gradients_and_theirs_and_many_at_once_are_the_plain_loops(
-    shorter: dict[str, Tensor], backwards: bool, into: str
+def test_results_and_plain_double_and_batched_gradients_match_the_reference_loop(
+    lengths: dict[str, Tensor], backwards: bool, loss_of: str
 ) -> None:
     torch.manual_seed(0)
-    x = torch.randn(*((12,) if "batch_sizes" in shorter else (5, 4)), 3, requires_grad=True)
+    x = torch.randn(*((12,) if "batch_sizes" in lengths else (5, 4)), 3, requires_grad=True)
     state = LSTMState(*(torch.randn(4, 6, requires_grad=True) for _ in range(2)))
     weights = {"weight_ih": torch.randn(24, 3), "weight_hh": torch.randn(24, 6) / 3, "bias_ih": torch.randn(24)}
     weights |= {"bias_hh": torch.randn(24)} if backwards else {}
-    given = [x, *state, *(value.requires_grad_() for value in weights.values())]
-    found: list[list[Tensor]] = []
+    inputs = [x, *state, *(value.requires_grad_() for value in weights.values())]
+    values: list[list[Tensor]] = []
     for loop in (None, reference_loop):
         assert native.supports(x, state, weights)
-        y, (h_n, c_n) = unroll(x, state, weights, backwards=backwards, loop=loop, **shorter)
-        if "lengths_B" in shorter:  # what lies behind a sequence is nobody's
-            y = y * (torch.arange(5).unsqueeze(1) < shorter["lengths_B"]).unsqueeze(-1)
-        results = {"y": [y], "h_n": [h_n], "c_n": [c_n], "all": [y, h_n, c_n]}[into]
+        y, (h_n, c_n) = unroll(x, state, weights, backwards=backwards, loop=loop, **lengths)
+        if "lengths_B" in lengths:  # values after the end of a sequence are undefined
+            y = y * (torch.arange(5).unsqueeze(1) < lengths["lengths_B"]).unsqueeze(-1)
+        results = {"y": [y], "h_n": [h_n], "c_n": [c_n], "all": [y, h_n, c_n]}[loss_of]
         loss = torch.stack([(each.square() + each.cos()).sum() for each in results]).sum()
-        plainly = torch.autograd.grad(loss, given, retain_graph=True)
-        first = torch.autograd.grad(loss, given, create_graph=True)
-        second = torch.autograd.grad(sum(each.square().sum() for each in first), given, retain_graph=True)
+        plain = torch.autograd.grad(loss, inputs, retain_graph=True)
+        first = torch.autograd.grad(loss, inputs, create_graph=True)
+        second = torch.autograd.grad(sum(each.square().sum() for each in first), inputs, retain_graph=True)
         directions = [torch.stack([torch.ones_like(each), each.detach()]) for each in results]
-        many = torch.autograd.grad(results, given, directions, is_grads_batched=True)
-        found.append([*results, *plainly, *first, *second, *many])
-    for own, plain in zip(*found, strict=True):  # float32, and products summed in another order
-        torch.testing.assert_close(own, plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
+        batched = torch.autograd.grad(results, inputs, directions, is_grads_batched=True)
+        values.append([*results, *plain, *first, *second, *batched])
+    for value, expected in zip(*values, strict=True):  # float32, and products summed in another order
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
 @is_native
 @pytest.mark.parametrize("sizes", [[2, 3], [2, 0], [3, 3], [2], [2, 1, 1]])
-def test_batch_sizes_of_no_packed_sequence_are_refused(sizes: list[int]) -> None:
+def test_invalid_batch_sizes_raise(sizes: list[int]) -> None:
     data = torch.randn(5, 3)
     zeros = torch.zeros(sizes[0], 4)
     weights = {"weight_ih": torch.randn(16, 3), "weight_hh": torch.randn(16, 4)}
@@ -421,77 +434,77 @@ def test_batch_sizes_of_no_packed_sequence_are_refused(sizes: list[int]) -> None
 
 
 @is_native
-def test_saved_tensors_may_be_kept_elsewhere() -> None:
+def test_saved_tensors_hooks_may_move_the_saved_tensors() -> None:
     torch.manual_seed(0)
     module, x = LSTM(3, 20), torch.randn(6, 5, 3)
     expected = torch.autograd.grad(module(x)[0].cos().sum(), list(module.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved.numpy().copy(), torch.from_numpy):
         loss = module(x)[0].cos().sum()
     for _ in range(2):
-        found = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
-        assert all(map(torch.equal, found, expected))
+        gradients = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
+        assert all(map(torch.equal, gradients, expected))
 
 
-# ---- beside others
+# ---- concurrency
 @is_native
-def test_two_threads_train_at_once() -> None:
+def test_two_threads_train_concurrently() -> None:
     torch.manual_seed(0)
     module, x = LSTM(5, 40), torch.randn(50, 8, 5)
-    barrier, found = threading.Barrier(2), []
+    barrier, results = threading.Barrier(2), []
 
     def gradients() -> tuple[Tensor, ...]:
         return torch.autograd.grad(module(x)[0].cos().sum(), list(module.parameters()))
 
     def train() -> None:
         barrier.wait()
-        found.extend(gradients() for _ in range(20))
+        results.extend(gradients() for _ in range(20))
 
     expected = gradients()
-    both = [threading.Thread(target=train) for _ in range(2)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join()
-    assert len(found) == 40
-    assert all(torch.equal(own, its) for each in found for own, its in zip(each, expected, strict=True))
+    threads = [threading.Thread(target=train) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 40
+    assert all(torch.equal(*pair) for result in results for pair in zip(result, expected, strict=True))
 
 
 @is_native
-def test_other_threads_run_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter is let go: nobody else gets it by waiting, for it would be taken away after 1,000 s only."""
-    code, counted, gained, ended = native.code(), [0], [], threading.Event()
+def test_other_threads_run_during_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call releases the GIL: with a switch interval of 1,000 s no other thread gets it by waiting."""
+    cdll, count, gained, ended = native._code(), [0], [], threading.Event()
 
-    class Watched:
-        def forward(self, *given: Any) -> Any:
-            before = counted[0]
-            done = code.forward(*given)
-            gained.append(counted[0] - before)
-            return done
+    class Spy:
+        def forward(self, *arguments: Any) -> Any:
+            start = count[0]
+            status = cdll.forward(*arguments)
+            gained.append(count[0] - start)
+            return status
 
-    def count() -> None:
+    def increment() -> None:
         while not ended.is_set():
-            counted[0] += 1
+            count[0] += 1
             time.sleep(0)
 
-    monkeypatch.setattr(native, "code", Watched)
-    interval, beside = sys.getswitchinterval(), threading.Thread(target=count)
+    monkeypatch.setattr(native, "_code", Spy)
+    interval, other = sys.getswitchinterval(), threading.Thread(target=increment)
     module, x = LSTM(64, 128), torch.randn(100, 64, 64)
     try:
         sys.setswitchinterval(1000)
-        beside.start()
+        other.start()
         with torch.no_grad():
             for _ in range(50):
                 module(x)
     finally:
         sys.setswitchinterval(interval)
         ended.set()
-        beside.join()
+        other.join()
     assert max(gained) > 0
 
 
 @is_native
 @pytest.mark.parametrize("shape", [(2**40, 2**20, 1), (3, 2**61, 1), (1, 2**45, 1)], ids=str)
 @pytest.mark.parametrize("hidden_size", [1, 7])
-def test_sizes_that_no_memory_holds_are_refused(shape: tuple[int, ...], hidden_size: int) -> None:
+def test_sizes_beyond_memory_raise(shape: tuple[int, ...], hidden_size: int) -> None:
     with pytest.raises(RuntimeError, match=r"overflowed|can't allocate memory"):
         LSTM(1, hidden_size)(torch.zeros(1, 1, 1).expand(shape))
