@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect import Task
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from helpers.cli_runner import without_plots, working_in
 from helpers.outcomes import checkpoint, files, flat
@@ -23,6 +24,8 @@ from tasks.orchestration import result_cache, state_hooks
 from tasks.tracking import runs
 from tasks.tracking.mlflow_logger import BufferedMLflowLogger
 
+# TensorBoard reads event files in the order of their names, which end in a count: of one width, 9 does not follow 10.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
 # parts of tag names whose values differ between processes, flow runs or moments
 VOLATILE_TAGS = ("prefect_flow_run_id", "pid", "started", "host", "error", "source.git", "modelId", "log-model")
 # the tags of a process of this host that has exited: its id is above the largest process id of Linux
