@@ -97,7 +97,7 @@ def evaluate_baselines(dataset: DatasetRef, parent: ParentRun) -> list[BaselineR
                 name=name,
                 metrics=evaluation.metrics,
                 run_id=parent.run_id,
-                artifacts=artifact_dir,
+                artifact_dir=artifact_dir,
                 parameters=0,
                 **_log_evaluation(evaluation, data, dataset, parent.run_id, artifact_dir),
             )
@@ -141,7 +141,7 @@ def _evaluate(
         seconds=0.0,
         parameters=network_evaluation.parameters,
         run_id=run_id,
-        artifacts=artifact_dir,
+        artifact_dir=artifact_dir,
         model_uri=None,
         replicas=replicas,
         **score,

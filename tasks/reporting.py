@@ -175,7 +175,7 @@ def _figures(config: CompareConfig, comparison: ComparisonReport, data: Dataset)
 
 def _read_table(result: PhaseResult | BaselineResult, name: str) -> pd.DataFrame:
     """Read a CSV table among a result's artifacts."""
-    file = tracking.join_path(result.artifacts, f"{name}.csv")
+    file = tracking.join_path(result.artifact_dir, f"{name}.csv")
     return pd.read_csv(tracking.download(f"runs:/{result.run_id}/{file}"))
 
 
@@ -217,7 +217,7 @@ def _loss_curves(results: list[PhaseResult]) -> Mapping[str, plots.Curve]:
         curves[result.contender] = plots.Curve(
             steps=[*(previous.steps if previous else []), *points],
             losses=[*(previous.losses if previous else []), *points.values()],
-            resumed_at=previous.steps[-1] if previous else None,
+            fine_tuned_from=previous.steps[-1] if previous else None,
             validation={**(previous.validation if previous else {}), **tracking.read_curve(result.run_id, "val_loss")},
         )
     return curves

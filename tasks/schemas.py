@@ -162,7 +162,7 @@ class PhaseResult(Score):
     metrics: dict[str, float]
     seconds: float = Field(description="training time of this phase")
     run_id: str
-    artifacts: str = Field("", description="the run's artifact folder with its files")
+    artifact_dir: str = Field("", description="the run's artifact folder with its files")
     model_uri: str | None
     replicas: ReplicaStats | None = None
 
@@ -187,7 +187,7 @@ class BaselineResult(Score):
     name: str
     metrics: dict[str, float]
     run_id: str
-    artifacts: str = ""
+    artifact_dir: str = ""
 
 
 class ScoreDifference(Reference):

@@ -103,7 +103,7 @@ def _ranges_by_series(dataset: Dataset, examples: Examples) -> dict[str, dict[st
     series = dataset.series
     assert isinstance(examples, Windows | LabelledSequences)
     ranges: dict[str, dict[str, Any]] = {}
-    spans = examples.spans()
+    spans = examples.row_spans()
     for index, (begin, end) in zip(series.segment_of(np.array(spans)[:, 0]), spans, strict=True):
         segment = series.segments[index]
         if isinstance(examples, LabelledSequences):

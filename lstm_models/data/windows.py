@@ -50,7 +50,7 @@ class Windows:
 
     values_ND: Tensor
     targets: tuple[int, ...]
-    context: int
+    context_length: int
     horizon: int
     stride: int
     starts_P: Tensor
@@ -61,7 +61,7 @@ class Windows:
         """Number of windows."""
         return int(self.counts_P.sum())
 
-    def rows(self, indices: Tensor) -> Tensor:
+    def first_rows(self, indices: Tensor) -> Tensor:
         """Return the first row of each of these windows, (B)."""
         ends_P = self.counts_P.cumsum(0)
         segment_B = torch.searchsorted(ends_P, indices, right=True)
@@ -70,19 +70,19 @@ class Windows:
 
     def forecast_starts(self) -> Tensor:
         """Return each window's first target row."""
-        return self.rows(torch.arange(self.count)) + self.context
+        return self.first_rows(torch.arange(self.count)) + self.context_length
 
-    def spans(self) -> list[tuple[int, int]]:
+    def row_spans(self) -> list[tuple[int, int]]:
         """Return for each segment the range of its target rows, the end exclusive."""
-        begins_P = self.starts_P + self.context
+        begins_P = self.starts_P + self.context_length
         ends_P = begins_P + (self.counts_P - 1) * self.stride + self.horizon
         return list(zip(begins_P.tolist(), ends_P.tolist(), strict=True))
 
     def get_batch(self, indices: Tensor) -> Batch:
         """Return copies of these windows: inputs (B, T, D) and targets (B, S, K)."""
-        steps = torch.arange(self.context + self.horizon)
-        window_BLD = self.values_ND[self.rows(indices).unsqueeze(1) + steps]
-        return Batch(window_BLD[:, : self.context], window_BLD[:, self.context :, list(self.targets)])
+        steps = torch.arange(self.context_length + self.horizon)
+        window_BLD = self.values_ND[self.first_rows(indices).unsqueeze(1) + steps]
+        return Batch(window_BLD[:, : self.context_length], window_BLD[:, self.context_length :, list(self.targets)])
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class LabelledSequences:
         """Number of sequences."""
         return len(self.y_G)
 
-    def spans(self) -> list[tuple[int, int]]:
+    def row_spans(self) -> list[tuple[int, int]]:
         """Return the range of rows of each sequence, the end exclusive."""
         return list(zip(self.starts_G.tolist(), (self.starts_G + self.lengths_G).tolist(), strict=True))
 

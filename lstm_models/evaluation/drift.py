@@ -45,7 +45,7 @@ def dataset_drift(trained: Dataset, new: Dataset) -> dict[str, Drift]:
 def _rows(dataset: Dataset, examples: Examples) -> Floats:
     assert dataset.series
     assert isinstance(examples, Windows | LabelledSequences)
-    return np.concatenate([dataset.series.values[begin:end] for begin, end in examples.spans()])
+    return np.concatenate([dataset.series.values[begin:end] for begin, end in examples.row_spans()])
 
 
 def feature_drift(trained_N: Floats, new_M: Floats) -> Drift:

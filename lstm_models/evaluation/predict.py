@@ -24,7 +24,7 @@ from lstm_models.data.readers.schema import abbreviate
 from lstm_models.data.windows import Batch, LabelledSequences
 from lstm_models.evaluation.evaluate import Evaluation
 from lstm_models.evaluation.evaluate import predict as predict_tensor
-from lstm_models.nn.padding import is_real
+from lstm_models.nn.padding import valid_mask
 from lstm_models.utils.errors import TableError
 
 MAX_VALUES = 5_000_000  # predicted values of forecasts that are stored
@@ -146,7 +146,7 @@ def predict(program: nn.Module, new: NewSequences, config: AnyData, output: Outp
     """
     x_BTD, _, lengths_B = new.batch
     if lengths_B is not None:
-        x_BTD = x_BTD.masked_fill(~is_real(lengths_B, x_BTD.size(1)).T.unsqueeze(-1), torch.nan)
+        x_BTD = x_BTD.masked_fill(~valid_mask(lengths_B, x_BTD.size(1)).T.unsqueeze(-1), torch.nan)
     predictions = predict_tensor(program, x_BTD)
     if output.kind == "regression":
         return new.keys.assign(prediction=predictions.numpy())

@@ -24,7 +24,7 @@ class Peephole(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step with peephole connections."""
-        i, f, g, o = self.sums(z_BG, previous, weights)
+        i, f, g, o = self.preactivations(z_BG, previous, weights)
         i = (i + weights["weight_ci"] * previous.c).sigmoid()
         f = (f + weights["weight_cf"] * previous.c).sigmoid()
         g = g.tanh()
@@ -40,7 +40,7 @@ class NoInputGate(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step with i_t = 1."""
-        f, g, o = self.sums(z_BG, previous, weights)
+        f, g, o = self.preactivations(z_BG, previous, weights)
         f, g, o = f.sigmoid(), g.tanh(), o.sigmoid()
         c = f * previous.c + g
         return Step(torch.ones_like(f), f, g, o, c, o * c.tanh())
@@ -56,7 +56,7 @@ class NoForgetGate(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step with f_t = 1."""
-        i, g, o = self.sums(z_BG, previous, weights)
+        i, g, o = self.preactivations(z_BG, previous, weights)
         i, g, o = i.sigmoid(), g.tanh(), o.sigmoid()
         c = previous.c + i * g
         return Step(i, torch.ones_like(i), g, o, c, o * c.tanh())
@@ -69,7 +69,7 @@ class NoOutputGate(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step with o_t = 1."""
-        i, f, g = self.sums(z_BG, previous, weights)
+        i, f, g = self.preactivations(z_BG, previous, weights)
         i, f, g = i.sigmoid(), f.sigmoid(), g.tanh()
         c = f * previous.c + i * g
         return Step(i, f, g, torch.ones_like(i), c, c.tanh())
@@ -80,7 +80,7 @@ class NoInputActivation(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step with g_t = z_g."""
-        i, f, g, o = self.sums(z_BG, previous, weights)
+        i, f, g, o = self.preactivations(z_BG, previous, weights)
         i, f, o = i.sigmoid(), f.sigmoid(), o.sigmoid()
         c = f * previous.c + i * g
         return Step(i, f, g, o, c, o * c.tanh())
@@ -91,7 +91,7 @@ class NoOutputActivation(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step with h_t = o_t * c_t."""
-        i, f, g, o = self.sums(z_BG, previous, weights)
+        i, f, g, o = self.preactivations(z_BG, previous, weights)
         i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
         c = f * previous.c + i * g
         return Step(i, f, g, o, c, o * c)
@@ -104,7 +104,7 @@ class CoupledGates(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step with f_t = 1 - i_t."""
-        i, g, o = self.sums(z_BG, previous, weights)
+        i, g, o = self.preactivations(z_BG, previous, weights)
         i, g, o = i.sigmoid(), g.tanh(), o.sigmoid()
         f = 1 - i
         c = f * previous.c + i * g
@@ -128,7 +128,7 @@ class FullGateRecurrence(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step with the gates of the previous step as further inputs."""
-        i, f, g, o = self.sums(z_BG, previous, weights)
+        i, f, g, o = self.preactivations(z_BG, previous, weights)
         gates_B3H = torch.cat([previous.i, previous.f, previous.o], dim=-1)
         more_i, more_f, more_o = F.linear(gates_B3H, weights["weight_gates"]).chunk(3, dim=-1)
         i, f, g, o = (i + more_i).sigmoid(), (f + more_f).sigmoid(), g.tanh(), (o + more_o).sigmoid()
@@ -151,7 +151,7 @@ class LayerNorm(Cell):
         sizes = {"ih": 4 * hidden_size, "hh": 4 * hidden_size, "c": hidden_size}
         return {f"{kind}_norm_{name}": (size,) for name, size in sizes.items() for kind in ("weight", "bias")}
 
-    def from_input(self, x_TBD: Tensor, weights: Weights) -> Tensor:
+    def project_input(self, x_TBD: Tensor, weights: Weights) -> Tensor:
         """Return the normalized part of the input in the gate pre-activations, plus the bias, (T, B, G*H)."""
         z_TBG = _layer_norm(F.linear(x_TBD, weights["weight_ih"]), weights, "ih")
         return z_TBG + weights["bias"] if "bias" in weights else z_TBG
@@ -184,7 +184,7 @@ class Elman(Cell):
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
         """Compute one time step of a plain recurrent network."""
-        (g,) = self.sums(z_BG, previous, weights)
+        (g,) = self.preactivations(z_BG, previous, weights)
         g = g.tanh()
         return Step(torch.ones_like(g), torch.zeros_like(g), g, torch.ones_like(g), g.clone(), g.clone())
 

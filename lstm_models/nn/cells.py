@@ -85,7 +85,7 @@ class Cell:
         """Return names and shapes of the weights that this cell has besides weight_ih, weight_hh and the biases."""
         return {}
 
-    def from_input(self, x_TBD: Tensor, weights: Weights) -> Tensor:
+    def project_input(self, x_TBD: Tensor, weights: Weights) -> Tensor:
         """Return the input's part of the gate pre-activations, (T, B, G*H), in one matrix product for all steps."""
         return F.linear(x_TBD, weights["weight_ih"], weights.get("bias"))
 
@@ -93,17 +93,17 @@ class Cell:
         """Compute one time step of a batch, without branching on tensor values and without in-place operations.
 
         Args:
-            z_BG: Result of `from_input` for this step, (B, G*H), in the order of `gates`.
+            z_BG: Result of `project_input` for this step, (B, G*H), in the order of `gates`.
             previous: The previous step. For the first step, c and h are the initial state and the gates are 0.
             weights: weight_ih and weight_hh; bias, the sum of all biases, if the layer has any; and the weights named
                 by `parameters`.
         """
-        i, f, g, o = self.sums(z_BG, previous, weights)
+        i, f, g, o = self.preactivations(z_BG, previous, weights)
         i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
         c = f * previous.c + i * g
         return Step(i, f, g, o, c, o * c.tanh())
 
-    def sums(self, z_BG: Tensor, previous: Step, weights: Weights) -> tuple[Tensor, ...]:
+    def preactivations(self, z_BG: Tensor, previous: Step, weights: Weights) -> tuple[Tensor, ...]:
         """Return the pre-activations z_BG + W_h h_{t-1} of each gate, (B, H) each, in the order of `gates`."""
         return (z_BG + F.linear(previous.h, weights["weight_hh"])).chunk(len(self.gates), dim=-1)
 

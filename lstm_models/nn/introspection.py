@@ -58,7 +58,7 @@ def record_gates(
         recorded[k] = Step(*(padding.reverse(part, lengths_B) for part in recorded[k]))
     gates = Step(*(torch.stack(parts) for parts in zip(*recorded, strict=True)))  # (K, T, B, ...)
     if lengths_B is not None:
-        padding_TB1 = ~padding.is_real(lengths_B, gates.c.size(1)).unsqueeze(-1)
+        padding_TB1 = ~padding.valid_mask(lengths_B, gates.c.size(1)).unsqueeze(-1)
         gates = Step(*(part.masked_fill(padding_TB1, torch.nan) for part in gates))
     if isinstance(input, PackedSequence):
         if (order := input.unsorted_indices) is not None:

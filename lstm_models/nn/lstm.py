@@ -204,7 +204,7 @@ class LSTM(nn.Module):
         initial = initial_states(hx, x_TBD, x_TBD.size(1), form, self._state_sizes)
         if lengths is not None:
             validation.check_lengths(lengths, input, x_TBD)
-            padding_TB1 = ~padding.is_real(lengths, x_TBD.size(0)).unsqueeze(-1)
+            padding_TB1 = ~padding.valid_mask(lengths, x_TBD.size(0)).unsqueeze(-1)
             x_TBD = x_TBD.masked_fill(padding_TB1, 0)  # the padding may hold anything, even NaN
         out_TBP, state = self._run_layers(x_TBD, initial, lengths, None, loop)
         if lengths is not None:

@@ -144,7 +144,7 @@ def build_network(
 
 
 def build_from_state_dict(
-    build: Callable[[], AnyModule], weights: Mapping[str, Tensor], parts: int, size: int
+    build: Callable[[], AnyModule], weights: Mapping[str, Tensor], num_layers: int, file_size: int
 ) -> AnyModule:
     """Build a module, load stored weights into it, and return it in evaluation mode.
 
@@ -154,15 +154,17 @@ def build_from_state_dict(
     Args:
         build: Builds the module with random weights.
         weights: The weights by name.
-        parts: Number of layers in the description.
-        size: Size of the file in bytes.
+        num_layers: Number of layers in the description.
+        file_size: Size of the file in bytes.
 
     Raises:
         ValueError: If description, weights and file do not fit together.
     """
     num_bytes = sum(weight.nbytes for weight in weights.values())
-    if num_bytes > size or parts > num_bytes:
-        raise ValueError(f"a file of {size:,} bytes can't hold {parts:,} layers in {num_bytes:,} bytes of weights")
+    if num_bytes > file_size or num_layers > num_bytes:
+        raise ValueError(
+            f"a file of {file_size:,} bytes can't hold {num_layers:,} layers in {num_bytes:,} bytes of weights"
+        )
     with torch.device("meta"):
         expected = {name: tuple(weight.shape) for name, weight in build().state_dict().items()}
     actual = {name: tuple(weight.shape) for name, weight in weights.items()}

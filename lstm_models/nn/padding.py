@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def is_real(lengths_B: Tensor, steps: int) -> Tensor:
+def valid_mask(lengths_B: Tensor, steps: int) -> Tensor:
     """Return a mask of the steps that are no padding, (T, B)."""
     return torch.arange(steps, device=lengths_B.device).unsqueeze(1) < lengths_B
 

@@ -26,13 +26,13 @@ class Curve:
     Args:
         steps: optimizer step of each point, from 0.
         losses: mean loss over the epoch that ends at this step.
-        resumed_at: step of the checkpoint from which fine-tuning starts, if any.
+        fine_tuned_from: step of the checkpoint from which fine-tuning starts, if any.
         validation: loss on the validation part, by step; empty without a validation part.
     """
 
     steps: Sequence[int]
     losses: Sequence[float]
-    resumed_at: int | None
+    fine_tuned_from: int | None
     validation: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -60,12 +60,12 @@ def loss_curves(curves: Mapping[str, Curve], loss: str = "squared error") -> Fig
             axes.plot(
                 list(curve.validation), list(curve.validation.values()), color=color, linestyle=DOTTED, linewidth=1.2
             )
-        if curve.resumed_at is not None:
-            at = curve.losses[curve.steps.index(curve.resumed_at)]
-            axes.plot(curve.resumed_at, at, "o", color="white", markeredgecolor=color, markersize=8, zorder=3)
+        if curve.fine_tuned_from is not None:
+            at = curve.losses[curve.steps.index(curve.fine_tuned_from)]
+            axes.plot(curve.fine_tuned_from, at, "o", color="white", markeredgecolor=color, markersize=8, zorder=3)
             axes.annotate(
                 "fine-tuning starts",
-                (curve.resumed_at, at),
+                (curve.fine_tuned_from, at),
                 (-6, -14),
                 textcoords="offset points",
                 color=color,

@@ -29,7 +29,7 @@ class Keys(NamedTuple):
     names: list[str]  # names of the groups, by code
     labels: Array | None  # (R), codes of the classes, or numbers (float64)
     classes: list[str]  # names of the classes, by code
-    lacking: dict[str, tuple[str, Mask]]  # by role: the column, and a mask (R) of its missing values
+    missing: dict[str, tuple[str, Mask]]  # by role: the column, and a mask (R) of its missing values
 
 
 def parse_keys(table: pd.DataFrame, config: TableData) -> Keys:

@@ -159,7 +159,7 @@ def _complete_rows(
 ) -> Array:
     """Return the rows (indices into R) without missing values, except for values that are imputed later."""
     is_complete = np.ones(len(values), dtype=bool)
-    lacking = dict(keys.lacking)
+    lacking = dict(keys.missing)
     if config.missing in ("error", "drop"):
         lacking["value"] = "", _missing_rows(values)
     for role, (column, missing) in lacking.items():

@@ -45,7 +45,7 @@ def iterate_steps(
     step = _initial_step(state)
     draws = training and cell.recurrent_dropout > 0
     mask_BP = F.dropout(torch.ones_like(state.hidden), cell.recurrent_dropout) if draws else None
-    for z_BG in cell.from_input(x_TBD, weights).unbind(0):
+    for z_BG in cell.project_input(x_TBD, weights).unbind(0):
         step = _one_step(z_BG, step, weights, cell, training, mask_BP)
         yield step
 
@@ -95,7 +95,7 @@ def scan_loop(
         return [*carry, step.h.clone(), step.c.clone()]  # cloned: scan requires outputs that do not alias the carry
 
     first = [part.clone() for part in _initial_step(state)]
-    *_, hidden_TBP, cell_TBH = scan_op(one_step, first, [cell.from_input(x_TBD, weights)], tuple(weights.values()))
+    *_, hidden_TBP, cell_TBH = scan_op(one_step, first, [cell.project_input(x_TBD, weights)], tuple(weights.values()))
     return LSTMState(hidden_TBP, cell_TBH)
 
 

@@ -36,7 +36,7 @@ class Minimal(Cell):
     gates = "fg"
 
     def step(self, z_BG, previous, weights):
-        f, g = self.sums(z_BG, previous, weights)
+        f, g = self.preactivations(z_BG, previous, weights)
         f, g = f.sigmoid(), g.tanh()
         c = f * previous.c + (1 - f) * g
         return Step(i=1 - f, f=f, g=g, o=f.new_ones(f.shape), c=c, h=c.tanh())

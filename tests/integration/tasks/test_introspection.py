@@ -137,7 +137,7 @@ class HiddenStateOnly(Cell):
     gates = "fg"
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
-        f, g = self.sums(z_BG, previous, weights)
+        f, g = self.preactivations(z_BG, previous, weights)
         f, g = f.sigmoid(), g.tanh()
         return Step(1 - f, f, g, torch.ones_like(f), previous.c, f * previous.h + (1 - f) * g)
 

@@ -415,8 +415,8 @@ def windows_of(data: Dataset, part: str) -> list[list[int]]:
     if windows is None:
         return []
     assert isinstance(windows, Windows)
-    starts = windows.rows(torch.arange(windows.count)).tolist()
-    return [list(range(start, start + windows.context + windows.horizon)) for start in starts]
+    starts = windows.first_rows(torch.arange(windows.count)).tolist()
+    return [list(range(start, start + windows.context_length + windows.horizon)) for start in starts]
 
 
 @given(

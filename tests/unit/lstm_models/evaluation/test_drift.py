@@ -207,7 +207,7 @@ def test_shuffled_groups_are_compared_by_their_parts() -> None:
     assert data.series
     names = np.array([int(group.name) for group in data.series.segments])
     chosen = {
-        part: names[data.series.segment_of(np.array(examples.spans())[:, 0])].tolist()
+        part: names[data.series.segment_of(np.array(examples.row_spans())[:, 0])].tolist()
         for part, examples in (("train", data.train), ("test", data.test))
     }
     assert (len(chosen["train"]), len(chosen["test"])) == (6, 4)

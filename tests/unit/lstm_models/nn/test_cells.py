@@ -71,7 +71,7 @@ class Layer:
         )
         self.projection = parameters.get("weight_hr", np.eye(self.size))
 
-    def sums(self, x: Array, y: Array) -> dict[str, Array]:
+    def preactivations(self, x: Array, y: Array) -> dict[str, Array]:
         """Return W x_t + R y_{t-1} + b of each gate."""
         if self.name != "layer_norm":
             return {gate: self.W[gate] @ x + self.R[gate] @ y + self.b[gate] for gate in self.W}
@@ -101,7 +101,7 @@ class Layer:
         gates = dict.fromkeys("ifo", np.zeros(self.size))
         ys, cs = [], []
         for x in xs:
-            z = self.sums(x, mask * y)
+            z = self.preactivations(x, mask * y)
 
             def gate(letter: str, c: Array, z: Any = z, previous: Any = gates) -> Array:
                 if letter not in z:
@@ -529,7 +529,7 @@ class Minimal(Cell):
         return {"weight_shift": (hidden_size,)}
 
     def step(self, z_BG: Tensor, previous: Step, weights: Weights) -> Step:
-        i, g = self.sums(z_BG, previous, weights)
+        i, g = self.preactivations(z_BG, previous, weights)
         i, g = i.sigmoid(), g.tanh() + weights["weight_shift"]
         c = (1 - i) * previous.c + i * g
         return Step(i, 1 - i, g, torch.ones_like(i), c, c)

@@ -77,7 +77,7 @@ def test_gradients_pass_through_padding_and_packing() -> None:
 def test_lengths_define_mask_last_step_and_reversal(batch: Ragged) -> None:
     """The reversal leaves the padding in place."""
     lengths, x_TBD = torch.tensor(batch.lengths), numbered(batch.T, len(batch.lengths), batch.D)
-    real_TB, last_1BD = padding.is_real(lengths, batch.T), padding.last_step(x_TBD, lengths)
+    real_TB, last_1BD = padding.valid_mask(lengths, batch.T), padding.last_step(x_TBD, lengths)
     reversed_TBD = padding.reverse(x_TBD, lengths)
     assert real_TB.dtype == torch.bool
     assert real_TB.tolist() == [[step < length for length in batch.lengths] for step in range(batch.T)]
@@ -98,7 +98,7 @@ def test_lengths_of_any_integer_type(dtype: torch.dtype) -> None:
     """LSTM.forward accepts integers of any type."""
     x_TBD, lengths = numbered(4, 3, 2), torch.tensor([1, 4, 3])
     other = lengths.to(dtype)
-    assert torch.equal(padding.is_real(other, 4), padding.is_real(lengths, 4))
+    assert torch.equal(padding.valid_mask(other, 4), padding.valid_mask(lengths, 4))
     assert torch.equal(padding.last_step(x_TBD, other), padding.last_step(x_TBD, lengths))
     assert torch.equal(padding.reverse(x_TBD, other), padding.reverse(x_TBD, lengths))
 
@@ -116,6 +116,6 @@ def test_arguments_are_unchanged_and_share_no_memory_with_results() -> None:
 
 def test_empty_padded_batch() -> None:
     x_TBD, lengths = torch.empty(3, 0, 2), torch.empty(0, dtype=torch.int64)
-    assert padding.is_real(lengths, 3).shape == (3, 0)
+    assert padding.valid_mask(lengths, 3).shape == (3, 0)
     assert padding.last_step(x_TBD, lengths).shape == (1, 0, 2)
     assert padding.reverse(x_TBD, lengths).shape == (3, 0, 2)

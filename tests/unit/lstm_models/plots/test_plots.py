@@ -37,8 +37,8 @@ from lstm_models.plots import (
 )
 
 CURVES = {
-    "hand_built": Curve(steps=[49, 99, 149], losses=[0.5, 0.2, 0.1], resumed_at=99),
-    "built_in": Curve(steps=[49, 99], losses=[0.3, 0.01], resumed_at=None),
+    "hand_built": Curve(steps=[49, 99, 149], losses=[0.5, 0.2, 0.1], fine_tuned_from=99),
+    "built_in": Curve(steps=[49, 99], losses=[0.3, 0.01], fine_tuned_from=None),
 }
 
 
