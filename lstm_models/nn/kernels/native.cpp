@@ -436,7 +436,7 @@ struct Block {
 
 template <int ROWS, int VECTORS>
 static void outer_tile(const Layer& layer, const Block& block, const float* dz, I row, I n0) {
-  float* to = layer.preactivations() + row * layer.width + n0;
+  float* to = layer.sums() + row * layer.width + n0;
   for (int r = 0; r < ROWS; r++)
     for (int v = 0; v < VECTORS; v++) __builtin_prefetch(to + r * layer.width + v * W, 1);  // for `accumulate`
   V sums[ROWS][VECTORS];
@@ -478,7 +478,7 @@ static void weight_gradient_chunk(const Layer& layer, I n) {
   I D = layer.D, H = layer.H, width = layer.width, begin = H * n / num_weight_gradient_chunks(layer);
   I end = H * (n + 1) / num_weight_gradient_chunks(layer);
   for (I z = begin, units = (end - begin) * sizeof(float); z < 4 * H; z += H) {
-    if (needs_weight_gradients(layer)) memset(layer.preactivations() + z * width, 0, units * width);
+    if (needs_weight_gradients(layer)) memset(layer.sums() + z * width, 0, units * width);
     if (layer.d_b) memset(layer.d_b + z, 0, units);
   }
   float *row = layer.inputs(n), *inputs = row + width;
@@ -498,8 +498,8 @@ static void weight_gradient_chunk(const Layer& layer, I n) {
   add_block(layer, block, begin, end);
   for (int gate = 0; gate < 4; gate++)
     for (I z = gate * H + begin; z < gate * H + end; z++) {
-      if (layer.d_w_ih) memcpy(layer.d_w_ih + z * D, layer.preactivations() + z * width, D * sizeof(float));
-      if (layer.d_w_hh) memcpy(layer.d_w_hh + z * H, layer.preactivations() + z * width + D, H * sizeof(float));
+      if (layer.d_w_ih) memcpy(layer.d_w_ih + z * D, layer.sums() + z * width, D * sizeof(float));
+      if (layer.d_w_hh) memcpy(layer.d_w_hh + z * H, layer.sums() + z * width + D, H * sizeof(float));
     }
 }
 
