@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lstm_models.plots.style import (
@@ -53,6 +54,7 @@ def loss_curves(curves: Mapping[str, Curve], loss: str = "squared error") -> Fig
     """
     figure, axes = new_figure(4.2)
     color_of = contender_colors(list(curves))
+    last_step = max(curve.steps[-1] for curve in curves.values())
     for position, (name, curve) in enumerate(curves.items()):
         color, dashes = color_of[name], DASHES[position % len(DASHES)]
         axes.plot(curve.steps, curve.losses, color=color, linestyle=dashes, linewidth=1.6)
@@ -60,17 +62,7 @@ def loss_curves(curves: Mapping[str, Curve], loss: str = "squared error") -> Fig
             axes.plot(
                 list(curve.validation), list(curve.validation.values()), color=color, linestyle=DOTTED, linewidth=1.2
             )
-        if curve.fine_tuned_from is not None:
-            at = curve.losses[curve.steps.index(curve.fine_tuned_from)]
-            axes.plot(curve.fine_tuned_from, at, "o", color="white", markeredgecolor=color, markersize=8, zorder=3)
-            axes.annotate(
-                "fine-tuning starts",
-                (curve.fine_tuned_from, at),
-                (-6, -14),
-                textcoords="offset points",
-                color=color,
-                ha="right",
-            )
+        _mark_fine_tuning(axes, curve, color, last_step)
     axes.set_yscale("log")
     axes.set_xlabel("optimizer steps")
     validated = any(curve.validation for curve in curves.values())
@@ -89,6 +81,23 @@ def loss_curves(curves: Mapping[str, Curve], loss: str = "squared error") -> Fig
         steps, losses = curves[name].steps, curves[name].losses
         set_finding(figure, f"{name} has the lowest final loss: {losses[-1]:.2g} after {steps[-1] + 1:,} steps")
     return figure
+
+
+def _mark_fine_tuning(axes: Axes, curve: Curve, color: str, last_step: int) -> None:
+    """Mark the step from which a curve is fine-tuned, with the text where there is space for it."""
+    if curve.fine_tuned_from is None:
+        return
+    loss = curve.losses[curve.steps.index(curve.fine_tuned_from)]
+    axes.plot(curve.fine_tuned_from, loss, "o", color="white", markeredgecolor=color, markersize=8, zorder=3)
+    is_at_left = 4 * curve.fine_tuned_from < last_step
+    axes.annotate(
+        "fine-tuning starts",
+        (curve.fine_tuned_from, loss),
+        (8, 6) if is_at_left else (-6, -14),
+        textcoords="offset points",
+        color=color,
+        ha="left" if is_at_left else "right",
+    )
 
 
 def _lowest_validation(curves: Mapping[str, Curve]) -> tuple[str, int, float]:

@@ -85,6 +85,12 @@ def test_loss_curves_name_the_lowest_final_loss_and_mark_the_start_of_fine_tunin
     assert colors_of(loss_curves({"rnn": CURVES["built_in"]}).axes[0].lines) == [GREY]
 
 
+@pytest.mark.parametrize(("last", "side"), [(399, "left"), (149, "right")])
+def test_the_start_of_fine_tuning_is_labelled_where_there_is_space(last: int, side: str) -> None:
+    curve = Curve(steps=[49, 99, last], losses=[0.5, 0.2, 0.1], fine_tuned_from=99)
+    assert loss_curves({"hand_built": curve}).axes[0].texts[0].get_horizontalalignment() == side
+
+
 def test_validation_is_dotted_and_the_title_names_the_lowest_validation_loss() -> None:
     """The lowest validation loss counts, not the final training or validation loss."""
     figure = loss_curves(VALIDATED, loss="cross-entropy")
