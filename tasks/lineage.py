@@ -169,14 +169,14 @@ def validate_compatibility(columns: list[dict[str, str]], data: Dataset, version
         ):
             if list(known) != list(current):
                 raise TableError(
-                    f"the {what} are now {_join(current)}, but {_version_label(version)} was trained with "
-                    f"{_join(known)}; run lstm-flows compare again"
+                    f"the {what} are now {_format_names(current)}, but {_version_label(version)} was trained with "
+                    f"{_format_names(known)}; run lstm-flows compare again"
                 )
         if data.series and version.trained.trained_on:
             validate_holdout(version.trained.trained_on, row_ranges(data), _version_label(version))
 
 
-def _join(values: Sequence[object]) -> str:
+def _format_names(values: Sequence[object]) -> str:
     return ", ".join(map(str, values))
 
 

@@ -11,7 +11,7 @@ from lstm_models.config.compare import (
     parse,
     parse_config,
 )
-from lstm_models.config.data import AddingData, AnyData, Split, Sql, TableData, TutorialData
+from lstm_models.config.data import AddingProblemData, AnyData, Split, Sql, TableData, TutorialData
 from lstm_models.config.fine_tune import FineTuneConfig, MonitorConfig, fine_tuning_config, with_new_data
 from lstm_models.config.models import CELLS, RNN, AnyModel, BuiltIn, HandBuilt
 from lstm_models.config.training import Contender, FineTuning, Training
@@ -20,7 +20,7 @@ __all__ = [
     "CELLS",
     "PHASES",
     "RNN",
-    "AddingData",
+    "AddingProblemData",
     "AnyConfig",
     "AnyData",
     "AnyModel",

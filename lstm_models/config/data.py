@@ -17,7 +17,7 @@ class TutorialData(Config):
     kind: Literal["tutorial"] = "tutorial"
 
 
-class AddingData(Config):
+class AddingProblemData(Config):
     """The adding problem: two numbers of each sequence are marked, and the label is their sum."""
 
     kind: Literal["adding"]
@@ -142,4 +142,4 @@ def _is_empty_or_repeats(names: Sequence[str]) -> bool:
     return not names or len(set(names)) < len(names)
 
 
-AnyData = TutorialData | AddingData | TableData
+AnyData = TutorialData | AddingProblemData | TableData

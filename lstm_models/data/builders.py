@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lstm_models.config import AddingData, AnyData, ConfigError, TableData, TutorialData
+from lstm_models.config import AddingProblemData, AnyData, ConfigError, TableData, TutorialData
 from lstm_models.data.cleaning.series import RowCounts, Series, prepare_series
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.output import REGRESSION, OutputSpec
@@ -31,7 +31,7 @@ def read_table(config: AnyData) -> pd.DataFrame:
     match config:
         case TutorialData():
             return tutorial.table()
-        case AddingData():
+        case AddingProblemData():
             return adding.table(config.length, config.count, config.seed)
         case TableData():
             return files.read_source(config)
@@ -66,7 +66,7 @@ def build_dataset(table: pd.DataFrame, config: AnyData, seed: int) -> Dataset:
         raise ConfigError(f"{files.source_name(config)}: {error}") from None
 
 
-def sequence_columns(config: TutorialData | AddingData) -> SequenceColumns:
+def sequence_columns(config: TutorialData | AddingProblemData) -> SequenceColumns:
     """Return the roles of the columns of a table with one sequence per row."""
     return tutorial.COLUMNS if isinstance(config, TutorialData) else adding.columns(config.length)
 

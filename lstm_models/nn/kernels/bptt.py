@@ -116,7 +116,7 @@ class LSTMFunction(torch.autograd.Function):
         )
         dc_BH = torch.zeros_like(cell_BH)
         f_TBH = gates_TB4H.chunk(4, dim=-1)[2]
-        _run_recursion(dz_TB4H, into_c_TBH, f_TBH, dh_TBP, dc_BH, grad_c_TBH, weight_hh_4HP, weight_hr)
+        _run_backward_steps(dz_TB4H, into_c_TBH, f_TBH, dh_TBP, dc_BH, grad_c_TBH, weight_hh_4HP, weight_hr)
         return _input_gradients(
             arguments, hidden_TBP, dz_TB4H, dh_TBP, dc_BH, m_TBH, weight_hh_4HP, ctx.needs_input_grad[0]
         )
@@ -144,7 +144,7 @@ def _step_factors(
     return factors_TB4H, tanh_backward(o, q_TBH, grad_input=q_TBH), m_TBH
 
 
-def _run_recursion(
+def _run_backward_steps(
     dz_TB4H: Tensor,
     into_c_TBH: Tensor,
     f_TBH: Tensor,

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from lstm_models import plots
-from lstm_models.config import AddingData, AnyModel, ConfigError, FigureOptions
+from lstm_models.config import AddingProblemData, AnyModel, ConfigError, FigureOptions
 from lstm_models.data.builders import build_dataset
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.synthetic import adding
@@ -34,7 +34,7 @@ def build(kind: str, **settings: Any) -> Network:
 
 def dataset(count: int) -> Dataset:
     """Sequences of two features, named 1, 2, 3 and so on."""
-    config = AddingData(kind="adding", length=LENGTH, count=count)
+    config = AddingProblemData(kind="adding", length=LENGTH, count=count)
     return build_dataset(adding.table(LENGTH, count, seed=0), config, 0)
 
 

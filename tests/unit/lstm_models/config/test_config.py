@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from lstm_models.config import (
     CELLS,
     RNN,
-    AddingData,
+    AddingProblemData,
     AnyModel,
     BuiltIn,
     CompareConfig,
@@ -388,7 +388,7 @@ def test_every_setting_has_a_description() -> None:
         RNN,
         Training,
         FineTuning,
-        AddingData,
+        AddingProblemData,
         TableData,
         Sql,
         OutputSpec,

@@ -13,7 +13,7 @@ from helpers.errors import refused
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 
-from lstm_models.config import AddingData, ConfigError, TableData, TutorialData
+from lstm_models.config import AddingProblemData, ConfigError, TableData, TutorialData
 from lstm_models.data.builders import build_dataset, read_dataset, read_table
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.output import REGRESSION
@@ -538,7 +538,7 @@ def test_the_key_of_a_sequence_is_the_first_column() -> None:
     companies = build_dataset(read_table(TutorialData()), TutorialData(), 0)
     assert companies.in_sample
     assert companies.keys().to_dict("list") == {"company": ["A", "B"]}
-    adding = AddingData(kind="adding", length=4, count=3)
+    adding = AddingProblemData(kind="adding", length=4, count=3)
     data = build_dataset(read_table(adding), adding, 0)
     assert data.keys().to_dict("list") == {"sequence": ["1", "2", "3"]}
     assert data.train.get_batch(torch.tensor([0, 1, 2])).x_BTD.shape == (3, 4, 2)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lstm_models.config import AddingData, AnyData, HandBuilt, Sql, TableData, TutorialData
+from lstm_models.config import AddingProblemData, AnyData, HandBuilt, Sql, TableData, TutorialData
 from lstm_models.data.builders import build_dataset, read_table
 from lstm_models.data.dataset import Dataset
 from lstm_models.data.output import REGRESSION, OutputSpec
@@ -333,7 +333,7 @@ def test_the_tutorials_companies_are_predicted_by_name(tmp_path: Path) -> None:
 
 
 def test_sequences_of_the_adding_problem_are_read_for_their_length(tmp_path: Path) -> None:
-    config = AddingData(kind="adding", length=3, count=4)
+    config = AddingProblemData(kind="adding", length=3, count=4)
     path = write_table(tmp_path, read_table(config).drop(columns="sum"))
     new = read_new_rows(path, config, (), REGRESSION)
     assert new.names == ["1", "2", "3", "4"]
