@@ -120,7 +120,7 @@ def compare_training(output: Any, contender: str) -> Training:
     phases = [result for result in output["results"] if result["contender"] == contender]
     return Training(
         sum(result["seconds"] for result in phases),
-        max(result["epochs"] for result in phases) * output["dataset"]["sequences"],
+        max(result["epochs"] for result in phases) * output["dataset"]["train"],
     )
 
 
