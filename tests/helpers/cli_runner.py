@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -31,8 +32,15 @@ def lstm_flows(*arguments: str) -> tuple[int, str, str]:
 
 
 @contextmanager
-def working_in(directory: Path) -> Iterator[None]:
-    """Work in a directory with its own MLflow database; undo environment variables that loading a model sets."""
+def working_in(directory: Path, database: Path | None = None) -> Iterator[None]:
+    """Work in a directory with its own MLflow database; undo environment variables that loading a model sets.
+
+    Args:
+        directory: The working directory.
+        database: The empty database to copy into it first; None if it has one.
+    """
+    if database:
+        shutil.copy(database, directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")

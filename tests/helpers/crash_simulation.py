@@ -196,8 +196,7 @@ def run_uninterrupted(
     run_flow: Callable[[], object], experiment: str, directory: Path, database: Path
 ) -> UninterruptedRun:
     """Run a flow in a directory of its own, with a copy of an empty MLflow database."""
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
-    with working_in(directory), without_plots(), recording() as record:
+    with working_in(directory, database), without_plots(), recording() as record:
         run_flow()
         return UninterruptedRun(record, collect_outcome(experiment))
 

@@ -27,8 +27,7 @@ PHASES = ("untrained", 0), ("initial", 2), ("fine_tuned", 4)
 def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> tuple[Path, ComparisonReport]:
     """A directory in which the flow has run once, with all figures and exports, and its result."""
     directory = tmp_path_factory.mktemp("compared")
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
-    with working_in(directory):
+    with working_in(directory, database):
         return directory, compare(CONFIG)
 
 

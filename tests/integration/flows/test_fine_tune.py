@@ -141,7 +141,6 @@ class FineTuneRuns(NamedTuple):
 @pytest.fixture(scope="module")
 def fine_tune_runs(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> FineTuneRuns:
     directory = tmp_path_factory.mktemp("fine_tune_runs")
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
     (directory / "demand.yaml").write_text(DEMAND)
     weekly = recipes.load(str(directory / "demand.yaml"))
     stronger = recipes.load(weekly, MORE)
@@ -150,7 +149,7 @@ def fine_tune_runs(harness: None, tmp_path_factory: pytest.TempPathFactory, data
     def write_table(rows: int) -> None:
         demand(rows).to_csv("demand.csv", index=False)
 
-    with working_in(directory), webhook() as posts:
+    with working_in(directory, database), webhook() as posts:
 
         def do(name: str, act: Callable[[], Any]) -> None:
             flow_runs[name] = record_run("demand", act, posts)
@@ -675,11 +674,10 @@ def test_a_dry_run_prints_the_settings_and_runs_nothing(empty_directory: Path) -
 @pytest.fixture(scope="module")
 def labelled(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> FineTuneRuns:
     directory = tmp_path_factory.mktemp("labelled")
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
     (directory / "trends.yaml").write_text(TRENDS)
     later = Split(train="2024-02-04", validation="2024-02-09")
     flow_runs = {}
-    with working_in(directory), without_plots():
+    with working_in(directory, database), without_plots():
         machines(38).to_csv("machines.csv", index=False)
         flow_runs["compare"] = record_run("trends", lambda: compare("trends.yaml"), [])
         machines(50).to_csv("machines.csv", index=False)

@@ -72,9 +72,8 @@ def compared(
 ) -> Iterator[tuple[Path, ComparisonReport]]:
     """A directory with a user-defined cell in which the flow has run once, and its result."""
     directory = tmp_path_factory.mktemp("others")
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
     (directory / "cell_of_a_user.py").write_text(CELL)
-    with working_in(directory), selected_plots(gates="minimal/fine_tuned", exports=[2, 6]):
+    with working_in(directory, database), selected_plots(gates="minimal/fine_tuned", exports=[2, 6]):
         result = compare(configuration())
     yield directory, result
     sys.modules.pop("cell_of_a_user", None)

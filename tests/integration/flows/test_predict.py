@@ -35,8 +35,7 @@ class Compared(NamedTuple):
 def compared(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Compared:
     """A directory in which the flow has run with the recipe `parity` and real exports."""
     directory = tmp_path_factory.mktemp("compared")
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
-    with working_in(directory), pytest.MonkeyPatch.context() as patch:
+    with working_in(directory, database), pytest.MonkeyPatch.context() as patch:
         patch.setattr(introspection, "log_gates", lambda *_: None)
         return Compared(directory, compare(recipes.load("parity", TINY)))
 

@@ -45,9 +45,8 @@ def original(harness: None, tmp_path_factory: pytest.TempPathFactory, database: 
     """A directory with versions 1 and 2 of a comparison; 3 and 4, fine-tuned from 2 and 3 and promoted; and 5 and 6,
     fine-tuned from 4 and 2 and not promoted."""
     directory = tmp_path_factory.mktemp("created")
-    shutil.copy(database, directory)
     (directory / "demand.yaml").write_text(DEMAND)
-    with working_in(directory), without_plots():
+    with working_in(directory, database), without_plots():
         write_load(300)
         compare("demand.yaml")
         for rows, settings in (

@@ -79,8 +79,7 @@ def test_a_resumed_run_makes_the_same_decision_although_the_table_has_grown(
     tmp_path_factory: pytest.TempPathFactory, database: Path, workplace: Path, mode: str
 ) -> None:
     directory, config = tmp_path_factory.mktemp(mode), CONFIGS[mode]
-    (directory / "mlflow.db").write_bytes(database.read_bytes())
-    with working_in(directory), without_plots():
+    with working_in(directory, database), without_plots():
         with_new_rows()
         with recording() as record:
             expected: FineTuneResult = fine_tune.fn(config)

@@ -97,26 +97,30 @@ class Ran(NamedTuple):
 
 
 # ---- the runs; only the first contender's last phase exports a real program
-def run_compare(name: str, configuration: str, database: Path) -> Ran:
+def run_compare(name: str, configuration: str) -> Ran:
     """Run a configuration in the working directory, in this process."""
-    if not Path("mlflow.db").exists():
-        Path("mlflow.db").write_bytes(database.read_bytes())
     Path(f"{name}.yaml").write_text(configuration)
     return Ran(Path.cwd(), *lstm_flows("compare", f"{name}.yaml", "-q"))
 
 
 @pytest.fixture(scope="module")
 def forecast(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Ran:
-    with working_in(tmp_path_factory.mktemp("forecast")), selected_plots(gates="hand_built/fine_tuned", exports=[2]):
+    with (
+        working_in(tmp_path_factory.mktemp("forecast"), database),
+        selected_plots(gates="hand_built/fine_tuned", exports=[2]),
+    ):
         with_holes().to_csv("power.csv", index=False)
-        return run_compare("power", FORECAST, database)
+        return run_compare("power", FORECAST)
 
 
 @pytest.fixture(scope="module")
 def classified(harness: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Ran:
-    with working_in(tmp_path_factory.mktemp("classified")), selected_plots(gates="hand_built/fine_tuned", exports=[2]):
+    with (
+        working_in(tmp_path_factory.mktemp("classified"), database),
+        selected_plots(gates="hand_built/fine_tuned", exports=[2]),
+    ):
         machines().drop(columns="slope").to_csv("machines.csv", index=False)
-        return run_compare("trends", TRENDS, database)
+        return run_compare("trends", TRENDS)
 
 
 class Guarded(SQLiteDialect_pysqlite):
@@ -144,10 +148,10 @@ def guarded() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def queried(harness: None, guarded: None, tmp_path_factory: pytest.TempPathFactory, database: Path) -> Ran:
-    with working_in(tmp_path_factory.mktemp("queried")), selected_plots(exports=[2]):
+    with working_in(tmp_path_factory.mktemp("queried"), database), selected_plots(exports=[2]):
         with closing(sqlite3.connect("machines.db")) as connection:
             machines().to_sql("machines", connection, index=False)
-        return run_compare("slopes", SLOPES, database)
+        return run_compare("slopes", SLOPES)
 
 
 @pytest.fixture
@@ -438,13 +442,13 @@ def test_the_registered_model_reads_and_predicts_unscaled_values(ran: Ran, tmp_p
 
 # ---- the same table, and another one
 @use("classified")
-def test_an_equal_table_is_not_trained_again_and_a_changed_one_makes_a_challenger(ran: Ran, database: Path) -> None:
+def test_an_equal_table_is_not_trained_again_and_a_changed_one_makes_a_challenger(ran: Ran) -> None:
     before = [run.info.run_id for run in ran.runs()]
     aliases = mlflow.MlflowClient().get_registered_model("trends").aliases
     assert aliases.keys() == {"hand_built", "champion"}
     table = pd.read_csv("machines.csv")
     table.to_csv("machines.csv", index=False)  # rewritten, with the same content
-    again = run_compare("trends", TRENDS, database)
+    again = run_compare("trends", TRENDS)
     assert again.code == 0
     assert again.out.startswith("Nothing was trained: ")
     assert [run.info.run_id for run in ran.runs()] == before
@@ -452,7 +456,7 @@ def test_an_equal_table_is_not_trained_again_and_a_changed_one_makes_a_challenge
     table.loc[0, "heat"] += 1
     table.to_csv("machines.csv", index=False)
     with without_plots():
-        again = run_compare("trends", TRENDS, database)
+        again = run_compare("trends", TRENDS)
     assert again.code == 0, again.errors
     runs = [run.info.run_id for run in ran.runs()]
     assert len(runs) == 3

@@ -5,7 +5,6 @@ import io
 import json
 import pickle
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,8 +88,7 @@ VERSIONS = range(5)
 def registered_once(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Registered:
     """A model of each kind, trained for an epoch and registered by the tasks' functions, without Prefect."""
     directory = tmp_path_factory.mktemp("registered")
-    shutil.copy(database, directory)
-    with working_in(directory), without_plots(export=True):
+    with working_in(directory, database), without_plots(export=True):
         parent = runs.start_parent_run(runs.comparison_spec(CONFIG))
         dataset = store_data.fn(CONFIG, parent)
         checkpoints = [train.fn(CONFIG, contender, dataset, parent) for contender in CONFIG.contenders]
