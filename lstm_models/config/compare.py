@@ -199,10 +199,10 @@ def _describe_error(fault: Any, values: object) -> str:
         return f"{field}: must not be empty"
     if isinstance(section, dict) or kind == "unknown_key":
         return f"{field}: {message}"
-    return f"{field}: {_abbreviate(fault['input'])} given, {message}"
+    return f"{field}: {_short_repr(fault['input'])} given, {message}"
 
 
-def _abbreviate(value: object) -> str:
+def _short_repr(value: object) -> str:
     """Return a short repr of any value."""
     try:
         return _SHORT.repr(value)

@@ -15,12 +15,12 @@ from lstm_models.plots.style import (
     MARKERS,
     WIDTH,
     LineEnd,
-    abbreviate,
     contender_colors,
     format_number,
     label_ends,
     new_figure,
     set_finding,
+    shorten_middle,
     style_axes,
 )
 
@@ -90,7 +90,7 @@ def _draw_window(axes: Axes, window: Forecast) -> list[LineEnd]:
         )
         ends.append(LineEnd(name, S, values[-1], color_of[name]))
     axes.set_title(window.name, fontsize=10, parse_math=False)
-    axes.set_ylabel(abbreviate(window.target), parse_math=False)
+    axes.set_ylabel(shorten_middle(window.target), parse_math=False)
     axes.margins(x=0.02)
     return ends
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from lstm_models.plots.style import GREY, MARKERS, WIDTH, abbreviate, contender_colors, new_panels, set_finding
+from lstm_models.plots.style import GREY, MARKERS, WIDTH, contender_colors, new_panels, set_finding, shorten_middle
 
 MAX_LABELLED_CLASSES = 12  # up to this number of classes the cells show their counts
 CHARACTER = 0.075  # inches, the width of a character at 8 points
@@ -68,7 +68,7 @@ def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes:
         matrices: counts of sequences, by contender; up to four fit on a page.
         classes: names of the classes, in the order of rows and columns.
     """
-    names = [abbreviate(name, 14) for name in classes]
+    names = [shorten_middle(name, 14) for name in classes]
     columns = len(matrices) if len(classes) <= 4 else min(2, len(matrices))
     rows = math.ceil(len(matrices) / columns)
     beside = 1.7 + CHARACTER * max(map(len, names))  # inches: names, axis labels and the color bar
@@ -81,7 +81,7 @@ def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes:
     ticks = range(0, len(classes), math.ceil(len(classes) / (side / 0.17)))
     for axes, (name, counts) in zip(panels, matrices.items(), strict=False):
         image = _draw_counts(axes, counts, side / len(classes))
-        axes.set_title(abbreviate(name, int(side / 0.1)), fontsize=10, fontweight="bold", color=color_of[name])
+        axes.set_title(shorten_middle(name, int(side / 0.1)), fontsize=10, fontweight="bold", color=color_of[name])
         shown = [names[tick] for tick in ticks]
         axes.set_xticks(ticks, shown, rotation=0 if horizontal else 90, fontsize=8, parse_math=False)
         axes.set_yticks(ticks, shown, fontsize=8, parse_math=False)

@@ -66,7 +66,7 @@ def set_finding(figure: Figure, finding: str) -> None:
     figure.suptitle(textwrap.fill(finding, TITLE_WIDTH), fontsize=11, parse_math=False)
 
 
-def abbreviate(name: str, most: int = LABEL_WIDTH) -> str:
+def shorten_middle(name: str, most: int = LABEL_WIDTH) -> str:
     """Replace the middle of a name that is longer than `most` by an ellipsis; similar names mostly differ at an end."""
     letters = most - 1
     return name if len(name) <= most else f"{name[: letters - letters // 2]}…{name[-(letters // 2) :]}"
@@ -91,7 +91,7 @@ def label_ends(axes: Axes, ends: Sequence[LineEnd], fontsize: float = 10) -> Non
     positions = dict(zip(upwards, spread, strict=True))
     for index, end in enumerate(ends):
         axes.annotate(
-            abbreviate(end.name),
+            shorten_middle(end.name),
             (end.x, end.y) if math.isfinite(end.y) else (end.x, axes.get_ylim()[0]),
             (end.x, positions[index]),
             textcoords=beside,

@@ -101,9 +101,8 @@ class LSTMFunction(torch.autograd.Function):
     def backward(ctx: Any, grad_h_TBP: Tensor | None, grad_c_TBH: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return dx, dh_0, dc_0, dW_ih, dW_hh, db and dW_hr."""
         *arguments, hidden_TBP, cell_TBH, gates_TB4H = ctx.saved_tensors
-        if torch.is_grad_enabled() or under_transform(
-            grad_h_TBP, grad_c_TBH
-        ):  # higher derivatives or batched gradients
+        # higher derivatives, or batched gradients
+        if torch.is_grad_enabled() or under_transform(grad_h_TBP, grad_c_TBH):
             return gradient(_reference_forward, arguments, (grad_h_TBP, grad_c_TBH))
         _, _, cell_BH, _, weight_hh, _, weight_hr = arguments
         weight_hh_4HP = _o_first(weight_hh)
